@@ -1,0 +1,124 @@
+# lenet5-edge: from MNIST to verified int8 TFLite and ONNX. `make` prints what there is.
+
+# Settings, e.g. `make export RECIPE=cookbook DATA=my/images`.
+RECIPE ?= best
+DATA   ?= data/mnist
+BUDGET ?= pipeline/parity.toml
+OUT    := artifacts
+DIST   := dist
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUNDLE  := $(DIST)/lenet5-edge-$(VERSION).tar.gz
+MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onnx)
+RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/recipes/$(RECIPE).toml)
+
+PY        := .venv/bin/python
+DEVICE_PY := .venv-device/bin/python
+STAGE      = $(PY) -m pipeline
+WHERE      = --data $(DATA) --out $(OUT)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help export bundle run info verify test lint types pytest lock clean distclean
+
+ifeq ($(filter grouped-target,$(.FEATURES)),)
+$(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
+endif
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Settings: RECIPE=$(RECIPE) (cookbook, best, or a .toml) DATA=$(DATA) BUDGET=$(BUDGET)"
+
+export: ## Train, convert, check parity on every runtime and pack the bundle; only what is out of date
+	@if $(MAKE) --question --silent $(BUNDLE); then \
+	  echo "export: nothing to do, $(BUNDLE) is up to date"; \
+	else \
+	  $(MAKE) --no-print-directory $(BUNDLE) && echo "export: done, $(BUNDLE)"; \
+	fi
+
+bundle: export ## The same: the bundle is the last step of the export
+
+# --- Environments ---------------------------------------------------------------------------
+
+.venv/.installed: requirements.lock
+	@tools/venv.sh .venv requirements.lock
+
+.venv-device/.installed: device/requirements.lock
+	@tools/venv.sh .venv-device device/requirements.lock
+
+lock: .venv/.installed ## Resolve the dependencies of pyproject.toml anew into the lock files
+	@tools/lock.sh
+
+# --- Stages: each file hangs on what it is made from -------------------------------------------
+
+# Settings have no file of their own: these two remember the last run's, and are out of date when
+# the present ones differ, so that another recipe retrains and another budget judges anew.
+$(OUT)/.training: SETTING = $(RECIPE_FILE) $(DATA)
+$(OUT)/.budget: SETTING = $(BUDGET)
+ifneq ($(file <$(OUT)/.training),$(RECIPE_FILE) $(DATA))
+.PHONY: $(OUT)/.training
+endif
+ifneq ($(file <$(OUT)/.budget),$(BUDGET))
+.PHONY: $(OUT)/.budget
+endif
+$(OUT)/.training $(OUT)/.budget:
+	@mkdir -p $(OUT) && echo "$(SETTING)" > $@
+
+SHARED := pipeline/config.py pipeline/data.py pipeline/lenet5.py
+TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py)
+
+$(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(wildcard $(DATA)/*) $(TRAIN) | .venv/.installed
+	$(STAGE) train --recipe $(RECIPE) $(WHERE)
+
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras export/to_tflite.py pipeline/convert.py | .venv/.installed
+	$(STAGE) export $(@F) $(WHERE)
+
+$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras export/to_onnx.py pipeline/convert.py | .venv/.installed
+	$(STAGE) export $(@F) $(WHERE)
+
+$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx export/to_onnx.py pipeline/convert.py | .venv/.installed
+	$(STAGE) export $(@F) $(WHERE)
+
+PARITY := $(addprefix pipeline/,parity.py layer_noise.py statistics.py worker.py)
+PASSED := $(OUT)/.parity-passed
+
+# A failed parity.json stays for its reader; only the stamp says that parity passed.
+$(PASSED): $(MODELS) $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py | .venv/.installed .venv-device/.installed
+	$(STAGE) parity --budget $(BUDGET) $(WHERE)
+	@touch $@
+
+$(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
+	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
+
+DEVICE_FILES := $(addprefix device/,runner.py photo.py requirements.txt README.md)
+
+$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml
+	$(STAGE) bundle --dist $(DIST) $(WHERE)
+
+# --- The device's side, here --------------------------------------------------------------------
+
+IMAGE ?=
+run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would, in .venv-device
+	@test -n "$(IMAGE)" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
+	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite $(IMAGE)
+
+# --- Checks -------------------------------------------------------------------------------------
+
+test: lint types pytest ## Lint, types, import direction and tests; needs no artifact and no network
+
+lint: .venv/.installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: .venv/.installed
+	$(PY) -m mypy
+
+pytest: .venv/.installed .venv-device/.installed
+	$(PY) -m pytest
+
+clean: ## Delete what the pipeline made (artifacts, dist)
+	rm -rf $(OUT) $(DIST)
+
+distclean: clean ## Delete the environments as well
+	rm -rf .venv .venv-device

@@ -1,0 +1,1 @@
+"""Pure converters: (model, samples, path) -> file."""

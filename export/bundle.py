@@ -1,0 +1,45 @@
+"""Files -> one reproducible .tar.gz with a manifest."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+EXECUTABLE = (".py", ".sh")
+
+
+def write_bundle(
+    files: Mapping[str, bytes], manifest: dict[str, Any], root: str, path: Path
+) -> None:
+    """Pack files and their manifest; the same input gives the same bytes.
+
+    Args:
+        files: Contents by path inside the bundle.
+        manifest: What `manifest.json` holds beside `files`: the size and SHA-256 of each file.
+        root: The folder that everything lies in.
+        path: The .tar.gz to write.
+    """
+    entries = {
+        name: {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in sorted(files.items())
+    }
+    text = json.dumps({**manifest, "files": entries}, indent=2) + "\n"
+    packed = io.BytesIO()
+    # Times, owners and the gzip header's name and time would differ from build to build.
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=packed, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, content in sorted({**files, MANIFEST: text.encode()}.items()):
+            member = tarfile.TarInfo(f"{root}/{name}")
+            member.size = len(content)
+            member.mode = 0o755 if name.endswith(EXECUTABLE) else 0o644
+            archive.addfile(member, io.BytesIO(content))
+    path.write_bytes(packed.getvalue())

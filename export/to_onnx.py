@@ -1,0 +1,169 @@
+"""Keras -> float32 ONNX (tf2onnx) -> int8 QDQ ONNX (onnxruntime's quantizer)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.quiet import quiet
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+OPSET = 17  # with IR 8 the newest that onnxruntime 1.16 reads
+IR_VERSION = 8
+
+
+def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
+    """Convert to float32 ONNX: input `image` (batch, 32, 32, 1), output `probabilities`.
+
+    Args:
+        model: A functional model, float32 (batch, 32, 32, 1) -> (batch, classes).
+        path: The file to write.
+        metadata: JSON values that go into the file's metadata_props, as text.
+
+    Raises:
+        onnx.checker.ValidationError: tf2onnx gave an invalid graph.
+    """
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+    from onnxscript import optimizer
+
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]
+    with quiet():
+        proto, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
+        _flatten_statically(proto)
+        proto = optimizer.optimize(proto)
+    _name_output(proto.graph, "probabilities")
+    _name_batch(proto.graph)
+    _finish(proto, metadata)
+    onnx.save(proto, path)
+
+
+def write_int8(
+    float32_path: Path, samples: NDArray[np.float32], path: Path, metadata: dict[str, Any]
+) -> None:
+    """Quantize to int8 QDQ ONNX: float32 in and out, int8 inside, per-channel weights.
+
+    Args:
+        float32_path: What `write_float32` wrote.
+        samples: float32 (N, 32, 32, 1), 0..1: training images that set the activation ranges.
+        path: The file to write.
+        metadata: JSON values that go into the file's metadata_props, as text.
+
+    Raises:
+        ValueError: The samples are empty or not finite and within 0..1.
+    """
+    if not len(samples) or not (samples.min() >= 0.0 and samples.max() <= 1.0):
+        raise ValueError("calibration images must be finite and within 0..1")
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
+        quant_pre_process(float32_path, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            quantized,
+            _Samples(samples),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+        proto = onnx.load(quantized)
+    _finish(proto, metadata)
+    onnx.save(proto, path)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Input and output of an ONNX file: name, shape ("batch" is any), dtype."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    description = {}
+    for key, value in (("input", graph.input[0]), ("output", graph.output[0])):
+        sizes = value.type.tensor_type.shape.dim
+        shape = [size.dim_param or size.dim_value for size in sizes]
+        description[key] = {"name": value.name, "shape": shape, "dtype": "float32"}
+    return description
+
+
+class _Samples:
+    """Calibration images one batch at a time, as onnxruntime's calibrator reads them."""
+
+    def __init__(self, samples: NDArray[np.float32]) -> None:
+        self._batches = iter(np.array_split(samples, max(1, len(samples) // 100)))
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"image": batch}
+
+    def __iter__(self) -> _Samples:
+        return self
+
+    def __next__(self) -> dict[str, NDArray[np.float32]]:
+        batch = self.get_next()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+
+def _flatten_statically(proto: onnx.ModelProto) -> None:
+    """Give the flatten's Reshape a constant target; its shape arithmetic is then dead.
+
+    tf2onnx computes the target at run time (Shape, Cast, Slice, Concat), though with a dynamic
+    batch [-1, features] says the same.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    weights = {name for name, value in constants.items() if value.ndim == 2}
+    users = {name: node for node in proto.graph.node for name in node.input}
+    for node in proto.graph.node:
+        user = users.get(node.output[0])
+        if node.op_type != "Reshape" or user is None or user.op_type not in ("MatMul", "Gemm"):
+            continue
+        features = next(constants[n].shape[0] for n in user.input if n in weights)
+        target = numpy_helper.from_array(np.array([-1, features], np.int64), "flatten_shape")
+        proto.graph.initializer.append(target)
+        node.input[1] = target.name
+
+
+def _name_output(graph: onnx.GraphProto, name: str) -> None:
+    old = graph.output[0].name
+    for node in graph.node:
+        for i, output in enumerate(node.output):
+            if output == old:
+                node.output[i] = name
+    graph.output[0].name = name
+
+
+def _name_batch(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del graph.value_info[:]  # inferred for tf2onnx's own names; the checker infers them anew
+
+
+def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Set versions, producer and metadata, and check the whole graph."""
+    import onnx
+
+    proto.ir_version = IR_VERSION
+    proto.producer_name = metadata["name"]
+    proto.producer_version = metadata["version"]
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(
+        proto,
+        {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()},
+    )
+    onnx.checker.check_model(proto, full_check=True)

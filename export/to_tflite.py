@@ -1,0 +1,145 @@
+"""Keras -> float32 and full-integer int8 TFLite."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flatbuffers
+import numpy as np
+from numpy.typing import NDArray
+
+from export.quiet import quiet
+
+if TYPE_CHECKING:
+    import keras
+
+METADATA_NAME = "lenet5-edge"
+FILE_IDENTIFIER = b"TFL3"
+CHECKSUM_DIGITS = "0" * 8
+
+
+def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
+    """Convert to float32 TFLite: static batch of 1, input `image`, output `probabilities`.
+
+    Args:
+        model: float32 (batch, 32, 32, 1) -> (batch, classes).
+        path: The file to write.
+        metadata: JSON values that go into the file.
+    """
+    flatbuffer = _convert(_converter(model))
+    path.write_bytes(_finish(flatbuffer, metadata))
+
+
+def write_int8(
+    model: keras.Model, samples: NDArray[np.float32], path: Path, metadata: dict[str, Any]
+) -> None:
+    """Convert to full-integer int8 TFLite: int8 in and out, per-channel weights.
+
+    Args:
+        model: float32 (batch, 32, 32, 1) -> (batch, classes).
+        samples: float32 (N, 32, 32, 1), 0..1: training images that set the activation ranges.
+        path: The file to write.
+        metadata: JSON values that go into the file.
+
+    Raises:
+        ValueError: The samples are empty or not finite and within 0..1.
+    """
+    if not len(samples) or not (samples.min() >= 0.0 and samples.max() <= 1.0):
+        raise ValueError("calibration images must be finite and within 0..1")
+    import tensorflow as tf
+
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([samples[i : i + 1]] for i in range(len(samples)))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    path.write_bytes(_finish(_convert(converter), metadata))
+
+
+def _converter(model: keras.Model) -> Any:
+    """A converter of the model with its batch fixed to 1.
+
+    A dynamic batch would put SHAPE, STRIDED_SLICE and PACK into the graph and keep delegates
+    off; `model.export()` and `from_concrete_functions` lose the batch or the weights.
+    """
+    import keras
+    import tensorflow as tf
+
+    image = keras.Input(batch_shape=(1, *model.input_shape[1:]), name="image")
+    static = keras.models.clone_model(model, input_tensors=image)
+    static.set_weights(model.get_weights())
+    return tf.lite.TFLiteConverter.from_keras_model(static)
+
+
+def _convert(converter: Any) -> bytes:
+    with quiet():
+        flatbuffer: bytes = converter.convert()
+    return flatbuffer
+
+
+def _finish(flatbuffer: bytes, metadata: dict[str, Any]) -> bytes:
+    """Name input and output, add the metadata and the checksum that `device/runner.py` checks."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = b"image"
+    graph.tensors[graph.outputs[0]].name = b"probabilities"
+    model.description = f"{metadata['name']} {metadata['version']}".encode()
+
+    buffer = schema.BufferT()
+    text = json.dumps({"crc32": CHECKSUM_DIGITS, **metadata})
+    buffer.data = np.frombuffer(text.encode(), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name = METADATA_NAME.encode()
+    entry.buffer = len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+
+    builder = flatbuffers.Builder(len(flatbuffer) + 4096)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    packed = bytes(builder.Output())
+    # The checksum is taken with its own digits as zeros.
+    marker = f'"crc32": "{CHECKSUM_DIGITS}"'.encode()
+    return packed.replace(marker, f'"crc32": "{zlib.crc32(packed):08x}"'.encode(), 1)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write_float32` or `write_int8` put into a file.
+
+    Raises:
+        ValueError: The file has none.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    for entry in model.metadata or []:
+        if entry.name == METADATA_NAME.encode():
+            value: dict[str, Any] = json.loads(bytes(model.buffers[entry.buffer].data))
+            return value
+    raise ValueError(f"{path}: no {METADATA_NAME} metadata")
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Input and output of a TFLite file: name, shape, dtype and, if quantized, its parameters."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0).subgraphs[0]
+    dtypes = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT8: "int8"}
+    description = {}
+    for key, index in (("input", graph.inputs[0]), ("output", graph.outputs[0])):
+        tensor = graph.tensors[index]
+        entry = {
+            "name": tensor.name.decode(),
+            "shape": [int(size) for size in tensor.shape],
+            "dtype": dtypes[tensor.type],
+        }
+        if entry["dtype"] == "int8":
+            entry["scale"] = float(tensor.quantization.scale[0])
+            entry["zero_point"] = int(tensor.quantization.zeroPoint[0])
+        description[key] = entry
+    return description

@@ -1,0 +1,1 @@
+"""The conductor: what happens on the development machine, stage by stage."""

@@ -1,0 +1,163 @@
+"""The command line: `python -m pipeline STAGE --help`. The Makefile calls it stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from export.quiet import quiet
+from pipeline import config, data
+from pipeline.files import UserError, read_json, remove_partial_files, write_json
+
+STAGES_ALL = ("train", "export", "parity", "bundle")
+
+
+def stage_data(args: argparse.Namespace) -> int:
+    """Verify the data set and print its split."""
+    dataset = data.load(args.data)
+    for name in ("train", "validation", "test"):
+        print(f"{name:10} {len(getattr(dataset, name)):6} images")
+    print(f"{'classes':10} {dataset.classes:6} {', '.join(dataset.label_names)}")
+    return 0
+
+
+def stage_train(args: argparse.Namespace) -> int:
+    """Train the float model."""
+    import_tensorflow()
+    from pipeline import figures, train
+
+    recipe = config.load_recipe(args.recipe)
+    dataset = data.load(args.data)
+    result = train.train(Path(args.recipe).stem, recipe, dataset, args.out)
+    figures.draw(args.out / "figures", result, dataset, args.out / train.MODEL_NAME)
+    print(
+        f"{args.out / train.MODEL_NAME}: recipe {result.recipe}, {result.parameters:,} parameters, "
+        f"{result.seconds:.0f} s; validation {result.val_accuracy:.2%}, "
+        f"test {result.test_accuracy:.2%}"
+    )
+    return 0
+
+
+def stage_export(args: argparse.Namespace) -> int:
+    """Convert the float model to the artifacts."""
+    import_tensorflow()
+    from pipeline import convert
+
+    dataset = data.load(args.data)
+    for name in args.artifacts or convert.ARTIFACTS:
+        path = convert.convert(name, args.out, dataset, config.ExportConfig())
+        print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def stage_parity(args: argparse.Namespace) -> int:
+    """Check every artifact on every runtime against the float model, on all test images."""
+    from pipeline import parity
+
+    parity.check_parity(args.out, data.load(args.data), config.load_parity_budget(args.budget))
+    result = read_json(args.out / "parity.json")
+    print(parity.format_table(result))
+    for row in result["rows"]:
+        if row["status"] != "pass":
+            allowed = " (allowed)" if row["allowed"] else ""
+            print(
+                f"{row['artifact']} on {row['runtime']}: {row['status']}{allowed}: {row['reason']}"
+            )
+    print(f"parity: {result['status']}")
+    return 0 if result["status"] == "pass" else 1
+
+
+def stage_bundle(args: argparse.Namespace) -> int:
+    """Pack what runs on the device, if parity passed."""
+    from pipeline import pack
+
+    path = pack.pack(args.out, args.dist, data.load(args.data))
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def stage_all(args: argparse.Namespace) -> int:
+    """Run train, export, parity and bundle in turn (`make export` does so incrementally)."""
+    for stage in STAGES_ALL:
+        code = main([stage, "--data", str(args.data), "--out", str(args.out)])
+        if code:
+            return code
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", type=Path, default=Path("data/mnist"), metavar="DIR")
+    common.add_argument("--out", type=Path, default=Path("artifacts"), metavar="DIR")
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True)
+
+    def add(name: str, run: object) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        stage = stages.add_parser(name, parents=[common], help=text, description=text)
+        stage.set_defaults(run=run)
+        return stage
+
+    add("data", stage_data)
+    train = add("train", stage_train)
+    train.add_argument("--recipe", default="best", help="a name in pipeline/recipes, or a path")
+    export = add("export", stage_export)
+    export.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help="default: all")
+    parity = add("parity", stage_parity)
+    parity.add_argument("--budget", type=Path, default=config.PARITY_BUDGET, metavar="TOML")
+    bundle = add("bundle", stage_bundle)
+    bundle.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR")
+    add("all", stage_all)
+    return parser
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow for the CPU alone and without its greeting.
+
+    The greeting comes from C++ at import and at the first look for a GPU. A GPU, if there is one,
+    is left out: its results differ from run to run, and this network is too small to gain by it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet():
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+
+
+def record_seconds(out: Path, stage: str, seconds: float) -> None:
+    """Keep the wall-clock time of each stage's last successful run in `timings.json`."""
+    path = out / "timings.json"
+    timings = read_json(path) if path.is_file() else {}
+    write_json(path, {**timings, stage: round(seconds, 2)})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    start = time.perf_counter()
+    try:
+        remove_partial_files(args.out)
+        code: int = args.run(args)
+        if code == 0 and args.stage not in ("data", "all"):
+            name = " ".join([args.stage, *getattr(args, "artifacts", [])])
+            record_seconds(args.out, name, time.perf_counter() - start)
+        return code
+    except UserError as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"pipeline: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pipeline: interrupted; `make export` goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Configuration: recipes of training, settings of the export, budgets of parity.
+
+Every value has a type and a range; an unknown key or a value outside is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pipeline.files import UserError
+
+RECIPES = Path(__file__).parent / "recipes"
+PARITY_BUDGET = Path(__file__).parent / "parity.toml"
+T = TypeVar("T")
+
+
+def within(low: float, high: float) -> Any:
+    """A dataclass field whose value must lie in low..high, both included."""
+    return field(metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class CookbookRecipe:
+    """The published recipe: a few hundred steps of Adam on images drawn with replacement.
+
+    Attributes:
+        seed: Of the weights and of every draw.
+        steps: How many batches.
+        batch_size: Images a step.
+        evaluate_every: Steps between two printed evaluations.
+        evaluation_size: Random test images an evaluation.
+        learning_rate: Of Adam.
+    """
+
+    seed: int = within(0, 2**31 - 1)
+    steps: int = within(1, 1_000_000)
+    batch_size: int = within(1, 4096)
+    evaluate_every: int = within(1, 1_000_000)
+    evaluation_size: int = within(1, 10_000)
+    learning_rate: float = within(1e-8, 10.0)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far each image is distorted; every value is drawn uniformly from -limit..limit.
+
+    Attributes:
+        rotation_degrees: About the centre.
+        scale: Relative change of size, of width and height apart.
+        shear: Horizontal shift by row, in pixels a pixel.
+        shift_px: In both directions.
+    """
+
+    rotation_degrees: float = within(0.0, 180.0)
+    scale: float = within(0.0, 0.9)
+    shear: float = within(0.0, 2.0)
+    shift_px: float = within(0.0, 16.0)
+
+
+@dataclass(frozen=True)
+class EpochRecipe:
+    """Training in epochs: AdamW, a cosine schedule, augmentation, averaged weights.
+
+    Attributes:
+        augmentation: How far images are distorted.
+        seed: Of the weights and of every draw.
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        learning_rate: At the start; it falls to zero along a cosine.
+        weight_decay: Of AdamW.
+        ema_decay: Of the weights' moving average, a step.
+        label_smoothing: The share of each target that is spread over all classes.
+    """
+
+    augmentation: Augmentation
+    seed: int = within(0, 2**31 - 1)
+    epochs: int = within(1, 100_000)
+    batch_size: int = within(1, 4096)
+    learning_rate: float = within(1e-8, 10.0)
+    weight_decay: float = within(0.0, 1.0)
+    ema_decay: float = within(0.0, 0.999999)
+    label_smoothing: float = within(0.0, 0.9)
+
+
+Recipe = CookbookRecipe | EpochRecipe
+RECIPE_KINDS: dict[str, type[Recipe]] = {"cookbook": CookbookRecipe, "epochs": EpochRecipe}
+
+
+@dataclass(frozen=True)
+class AllowedNotRun:
+    """A row of the parity table that may be missing where it cannot exist.
+
+    Attributes:
+        runtime: Its name.
+        when: A PEP 508 environment marker; the allowance holds where it is true.
+        reason: Why it cannot run there; printed with the row.
+    """
+
+    runtime: str
+    when: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ParityBudget:
+    """How far an artifact may be from the float model.
+
+    Attributes:
+        float_min_agreement: Share of images on which a float artifact must give the same label.
+        float_max_abs_dp: Greatest difference of any probability for a float artifact.
+        int8_max_loss_pp: Accuracy that an int8 artifact may lose, in percentage points.
+        int8_min_agreement: As for float.
+        int8_min_sqnr_db: Least signal-to-quantization-noise ratio of any layer's output.
+        reference_error: The share of errors of the reference up to which `int8_max_loss_pp` and
+            `int8_min_agreement` hold as they are; for a reference that errs more often what they
+            allow grows in proportion, since its near ties do.
+        allowed_not_run: Rows that may be missing, by name.
+    """
+
+    float_min_agreement: float = within(0.0, 1.0)
+    float_max_abs_dp: float = within(0.0, 1.0)
+    int8_max_loss_pp: float = within(0.0, 100.0)
+    int8_min_agreement: float = within(0.0, 1.0)
+    int8_min_sqnr_db: float = within(-200.0, 200.0)
+    reference_error: float = within(1e-6, 1.0)
+    allowed_not_run: tuple[AllowedNotRun, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of the converters; docs/adr/0003-quantization.md says why these.
+
+    Attributes:
+        calibration_images: Training images that set the activation ranges.
+    """
+
+    calibration_images: int = 1000
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a recipe by name (a file of `pipeline/recipes/`) or by path.
+
+    Raises:
+        UserError: No such recipe, not TOML, an unknown or missing key, a value out of range.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise UserError(f"{name}: no such recipe; there are: {known}; or give a .toml file")
+    table = read_toml(path)
+    kind = table.pop("kind", None)
+    if kind not in RECIPE_KINDS:
+        raise UserError(f"{path}: kind is {kind!r}; it must be one of {', '.join(RECIPE_KINDS)}")
+    return from_table(RECIPE_KINDS[kind], table, str(path))
+
+
+def load_parity_budget(path: Path = PARITY_BUDGET) -> ParityBudget:
+    """Load the parity budget.
+
+    Raises:
+        UserError: As `load_recipe`.
+    """
+    table = read_toml(path)
+    allowed = tuple(
+        from_table(AllowedNotRun, row, f"{path}: allowed_not_run")
+        for row in table.pop("allowed_not_run", [])
+    )
+    return dataclasses.replace(from_table(ParityBudget, table, str(path)), allowed_not_run=allowed)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, with one-line errors."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def from_table(cls: type[T], table: dict[str, Any], where: str) -> T:
+    """Make a configuration dataclass from a TOML table, checking keys, types and ranges.
+
+    Args:
+        cls: A frozen dataclass with fields of int, float, bool, str, or another such dataclass.
+        table: The table.
+        where: What to call it in an error.
+
+    Raises:
+        UserError: An unknown or missing key, a value of the wrong type or out of range.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    types = get_type_hints(cls)
+    for key in table:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key {key!r}; known: {', '.join(fields)}")
+    values = {}
+    for key, spec in fields.items():
+        if key in table:
+            values[key] = _check_value(types[key], table[key], spec, f"{where}: {key}")
+        elif spec.default is dataclasses.MISSING:
+            raise UserError(f"{where}: key {key!r} is missing")
+    return cls(**values)
+
+
+def _check_value(kind: Any, value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return from_table(kind, value, where)  # type: ignore[arg-type]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        name = getattr(kind, "__name__", str(kind))
+        raise UserError(f"{where} is {value!r}, not of type {name}")
+    if "range" in spec.metadata:
+        low, high = spec.metadata["range"]
+        if not low <= value <= high:  # NaN fails as well
+            raise UserError(f"{where} is {value}, not within {low}..{high}")
+    return value

@@ -1,0 +1,245 @@
+"""The data set: IDX or NPZ files, verified, split once and for all.
+
+The 60,000 training images are divided into 55,000 to train on and 5,000 to select by; the
+10,000 test images are for the final figures alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.runner import InputError, parse_idx, read_bytes
+from pipeline.files import UserError
+
+SIDE = 28
+PADDING = 2
+VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
+SPLIT_SEED = 1998
+CALIBRATION_SEED = 1000
+
+IDX_NAMES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+Images = NDArray[np.uint8]  # (N, 28, 28), 0..255, white ink on black
+Labels = NDArray[np.uint8]  # (N,), 0..classes-1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels, of equal length.
+
+    Attributes:
+        images: uint8 (N, 28, 28).
+        labels: uint8 (N,).
+    """
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set, divided.
+
+    Attributes:
+        train: What training sees.
+        validation: What selects: the best epoch, a temperature.
+        test: What the final figures are taken on, and nothing else.
+        label_names: One name a class.
+        source: Where it was read.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    label_names: tuple[str, ...]
+    source: Path
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.label_names)
+
+
+def load(folder: Path) -> Dataset:
+    """Load a data set of 28x28 grey images.
+
+    Args:
+        folder: It holds MNIST's four IDX files (each plain or .gz), or one `.npz` with the keys
+            x_train, y_train, x_test, y_test; optionally `labels.txt` (one class name a line) and
+            `SHA256SUMS` of the uncompressed IDX files or of the .npz, which are then verified.
+
+    Returns:
+        The data set with its fixed split.
+
+    Raises:
+        UserError: Anything is missing, damaged, of the wrong shape or does not fit together.
+    """
+    arrays = _read_arrays(folder)
+    train = _check_split(arrays["x_train"], arrays["y_train"], f"{folder}: training set")
+    test = _check_split(arrays["x_test"], arrays["y_test"], f"{folder}: test set")
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    if classes < 2:
+        raise UserError(f"{folder}: all labels are 0; at least two classes are needed")
+    absent = sorted(set(range(classes)) - set(np.unique(train.labels).tolist()))
+    if absent:
+        raise UserError(f"{folder}: no training image has the label {absent[0]}")
+    train, validation = _split_off_validation(train, folder)
+    return Dataset(train, validation, test, _label_names(folder, classes), folder)
+
+
+def preprocess(images: Images) -> NDArray[np.float32]:
+    """Scale to 0..1 and pad with black to 32x32, as the published recipe does.
+
+    Args:
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        float32 (N, 32, 32, 1), 0..1.
+    """
+    margin = ((0, 0), (PADDING, PADDING), (PADDING, PADDING))
+    return (np.pad(images, margin).astype(np.float32) / np.float32(255))[..., np.newaxis]
+
+
+def calibration_images(data: Dataset, count: int) -> NDArray[np.float32]:
+    """A fixed random sample of the training images, preprocessed.
+
+    Args:
+        data: The data set.
+        count: How many; at most as many as there are.
+
+    Returns:
+        float32 (count, 32, 32, 1), 0..1.
+    """
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    chosen = rng.permutation(len(data.train))[:count]
+    return preprocess(data.train.images[chosen])
+
+
+def _read_arrays(folder: Path) -> dict[str, NDArray[np.generic]]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --data names a folder of IDX or .npz files")
+    archives = sorted(folder.glob("*.npz"))
+    idx_present = any(_find_idx(folder, name) for name in IDX_NAMES.values())
+    try:
+        if idx_present:
+            return _read_idx_files(folder)
+        if len(archives) == 1:
+            return _read_npz(archives[0])
+    except InputError as error:
+        raise UserError(str(error)) from None
+    if archives:
+        raise UserError(f"{folder}: {len(archives)} .npz files; keep the one that is meant")
+    raise UserError(f"{folder}: neither MNIST's IDX files nor an .npz file in it")
+
+
+def _find_idx(folder: Path, name: str) -> Path | None:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _read_idx_files(folder: Path) -> dict[str, NDArray[np.generic]]:
+    sums = _read_checksums(folder)
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for key, name in IDX_NAMES.items():
+        path = _find_idx(folder, name)
+        if path is None:
+            raise UserError(f"{folder / name}: missing (plain or .gz)")
+        data = read_bytes(path)
+        _verify_checksum(path, data, sums.get(name))
+        arrays[key] = parse_idx(data, str(path))
+    return arrays
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    data = read_bytes(path)
+    _verify_checksum(path, data, _read_checksums(path.parent).get(path.name))
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            missing = [key for key in IDX_NAMES if key not in archive.files]
+            if missing:
+                raise UserError(f"{path}: no array {missing[0]!r}; there are {archive.files}")
+            return {key: archive[key] for key in IDX_NAMES}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        raise UserError(f"{path}: damaged .npz file ({error})") from None
+
+
+def _read_checksums(folder: Path) -> dict[str, str]:
+    path = folder / "SHA256SUMS"
+    if not path.is_file():
+        return {}
+    sums = {}
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        digest, _, name = line.strip().partition("  ")
+        sums[name] = digest
+    return sums
+
+
+def _verify_checksum(path: Path, data: bytes, expected: str | None) -> None:
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        raise UserError(
+            f"{path}: its SHA-256 is not the one in SHA256SUMS; the file was altered: "
+            f"restore it with `git checkout {path}`"
+        )
+
+
+def _check_split(images: NDArray[np.generic], labels: NDArray[np.generic], what: str) -> Split:
+    if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
+        raise UserError(f"{what}: images of shape {images.shape}, not (N, {SIDE}, {SIDE})")
+    if labels.shape != (len(images),):
+        raise UserError(f"{what}: {len(images)} images but labels of shape {labels.shape}")
+    if len(images) == 0:
+        raise UserError(f"{what}: it is empty")
+    return Split(_as_uint8(images, f"{what}: images"), _as_uint8(labels, f"{what}: labels"))
+
+
+def _as_uint8(values: NDArray[np.generic], what: str) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    if values.dtype.kind not in "iuf":
+        raise UserError(f"{what} are of type {values.dtype}, not numbers")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{what} contain NaN or infinity")
+    whole = values.astype(np.int64)
+    if (whole != values).any() or whole.min() < 0 or whole.max() > 255:
+        raise UserError(f"{what} are not whole numbers within 0..255")
+    return whole.astype(np.uint8)
+
+
+def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
+    count = round(len(train) * VALIDATION_FRACTION)
+    if count == 0:
+        raise UserError(f"{folder}: {len(train)} training images are too few to split")
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
+    kept, held_out = np.sort(order[count:]), np.sort(order[:count])
+    return (
+        Split(train.images[kept], train.labels[kept]),
+        Split(train.images[held_out], train.labels[held_out]),
+    )
+
+
+def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
+    path = folder / "labels.txt"
+    if not path.is_file():
+        return tuple(str(label) for label in range(classes))
+    names = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
+    names = [name for name in names if name]
+    if len(names) != classes:
+        raise UserError(f"{path}: {len(names)} names for {classes} classes")
+    return tuple(names)

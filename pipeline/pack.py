@@ -1,0 +1,155 @@
+"""The bundle stage: what passed parity, with all that a device needs to run and verify it."""
+
+from __future__ import annotations
+
+import io
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import bundle, to_onnx, to_tflite
+from pipeline.convert import ROOT, project_version, source_commit
+from pipeline.data import Dataset
+from pipeline.files import UserError, atomic_path, read_json, sha256
+
+NAME = "lenet5-edge"
+DEVICE_FILES = ("runner.py", "photo.py", "requirements.txt", "README.md")
+TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+GOLDEN_IMAGES = 256
+GOLDEN_SEED = 256
+# How far a device's probability may be from the golden one. Float kernels differ in the order of
+# their sums; int8 kernels by a unit in the last place of some layer (docs/adr/0004-parity.md).
+TOLERANCE = {"fp32": 1e-4, "int8": 0.0625}
+
+
+def pack(folder: Path, dist: Path, data: Dataset) -> Path:
+    """Write `dist/lenet5-edge-<version>.tar.gz`.
+
+    Args:
+        folder: It holds the artifacts and what parity found.
+        dist: The folder to write to.
+        data: The data set; the golden images are of its test split.
+
+    Returns:
+        The bundle's path.
+
+    Raises:
+        UserError: Parity did not pass, or an artifact or the float model changed since.
+    """
+    parity = read_json(folder / "parity.json")
+    check_may_be_packed(folder, parity)
+    with np.load(folder / "probabilities.npz", allow_pickle=False) as archive:
+        probabilities = golden_source(dict(archive))
+    chosen = choose_golden(probabilities)
+    files = {name: (folder / name).read_bytes() for name in probabilities}
+    files |= {name: (ROOT / "device" / name).read_bytes() for name in DEVICE_FILES}
+    files["golden.npz"] = golden_archive(data, probabilities, chosen)
+    manifest = {
+        "schema_version": 1,
+        "name": NAME,
+        "version": project_version(),
+        "source_commit": source_commit(),
+        "labels": list(data.label_names),
+        "training": training_summary(folder),
+        "models": {name: describe_model(folder / name, parity) for name in probabilities},
+        "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
+        "tools": {tool: version(tool) for tool in TOOLS},
+    }
+    root = f"{NAME}-{manifest['version']}"
+    path = dist / f"{root}.tar.gz"
+    with atomic_path(path) as temporary:
+        bundle.write_bundle(files, manifest, root, temporary)
+    return path
+
+
+def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
+    """Refuse whatever has not passed parity as it lies there.
+
+    Raises:
+        UserError: It says what.
+    """
+    path = folder / "parity.json"
+    if parity.get("status") != "pass":
+        raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
+    checked = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["status"] == "pass"}
+    checked[parity["reference"]["artifact"]] = parity["reference"]["sha256"]
+    for row in parity["rows"]:
+        if row["artifact"] not in checked:
+            raise UserError(f"{path}: {row['artifact']} passed on no runtime")
+    for name, digest in checked.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            raise UserError(f"{folder / name}: changed since parity; run `make export`")
+
+
+def golden_source(probabilities: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """One set of probabilities an artifact: of its first runtime in the parity table.
+
+    Args:
+        probabilities: float32 (N, classes) by "artifact@runtime", and the reference's.
+
+    Returns:
+        By artifact, without the reference.
+    """
+    first: dict[str, NDArray[np.float32]] = {}
+    for key, values in probabilities.items():
+        artifact, _, runtime = key.partition("@")
+        if runtime:
+            first.setdefault(artifact, values)
+    return first
+
+
+def choose_golden(probabilities: dict[str, NDArray[np.float32]]) -> NDArray[np.intp]:
+    """Choose the golden images: random ones whose label no tolerated difference can change.
+
+    Args:
+        probabilities: float32 (N, classes) by artifact.
+
+    Returns:
+        At most `GOLDEN_IMAGES` indices into the test images, ascending.
+    """
+    decided = np.ones(len(next(iter(probabilities.values()))), bool)
+    for name, values in probabilities.items():
+        ordered = np.sort(values, axis=1)
+        decided &= ordered[:, -1] - ordered[:, -2] > 2 * tolerance(name)
+    candidates = np.flatnonzero(decided)
+    chosen = np.random.default_rng(GOLDEN_SEED).permutation(candidates)[:GOLDEN_IMAGES]
+    return np.sort(chosen)
+
+
+def golden_archive(
+    data: Dataset, probabilities: dict[str, NDArray[np.float32]], chosen: NDArray[np.intp]
+) -> bytes:
+    """The golden vectors as .npz: images, labels, and each model's probabilities by its name."""
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {name: values[chosen] for name, values in probabilities.items()}
+    np.savez(stream, images=data.test.images[chosen], labels=data.test.labels[chosen], **arrays)
+    return stream.getvalue()
+
+
+def tolerance(artifact: str) -> float:
+    """How far a device's probabilities may be from the golden ones, 0..1."""
+    return TOLERANCE["int8" if "int8" in artifact else "fp32"]
+
+
+def training_summary(folder: Path) -> dict[str, Any]:
+    """The part of train.json that identifies the float model."""
+    training = read_json(folder / "train.json")
+    keys = ("recipe", "seed", "parameters", "val_accuracy", "test_accuracy", "model_sha256")
+    return {key: training[key] for key in keys}
+
+
+def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
+    """A model's part of the manifest: its input and output contract, accuracy and tolerance."""
+    row = next(r for r in parity["rows"] if r["artifact"] == path.name and r["status"] == "pass")
+    description: dict[str, Any] = {
+        "accuracy": row["accuracy"],
+        "agreement": row["agreement"],
+        "golden_runtime": f"{row['runtime']} {row['runtime_version']}",
+        "tolerance": tolerance(path.name),
+    }
+    if path.suffix == ".tflite":
+        return {**description, **to_tflite.describe(path)}
+    return {**description, **to_onnx.describe(path)}

@@ -1,0 +1,142 @@
+"""Train the float model: recipe and data in, `lenet5.keras` and `train.json` out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import cookbook, epochs, lenet5
+from pipeline.config import CookbookRecipe, Recipe
+from pipeline.data import Dataset, Images, Split, preprocess
+from pipeline.files import UserError, atomic_path, sha256, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+MODEL_NAME = "lenet5.keras"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What one training run gave; `train.json` holds it.
+
+    Attributes:
+        recipe: The recipe's name.
+        seed: Its seed.
+        parameters: Trainable parameters of the network.
+        epochs: Passes over the training images (a fraction for the cookbook recipe).
+        steps: Updates of the weights.
+        seconds: Wall-clock time of training alone.
+        val_accuracy, test_accuracy: 0..1, of the finished model.
+        label_names: One name a class.
+        model_sha256: Of `lenet5.keras`, so that a later stage knows that they belong together.
+        history: Lists by name; what they are depends on the recipe.
+    """
+
+    recipe: str
+    seed: int
+    parameters: int
+    epochs: float
+    steps: int
+    seconds: float
+    val_accuracy: float
+    test_accuracy: float
+    label_names: tuple[str, ...]
+    model_sha256: str
+    history: dict[str, list[float]]
+
+
+def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
+    """Train, evaluate and write the float model.
+
+    The same recipe, data and machine give the same weights bit for bit.
+
+    Args:
+        name: The recipe's name, for the record.
+        recipe: Its settings.
+        data: The data set.
+        out: The folder that `lenet5.keras` and `train.json` are written to.
+
+    Returns:
+        What `train.json` holds.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(recipe.seed)
+    model = lenet5.build(data.classes)
+    model.summary(print_fn=print)
+    start = time.perf_counter()
+    if isinstance(recipe, CookbookRecipe):
+        history = cookbook.fit(model, recipe, data)
+        steps, batch_size = recipe.steps, recipe.batch_size
+    else:
+        history = epochs.fit(model, recipe, data)
+        steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
+    seconds = time.perf_counter() - start
+
+    with atomic_path(out / MODEL_NAME) as temporary:
+        model.save(temporary)
+    result = TrainResult(
+        recipe=name,
+        seed=recipe.seed,
+        parameters=int(model.count_params()),
+        epochs=round(steps * batch_size / len(data.train), 3),
+        steps=steps,
+        seconds=round(seconds, 2),
+        val_accuracy=accuracy(model, data.validation),
+        test_accuracy=accuracy(model, data.test),
+        label_names=data.label_names,
+        model_sha256=sha256(out / MODEL_NAME),
+        history=history,
+    )
+    write_json(out / "train.json", dataclasses.asdict(result))
+    return result
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a float model.
+
+    Raises:
+        UserError: It is missing, unreadable or not LeNet-5.
+    """
+    import keras
+
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `make export`")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+        lenet5.check_parameters(model, int(model.output_shape[-1]))
+    except Exception as error:  # Keras raises whatever zip, JSON and HDF5 readers raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path}: not a readable LeNet-5 ({reason}); delete it and run `make export`"
+        ) from None
+    return model
+
+
+def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
+    """Probabilities of the float model.
+
+    Args:
+        model: The float model.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        float32 (N, classes).
+    """
+    starts = range(0, len(images), 1000)
+    batches = [model(preprocess(images[i : i + 1000]), training=False) for i in starts]
+    return np.concatenate([np.asarray(batch, np.float32) for batch in batches])
+
+
+def accuracy(model: keras.Model, split: Split) -> float:
+    """Share of the images that the model classifies correctly, 0..1."""
+    return float((predict(model, split.images).argmax(axis=1) == split.labels).mean())

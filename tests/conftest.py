@@ -1,0 +1,85 @@
+"""What the tests share: a small data set, and a tiny model trained and exported once a session."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import data
+
+ROOT = Path(__file__).resolve().parents[1]
+DEVICE_PYTHON = ROOT / ".venv-device" / "bin" / "python"
+
+TINY_RECIPE = """
+kind = "cookbook"
+seed = 7
+steps = 200
+batch_size = 100
+evaluate_every = 50
+evaluation_size = 100
+learning_rate = 0.003
+"""
+
+
+def run_stage(*arguments, cwd=ROOT, **kwargs):
+    """Run `python -m pipeline ...` as a user does."""
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **kwargs)
+
+
+def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runner.py", **kwargs):
+    """Run `runner.py ...` as a user does."""
+    command = [str(python), str(runner), *map(str, arguments)]
+    kwargs.setdefault("text", True)
+    return subprocess.run(command, capture_output=True, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    return data.load(ROOT / "data" / "mnist")
+
+
+@pytest.fixture(scope="session")
+def small_data(mnist, tmp_path_factory):
+    """A folder with the first 12,000 training and 2,000 test images of MNIST as .npz."""
+    folder = tmp_path_factory.mktemp("small")
+    np.savez(
+        folder / "small.npz",
+        x_train=mnist.train.images[:12_000],
+        y_train=mnist.train.labels[:12_000],
+        x_test=mnist.test.images[:2_000],
+        y_test=mnist.test.labels[:2_000],
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(small_data, tiny_recipe, tmp_path_factory):
+    """A folder with a tiny model, its four artifacts and a parity that passed. Do not write to it."""
+    out = tmp_path_factory.mktemp("exported")
+    for stage in (["train", "--recipe", tiny_recipe], ["export"], ["parity"]):
+        run = run_stage(*stage, "--data", small_data, "--out", out)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return out
+
+
+@pytest.fixture
+def artifacts(exported, tmp_path):
+    """A copy of `exported` that a test may break."""
+    return Path(shutil.copytree(exported, tmp_path / "artifacts"))
+
+
+@pytest.fixture(autouse=True)
+def quiet_tensorflow(monkeypatch):
+    monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")

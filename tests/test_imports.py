@@ -1,0 +1,70 @@
+"""Imports point one way: pipeline -> export, pipeline -> device; device stands alone."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import DEVICE_PYTHON, ROOT, run_runner
+
+ALLOWED = {"pipeline": {"pipeline", "export", "device"}, "export": {"export"}, "device": {"device"}}
+BLOCKER = """
+import sys
+for name in ("tensorflow", "keras", "onnx", "tf2onnx", "pipeline", "export"):
+    sys.modules[name] = None
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_the_design_allows(package):
+    for path in (ROOT / package).rglob("*.py"):
+        ours = {m.partition(".")[0] for m in imported_modules(path)} & set(ALLOWED)
+        assert ours <= ALLOWED[package], f"{path} imports {ours}"
+
+
+def test_device_imports_only_the_standard_library_numpy_and_itself():
+    known = set(sys.stdlib_module_names) | {"numpy", "PIL", "device", "photo"}
+    for path in (ROOT / "device").glob("*.py"):
+        others = {m.partition(".")[0] for m in imported_modules(path)} - known
+        assert not others, f"{path} imports {others}"
+
+
+def test_importing_the_pipeline_imports_no_framework():
+    code = "import pipeline.__main__, sys; print('tensorflow' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_runner_alone_in_an_empty_folder_classifies_with_frameworks_blocked(
+    exported, mnist, tmp_path
+):
+    import numpy as np
+
+    shutil.copy(ROOT / "device" / "runner.py", tmp_path)
+    shutil.copy(exported / "lenet5_int8.tflite", tmp_path)
+    np.save(tmp_path / "digit.npy", mnist.test.images[0])
+    Path(tmp_path, "block.py").write_text(BLOCKER)
+    run = run_runner(
+        tmp_path / "runner.py",
+        tmp_path / "digit.npy",
+        python=DEVICE_PYTHON,
+        runner=tmp_path / "block.py",
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[1] == str(mnist.test.labels[0])

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Resolve pyproject.toml and device/requirements.txt into lock files with exact versions and
+# hashes, for every Python and platform that they allow. Run by `make lock`.
+set -eu
+uv=$(mktemp -d)
+trap 'rm -rf "$uv"' EXIT
+.venv/bin/python -m venv "$uv"
+"$uv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+set -- --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links --quiet
+"$uv/bin/uv" pip compile "$@" pyproject.toml --extra dev --output-file requirements.lock
+"$uv/bin/uv" pip compile "$@" device/requirements.txt --output-file device/requirements.lock
