@@ -81,6 +81,7 @@ def write_int8(
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
         proto = onnx.load(quantized)
+    _keep_logits_float(proto.graph)
     _finish(proto, metadata)
     onnx.save(proto, path)
 
@@ -137,6 +138,31 @@ def _flatten_statically(proto: onnx.ModelProto) -> None:
         target = numpy_helper.from_array(np.array([-1, features], np.int64), "flatten_shape")
         proto.graph.initializer.append(target)
         node.input[1] = target.name
+
+
+def _keep_logits_float(graph: onnx.GraphProto) -> None:
+    """Take the QuantizeLinear-DequantizeLinear pairs off the softmax's input and output.
+
+    Eight bits of logits decide near ties by chance; onnxruntime's int8 matrix product gives
+    float32 at no cost.
+    """
+    nodes = list(graph.node)  # in topological order
+    producers = {output: node for node in nodes for output in node.output}
+    softmax = next(node for node in nodes if node.op_type == "Softmax")
+    softmax.output[0] = graph.output[0].name
+    dequantize = producers[softmax.input[0]]
+    if dequantize.op_type == "DequantizeLinear":
+        softmax.input[0] = producers[dequantize.input[0]].input[0]
+    needed = {softmax.output[0]}
+    alive = []
+    for node in reversed(nodes[: nodes.index(softmax) + 1]):
+        if needed.intersection(node.output):
+            alive.append(node)
+            needed.update(node.input)
+    constants = [constant for constant in graph.initializer if constant.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(alive))
+    graph.initializer.extend(constants)
 
 
 def _name_output(graph: onnx.GraphProto, name: str) -> None:

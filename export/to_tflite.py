@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 
+from export.logits import choose_range, compute_logits, quantization_parameters
 from export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def write_int8(
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    path.write_bytes(_finish(_convert(converter), metadata))
+    low, high = choose_range(compute_logits(model, samples))
+    path.write_bytes(_finish(_convert(converter), metadata, quantization_parameters(low, high)))
 
 
 def _converter(model: keras.Model) -> Any:
@@ -76,17 +79,35 @@ def _converter(model: keras.Model) -> Any:
 
 
 def _convert(converter: Any) -> bytes:
-    with quiet():
+    with quiet(), warnings.catch_warnings():
+        # The statistics that it misses are those of TensorFlow 1's quantized inputs.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
         flatbuffer: bytes = converter.convert()
     return flatbuffer
 
 
-def _finish(flatbuffer: bytes, metadata: dict[str, Any]) -> bytes:
-    """Name input and output, add the metadata and the checksum that `device/runner.py` checks."""
+def _finish(
+    flatbuffer: bytes, metadata: dict[str, Any], logits: tuple[float, int] | None = None
+) -> bytes:
+    """Name input and output and add the metadata, with the checksum that `device/runner.py` reads.
+
+    Args:
+        flatbuffer: What the converter gave.
+        metadata: JSON values that go into the file.
+        logits: Scale and zero point for the softmax's input, instead of the converter's.
+
+    Returns:
+        The bytes of the file.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
     graph = model.subgraphs[0]
+    last = graph.operators[-1]
+    if logits is not None and _operator(model, last) == schema.BuiltinOperator.SOFTMAX:
+        # The runtime derives every multiplier from the scales when it loads the file.
+        quantization = graph.tensors[last.inputs[0]].quantization
+        quantization.scale, quantization.zeroPoint = [logits[0]], [logits[1]]
     graph.tensors[graph.inputs[0]].name = b"image"
     graph.tensors[graph.outputs[0]].name = b"probabilities"
     model.description = f"{metadata['name']} {metadata['version']}".encode()
@@ -106,6 +127,11 @@ def _finish(flatbuffer: bytes, metadata: dict[str, Any]) -> bytes:
     # The checksum is taken with its own digits as zeros.
     marker = f'"crc32": "{CHECKSUM_DIGITS}"'.encode()
     return packed.replace(marker, f'"crc32": "{zlib.crc32(packed):08x}"'.encode(), 1)
+
+
+def _operator(model: Any, operator: Any) -> int:
+    code: int = model.operatorCodes[operator.opcodeIndex].builtinCode
+    return code
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

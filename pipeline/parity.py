@@ -361,8 +361,13 @@ def _reference(folder: Path, images: Path, data: Dataset) -> Probabilities:
 def _layers(
     folder: Path, rows: list[Row], images: NDArray[np.uint8]
 ) -> list[layer_noise.TensorNoise]:
-    """Noise by layer of the artifacts that ran; why another did not is told by its row."""
-    ran = {row.artifact for row in rows if row.n and row.runtime != "tflite-runtime"}
+    """Noise by layer of the int8 artifacts that ran, where the float one to compare with passed."""
+    ran = {
+        row.artifact
+        for row in rows
+        if row.runtime != "tflite-runtime"  # its process is not this one
+        and (row.status == "pass" or (row.n and "int8" in row.artifact))
+    }
     samples = preprocess(images[:NOISE_IMAGES])
     noise: list[layer_noise.TensorNoise] = []
     if {"lenet5_fp32.tflite", "lenet5_int8.tflite"} <= ran:

@@ -1,0 +1,94 @@
+"""Artifacts that are broken on purpose, each in a way that has happened to somebody."""
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from export import to_onnx, to_tflite
+from pipeline import data, train
+
+METADATA = {"name": "lenet5-edge", "version": "0", "labels": list("0123456789")}
+
+
+def rewrite_tflite(path, change):
+    """Apply `change(model)` to a TFLite file and write it with a right checksum."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    change(model)
+    model.metadata, model.buffers = None, model.buffers[:-1]  # `_finish` adds its own
+    builder = flatbuffers.Builder(1 << 18)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(to_tflite._finish(bytes(builder.Output()), METADATA))
+
+
+def matrices(model):
+    """(tensor, buffer) of the weights of each convolution and dense layer, in order."""
+    codes = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED)
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode in codes:
+            tensor = graph.tensors[operator.inputs[1]]
+            yield tensor, model.buffers[tensor.buffer]
+
+
+def without_weights(path):
+    """All weights are zero, as after a conversion that lost them."""
+
+    def clear(model):
+        for _, buffer in matrices(model):
+            buffer.data = np.zeros_like(buffer.data)
+
+    rewrite_tflite(path, clear)
+
+
+def labels_exchanged(path):
+    """The output's classes 3 and 5 are exchanged."""
+
+    def exchange(model):
+        tensor, buffer = list(matrices(model))[-1]
+        weights = np.array(buffer.data).reshape(tensor.shape[0], -1)
+        graph = model.subgraphs[0]
+        dense = graph.operators[-2]
+        bias = model.buffers[graph.tensors[dense.inputs[2]].buffer]
+        values = np.array(bias.data).reshape(tensor.shape[0], -1)
+        for rows in (weights, values):
+            rows[[3, 5]] = rows[[5, 3]]
+        buffer.data, bias.data = weights.ravel(), values.ravel()
+        for quantization in (tensor.quantization, graph.tensors[dense.inputs[2]].quantization):
+            if quantization is not None and quantization.scale is not None:
+                scale = np.array(quantization.scale)
+                scale[[3, 5]] = scale[[5, 3]]
+                quantization.scale = scale
+
+    rewrite_tflite(path, exchange)
+
+
+def cast_without_rounding(path, model_path):
+    """The weights are cast to int8 without rounding: int8(w / scale)."""
+    kernels = [w for w in train.load_model(model_path).get_weights() if w.ndim > 1]
+
+    def cast(model):
+        for (tensor, buffer), kernel in zip(matrices(model), kernels, strict=True):
+            rows = np.moveaxis(kernel, -1, 0)  # output channel first, as TFLite has it
+            scale = np.array(tensor.quantization.scale).reshape(-1, *[1] * (rows.ndim - 1))
+            steps = np.clip(np.trunc(rows / scale), -128, 127).astype(np.int8)
+            buffer.data = np.frombuffer(steps.tobytes(), np.uint8)
+
+    rewrite_tflite(path, cast)
+
+
+def calibrated_on_noise(path, model_path):
+    """The activation ranges come from noise instead of training images."""
+    noise = np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
+    to_tflite.write_int8(train.load_model(model_path), noise, path, METADATA)
+
+
+def onnx_calibrated_on_noise(path, float32_path):
+    """As above, for ONNX."""
+    noise = np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
+    to_onnx.write_int8(float32_path, noise, path, METADATA)
+
+
+def calibrated_on_one_image(path, model_path, folder):
+    """The activation ranges come from a single training image."""
+    samples = data.calibration_images(data.load(folder), 1)
+    to_tflite.write_int8(train.load_model(model_path), samples, path, METADATA)

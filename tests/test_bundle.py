@@ -1,0 +1,90 @@
+"""The bundle: reproducible, complete, and only of what passed."""
+
+import hashlib
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from conftest import DEVICE_PYTHON, run_runner, run_stage
+
+
+@pytest.fixture(scope="module")
+def bundle(exported, small_data, tmp_path_factory):
+    dist = tmp_path_factory.mktemp("dist")
+    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
+    assert run.returncode == 0, run.stderr
+    (path,) = dist.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture
+def unpacked(bundle, tmp_path):
+    with tarfile.open(bundle) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    return folder
+
+
+def test_same_artifacts_give_the_same_bytes(bundle, exported, small_data, tmp_path):
+    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / bundle.name).read_bytes() == bundle.read_bytes()
+
+
+def test_manifest_tells_the_hash_of_every_file_and_the_contract_of_every_model(unpacked):
+    manifest = json.loads((unpacked / "manifest.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert manifest["labels"] == list("0123456789")
+    present = {p.name for p in unpacked.iterdir()} - {"manifest.json"}
+    assert set(manifest["files"]) == present
+    for name, entry in manifest["files"].items():
+        content = (unpacked / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+        assert len(content) == entry["size_bytes"]
+    model = manifest["models"]["lenet5_int8.tflite"]
+    assert model["input"]["zero_point"] == -128
+    assert model["input"]["scale"] == pytest.approx(1 / 255)
+    assert 0.8 < model["accuracy"] <= 1.0
+    assert {"tensorflow", "onnxruntime"} <= set(manifest["tools"])
+
+
+def test_golden_vectors_are_256_test_images_with_every_models_outputs(unpacked, mnist):
+    with np.load(unpacked / "golden.npz") as golden:
+        assert golden["images"].shape == (256, 28, 28)
+        for name in ("lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_int8.onnx"):
+            assert golden[name].shape == (256, 10)
+            np.testing.assert_allclose(golden[name].sum(axis=1), 1.0, atol=0.02)
+    manifest = json.loads((unpacked / "manifest.json").read_text())
+    indices = manifest["golden"]["test_indices"]
+    with np.load(unpacked / "golden.npz") as golden:
+        np.testing.assert_array_equal(golden["images"], mnist.test.images[indices])
+
+
+def test_unpacked_bundle_verifies_in_the_device_environment(unpacked):
+    run = run_runner("verify", python=DEVICE_PYTHON, runner=unpacked / "runner.py")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == "PASS"
+
+
+def test_every_model_verifies_on_every_runtime_of_the_development_environment(unpacked):
+    run = run_runner("verify", "--all", runner=unpacked / "runner.py")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("ok ") == 4
+
+
+def test_artifact_that_changed_since_parity_is_not_packed(artifacts, small_data):
+    with (artifacts / "lenet5_int8.tflite").open("ab") as stream:
+        stream.write(b"x")
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
+    assert run.returncode == 2
+    assert "lenet5_int8.tflite: changed since parity" in run.stderr
+
+
+@pytest.mark.parametrize("status", ["fail", "not_run"])
+def test_parity_that_did_not_pass_refuses_to_bundle(artifacts, small_data, status):
+    path = artifacts / "parity.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
+    assert run.returncode == 2
+    assert not list(artifacts.glob("*.tar.gz"))

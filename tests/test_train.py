@@ -1,0 +1,142 @@
+"""Training is the published recipe, or the default one, and repeats bit for bit."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import run_stage
+
+from pipeline import augment, config
+
+SHORT_EPOCHS = """
+kind = "epochs"
+seed = 3
+epochs = 2
+batch_size = 250
+learning_rate = 0.003
+weight_decay = 0.01
+ema_decay = 0.9
+label_smoothing = 0.0
+[augmentation]
+rotation_degrees = 12.0
+scale = 0.12
+shear = 0.15
+shift_px = 2.0
+"""
+
+
+@pytest.fixture(scope="module")
+def short_runs(small_data, tmp_path_factory):
+    """The same short run of the epochs recipe, twice, in processes of their own."""
+    folder = tmp_path_factory.mktemp("short")
+    recipe = folder / "short.toml"
+    recipe.write_text(SHORT_EPOCHS)
+    runs = []
+    for name in ("first", "second"):
+        out = folder / name
+        run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+        assert run.returncode == 0, run.stderr
+        runs.append((out, run))
+    return runs
+
+
+def weights(folder):
+    import keras
+
+    model = keras.saving.load_model(folder / "lenet5.keras", compile=False)
+    return [np.asarray(w) for w in model.get_weights()]
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit(short_runs):
+    first, second = (weights(out) for out, _ in short_runs)
+    for a, b in zip(first, second, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_training_prints_plain_lines_and_no_warning_when_the_output_is_no_terminal(short_runs):
+    _, run = short_runs[0]
+    assert re.search(r"^train 2/2  loss 0\.\d+  validation accuracy \d", run.stdout, re.MULTILINE)
+    assert "\x1b" not in run.stdout
+    assert run.stderr == ""
+
+
+def test_train_json_holds_the_keys_of_the_contract(short_runs):
+    out, _ = short_runs[0]
+    result = json.loads((out / "train.json").read_text())
+    keys = {"recipe", "seed", "parameters", "epochs", "steps", "seconds"}
+    assert keys | {"val_accuracy", "test_accuracy", "history"} <= set(result)
+    assert result["parameters"] == 61_706
+    assert result["epochs"] == 2
+    assert len(result["history"]["validation_accuracy"]) == 2
+    assert result["val_accuracy"] == pytest.approx(max(result["history"]["validation_accuracy"]))
+    assert 0.7 < result["test_accuracy"] <= 1.0
+
+
+def test_cookbook_prints_the_published_lines_the_summary_and_draws_three_figures(
+    small_data, tmp_path
+):
+    recipe = tmp_path / "short.toml"
+    text = (config.RECIPES / "cookbook.toml").read_text()
+    recipe.write_text(re.sub(r"steps = \d+", "steps = 15", text))
+    out = tmp_path / "out"
+    run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+    assert run.returncode == 0, run.stderr
+    lines = re.findall(
+        r"^Epoch # (\d+)\. Train Loss: \d\.\d\d\. Train Acc \(Test Acc\): \d\.\d\d \(\d\.\d\d\)$",
+        run.stdout,
+        re.MULTILINE,
+    )
+    assert lines == ["5", "10", "15"]
+    assert "Total params: 61,706" in run.stdout
+    for name in ("loss", "accuracy", "digits"):
+        assert (out / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_committed_cookbook_recipe_is_the_published_one():
+    recipe = config.load_recipe("cookbook")
+    assert recipe == config.CookbookRecipe(
+        seed=98,
+        steps=300,
+        batch_size=100,
+        evaluate_every=5,
+        evaluation_size=500,
+        learning_rate=0.001,
+    )
+
+
+def strength(**limits):
+    none = {"rotation_degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift_px": 0.0}
+    return config.Augmentation(**{**none, **limits})
+
+
+def test_augmentation_of_no_strength_changes_nothing(mnist):
+    from pipeline.data import preprocess
+
+    images = preprocess(mnist.train.images[:20])
+    np.testing.assert_allclose(augment.augment(images, [1, 2], strength()), images, atol=1e-6)
+
+
+def test_augmentation_repeats_by_seed_stays_in_range_and_differs_by_image(mnist):
+    from pipeline.data import preprocess
+
+    images = preprocess(np.repeat(mnist.train.images[:1], 20, axis=0))
+    strong = strength(rotation_degrees=20.0, scale=0.2, shear=0.3, shift_px=3.0)
+    first = np.asarray(augment.augment(images, [1, 2], strong))
+    assert first.tobytes() == np.asarray(augment.augment(images, [1, 2], strong)).tobytes()
+    assert first.shape == images.shape
+    assert first.min() >= 0.0
+    assert first.max() <= 1.0
+    assert len({image.tobytes() for image in first}) == 20
+
+
+def test_rotation_keeps_the_centre_and_the_ink(mnist):
+    from pipeline.data import preprocess
+
+    images = preprocess(mnist.train.images[:50])
+    rotated = np.asarray(augment.augment(images, [5, 5], strength(rotation_degrees=90.0)))
+    assert rotated.sum() == pytest.approx(images.sum(), rel=0.02)
+    dot = np.zeros((50, 32, 32, 1), np.float32)
+    dot[:, 15:17, 15:17] = 1.0
+    turned = np.asarray(augment.augment(dot, [6, 6], strength(rotation_degrees=180.0)))
+    np.testing.assert_allclose(turned[:, 13:19, 13:19].sum(axis=(1, 2, 3)), 4.0, atol=0.5)
