@@ -91,7 +91,7 @@ $(PASSED): $(MODELS) $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.bud
 $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
-DEVICE_FILES := $(addprefix device/,runner.py requirements.txt README.md)
+DEVICE_FILES := $(addprefix device/,runner.py verify.py requirements.txt README.md)
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml
 	$(STAGE) bundle --dist $(DIST) $(WHERE)

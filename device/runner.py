@@ -10,7 +10,8 @@
 
 Needs Python 3.9, numpy and one of tflite-runtime, ai-edge-litert or onnxruntime; nothing else.
 This file works when copied alone beside a model: it then reads 28x28 and 32x32 pictures (PGM,
-NPY) and IDX files. With `photo.py` beside it, any picture of a digit will do.
+NPY) and IDX files. With `photo.py` beside it, any picture of a digit will do; `verify` needs the
+whole bundle.
 
 As a library:
 
@@ -31,7 +32,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 
@@ -68,25 +69,27 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: It cannot be read, is empty, is too large, or its gzip data is damaged.
     """
-    try:
-        if path.suffix == ".gz":
-            import gzip
+    data = bytearray()
+    open_file: Any = open
+    if path.suffix == ".gz":
+        import gzip
 
-            with gzip.open(path, "rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-        else:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-    except (EOFError, zlib.error) as error:
+        open_file = gzip.open
+    try:
+        with open_file(path, "rb") as stream:
+            # One read(limit) would reserve the limit at once, more than a small board has.
+            while len(data) <= MAX_FILE_BYTES and (chunk := stream.read(2**20)):
+                data += chunk
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None)
+        if reason:
+            raise InputError(f"{path}: cannot be read ({reason})") from None
         raise InputError(f"{path}: damaged gzip data ({error}); copy the file again") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason})") from None
     if not data:
         raise InputError(f"{path}: the file is empty")
     if len(data) > MAX_FILE_BYTES:
         raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return data
+    return bytes(data)
 
 
 def parse_idx(data: bytes, name: str) -> np.ndarray:
@@ -125,7 +128,10 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
             f"{name}: {state}: the header promises {expected} bytes of data, "
             f"there are {len(data) - offset}"
         )
-    return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+    except ValueError:  # such as 0 x 4294967295 x 4294967295
+        raise InputError(f"{name}: numpy has no arrays of the header's shape {shape}") from None
 
 
 def is_idx(path: Path) -> bool:
@@ -170,25 +176,28 @@ def first_line(error: BaseException) -> str:
 
 
 # --- Runtimes -------------------------------------------------------------------------------
+# A session is one model in one runtime. It has:
+#   input_shape            (1, 32, 32, 1)
+#   dtype                  of input and output: int8 or float32
+#   input_quantization     (scale, zero point); the scale is 0.0 for float32
+#   output_quantization    likewise
+#   classes                how many
+#   run(image)             (1, 32, 32, 1) -> (1, classes), both of dtype
+#   run_batch(images)      (N, 32, 32, 1) -> (N, classes)
+
+IMAGE_SHAPE = (1, 32, 32, 1)
 
 
 class TFLiteSession:
-    """One TFLite model in tflite-runtime or ai-edge-litert, batch 1.
+    """One TFLite model in tflite-runtime or ai-edge-litert."""
 
-    Attributes:
-        input_shape: (1, 32, 32, 1).
-        dtype: of input and output, int8 or float32.
-        input_quantization, output_quantization: (scale, zero point), scale 0.0 for float32.
-        classes: the number of classes.
-    """
+    input_shape = IMAGE_SHAPE
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         check_tflite(path, runtime)
-        interpreter_module = import_runtime(runtime, ".interpreter")
+        module = import_runtime(runtime, ".interpreter")
         try:
-            self._interpreter = interpreter_module.Interpreter(
-                model_path=str(path), num_threads=num_threads
-            )
+            self._interpreter = module.Interpreter(model_path=str(path), num_threads=num_threads)
             self._interpreter.allocate_tensors()
         except SystemError as error:
             # tflite-runtime 2.14 was built for numpy 1 and fails like this with numpy 2.
@@ -198,28 +207,23 @@ class TFLiteSession:
             ) from None
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path}: {runtime} refuses it: {first_line(error)}") from None
-        source = self._interpreter.get_input_details()
-        target = self._interpreter.get_output_details()
-        check_shapes(path, [d["shape"] for d in source], [d["shape"] for d in target])
-        if source[0]["dtype"] != target[0]["dtype"] or source[0]["dtype"] not in (
-            np.int8,
-            np.float32,
-        ):
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self.classes = check_shapes(
+            path, [tuple(d["shape"]) for d in inputs], [tuple(d["shape"]) for d in outputs]
+        )
+        self.dtype = np.dtype(inputs[0]["dtype"])
+        if self.dtype not in (np.int8, np.float32) or self.dtype != outputs[0]["dtype"]:
             raise InputError(f"{path}: input and output must both be int8 or both float32")
-        self.input_shape = (1, 32, 32, 1)
-        self.dtype = np.dtype(source[0]["dtype"])
-        self.input_quantization: tuple[float, int] = source[0]["quantization"]
-        self.output_quantization: tuple[float, int] = target[0]["quantization"]
-        self.classes = int(target[0]["shape"][-1])
-        self._input = source[0]["index"]
-        self._output = target[0]["index"]
+        self.input_quantization: tuple[float, int] = inputs[0]["quantization"]
+        self.output_quantization: tuple[float, int] = outputs[0]["quantization"]
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """(1, 32, 32, 1) -> (1, classes), both of `dtype`, quantized if the model is."""
+        """(1, 32, 32, 1) -> (1, classes), both of `dtype`."""
         self._interpreter.set_tensor(self._input, image)
         self._interpreter.invoke()
-        output: np.ndarray = self._interpreter.get_tensor(self._output)
-        return output
+        return self._interpreter.get_tensor(self._output)
 
     def run_batch(self, images: np.ndarray) -> np.ndarray:
         """(N, 32, 32, 1) -> (N, classes): one call an image, the graph's batch being 1."""
@@ -230,9 +234,9 @@ class TFLiteSession:
 
 
 class OnnxSession:
-    """One ONNX model in onnxruntime, any batch; attributes as in `TFLiteSession`."""
+    """One ONNX model in onnxruntime."""
 
-    input_shape = (1, 32, 32, 1)
+    input_shape = IMAGE_SHAPE
     dtype = np.dtype(np.float32)
     input_quantization = output_quantization = (0.0, 0)
     batch = 512  # bounds the memory of a large call
@@ -249,18 +253,18 @@ class OnnxSession:
             )
         except Exception as error:  # onnxruntime has no public base class for its errors
             raise InputError(f"{path}: {runtime} refuses it: {first_line(error)}") from None
-        source, target = self._session.get_inputs(), self._session.get_outputs()
-        check_shapes(path, [[1, *s.shape[1:]] for s in source], [[1, *t.shape[1:]] for t in target])
-        if source[0].type != "tensor(float)" or target[0].type != "tensor(float)":
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        # The batch is the first size, by whatever name.
+        self.classes = check_shapes(
+            path, [(1, *i.shape[1:]) for i in inputs], [(1, *o.shape[1:]) for o in outputs]
+        )
+        if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
             raise InputError(f"{path}: input and output must be float32")
-        self.classes = int(target[0].shape[1])
-        self._input = source[0].name
-        self._outputs = [target[0].name]
+        self._input, self._outputs = inputs[0].name, [outputs[0].name]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """(N, 32, 32, 1) -> (N, classes), float32."""
-        output: np.ndarray = self._session.run(self._outputs, {self._input: images})[0]
-        return output
+        return self._session.run(self._outputs, {self._input: images})[0]
 
     def run_batch(self, images: np.ndarray) -> np.ndarray:
         """(N, 32, 32, 1) -> (N, classes), float32, in slices of `batch` images."""
@@ -273,9 +277,22 @@ def import_runtime(runtime: str, submodule: str = "") -> Any:
     try:
         return importlib.import_module(MODULES[runtime] + submodule)
     except ImportError as error:
-        raise InputError(
-            f"{runtime} cannot be imported ({first_line(error)}): pip install {runtime}"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"{runtime}: not usable ({reason}): pip install {runtime}") from None
+
+
+def companion(name: str) -> Any:
+    """The module of that name beside this file, or None where this file was copied alone."""
+    if not (HERE / f"{name}.py").is_file():
+        return None
+    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether the runtime's package can be found, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec(MODULES[runtime]) is not None
 
 
 def choose_runtime(model: Path, runtime: str = "auto") -> str:
@@ -287,50 +304,46 @@ def choose_runtime(model: Path, runtime: str = "auto") -> str:
     suitable = RUNTIMES.get(model.suffix)
     if suitable is None:
         raise InputError(f"{model}: unknown type of model; known: {', '.join(RUNTIMES)}")
-    if runtime != "auto":
-        if runtime not in suitable:
-            raise InputError(f"{model}: {runtime} does not read {model.suffix} files")
-        return runtime
-    for candidate in suitable:
-        if is_installed(candidate):
-            return candidate
-    raise InputError(f"no runtime for {model.name}: pip install {' or '.join(suitable)}")
+    if runtime == "auto":
+        installed = [name for name in suitable if is_installed(name)]
+        if not installed:
+            raise InputError(f"no runtime for {model.name}: pip install {' or '.join(suitable)}")
+        return installed[0]
+    if runtime not in suitable:
+        raise InputError(f"{model}: {runtime} does not read {model.suffix} files")
+    return runtime
 
 
-def is_installed(runtime: str) -> bool:
-    """Whether the runtime's package can be found, without importing it."""
-    from importlib.util import find_spec
-
-    return find_spec(MODULES[runtime]) is not None
-
-
-def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Raise InputError unless the model maps one (1, 32, 32, 1) image to (1, classes)."""
-    sizes = [[int(s) if isinstance(s, (int, np.integer)) else -1 for s in x] for x in inputs]
-    if sizes != [[1, 32, 32, 1]]:
-        raise InputError(f"{path}: its input is {sizes}, not one image of [1, 32, 32, 1]")
-    sizes = [[int(s) if isinstance(s, (int, np.integer)) else -1 for s in x] for x in outputs]
-    if len(sizes) != 1 or len(sizes[0]) != 2 or sizes[0][0] != 1 or sizes[0][1] < 2:
-        raise InputError(f"{path}: its output is {sizes}, not one row of class probabilities")
+def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """The number of classes; InputError unless one image goes in and one row comes out."""
+    if [tuple(shape) for shape in inputs] != [IMAGE_SHAPE]:
+        raise InputError(f"{path}: its input is {inputs}, not one image of {IMAGE_SHAPE}")
+    if len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][0] != 1:
+        raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
+    return int(outputs[0][1])
 
 
 CHECKSUM_MARK = b'"crc32": "'  # in the metadata that export/to_tflite.py writes
 
 
 def tflite_checksum(data: bytes) -> tuple[str, str] | None:
-    """The CRC-32 that a TFLite file states of itself, and the one it has.
+    """The CRC-32 that a TFLite file states of itself, and the one it has; None if it states none.
 
-    The stated one is eight hexadecimal digits in the file's own metadata; it is computed with
-    those digits as zeros.
-
-    Returns:
-        (stated, actual), or None when the file states none.
+    It is stated as eight hexadecimal digits in the metadata, and taken with those as zeros.
     """
     start = data.find(CHECKSUM_MARK) + len(CHECKSUM_MARK)
     if start < len(CHECKSUM_MARK):
         return None
     actual = zlib.crc32(data[start + 8 :], zlib.crc32(b"0" * 8, zlib.crc32(data[:start])))
     return data[start : start + 8].decode("ascii", "replace"), f"{actual:08x}"
+
+
+TRIAL = """
+import sys, numpy as np
+from {module}.interpreter import Interpreter
+i = Interpreter(sys.argv[1]); i.allocate_tensors(); d = i.get_input_details()[0]
+i.set_tensor(d['index'], np.zeros(d['shape'], d['dtype'])); i.invoke()
+"""
 
 
 def check_tflite(path: Path, runtime: str) -> None:
@@ -346,20 +359,15 @@ def check_tflite(path: Path, runtime: str) -> None:
     if data[4:8] != b"TFL3":
         raise InputError(f"{path}: not a TFLite model")
     checksum = tflite_checksum(data)
-    if checksum is not None:
-        if checksum[0] != checksum[1]:
-            raise InputError(f"{path}: damaged (checksum {checksum[1]}, not {checksum[0]})")
-        return
-    import subprocess
+    if checksum is None:
+        import subprocess
 
-    trial = (
-        f"from {MODULES[runtime]}.interpreter import Interpreter; import sys, numpy as np\n"
-        "i = Interpreter(sys.argv[1]); i.allocate_tensors(); d = i.get_input_details()[0]\n"
-        "i.set_tensor(d['index'], np.zeros(d['shape'], d['dtype'])); i.invoke()"
-    )
-    child = subprocess.run([sys.executable, "-c", trial, str(path)], capture_output=True)
-    if child.returncode < 0:  # ended by a signal; an exception is reported by the real load
-        raise InputError(f"{path}: damaged: {runtime} crashes on it")
+        command = [sys.executable, "-c", TRIAL.format(module=MODULES[runtime]), str(path)]
+        # A signal ended it; an exception will be raised and reported by the real load.
+        if subprocess.run(command, capture_output=True).returncode < 0:
+            raise InputError(f"{path}: damaged: {runtime} crashes on it")
+    elif checksum[0] != checksum[1]:
+        raise InputError(f"{path}: damaged (checksum {checksum[1]}, not {checksum[0]})")
 
 
 # --- The classifier -------------------------------------------------------------------------
@@ -548,47 +556,39 @@ def default_model(runtime: str) -> Path:
 
 # --- Commands -------------------------------------------------------------------------------
 
-
-class Sample(NamedTuple):
-    """One image to classify, or why there is none."""
-
-    name: str
-    image: np.ndarray | None  # uint8 (28, 28) or (32, 32)
-    error: str = ""
+Sample = tuple[str, Any]  # a name, and its image (uint8, 28x28 or 32x32) or its InputError
 
 
 def read_samples(names: Sequence[str]) -> Iterator[Sample]:
     """The images of files, folders (their files, sorted) and '-' (standard input)."""
     for name in names:
         path = Path(name)
-        if name != "-" and path.is_dir():
-            files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-            if not files:
-                yield Sample(name, None, f"{name}: the folder has no files")
-            yield from read_samples(files)
-            continue
         try:
             if name == "-":
-                yield Sample(name, read_picture(sys.stdin.buffer.read(MAX_FILE_BYTES), "-"))
+                yield name, read_picture(sys.stdin.buffer.read(MAX_FILE_BYTES), name)
+            elif path.is_dir():
+                files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
+                if not files:
+                    raise InputError(f"{name}: the folder has no files")
+                yield from read_samples(files)
             elif is_idx(path):
                 images = parse_idx(read_bytes(path), name)
                 if images.ndim != 3 or images.shape[1:] not in ((28, 28), (32, 32)):
                     raise InputError(f"{name}: shape {images.shape}, not images of 28x28")
                 for i, image in enumerate(images):
-                    yield Sample(f"{name}[{i}]", image)
+                    yield f"{name}[{i}]", image
             else:
-                yield Sample(name, read_picture(read_bytes(path), name))
+                yield name, read_picture(read_bytes(path), name)
         except InputError as error:
-            yield Sample(name, None, str(error))
+            yield name, error
 
 
 def read_picture(data: bytes, name: str) -> np.ndarray:
     """Any picture of a digit -> uint8 (28, 28) or (32, 32), white ink on black."""
     if not data:
         raise InputError(f"{name}: the file is empty")
-    try:
-        photo = importlib.import_module("photo" if not __package__ else f"{__package__}.photo")
-    except ModuleNotFoundError:
+    photo = companion("photo")
+    if photo is None:
         return parse_small_picture(data, name)
     try:
         return photo.find_digit(photo.decode_image(data, name))
@@ -600,32 +600,25 @@ def command_predict(args: argparse.Namespace) -> int:
     """Print a line a picture; go on after a bad one."""
     classifier = Classifier(args.model, args.runtime, args.threads)
     names = label_names(classifier.model.parent, classifier.classes)
-    failed = False
-    for sample in read_samples(args.files):
-        if sample.image is None:
-            failed = True
-            print(f"runner.py: {sample.error}", file=sys.stderr)
-            if args.json:
-                print(json.dumps({"file": sample.name, "error": sample.error}), flush=True)
-            continue
-        start = time.perf_counter()
-        probabilities = classifier.predict(sample.image[np.newaxis]).probabilities[0]
-        latency_ms = (time.perf_counter() - start) * 1e3
-        order = np.argsort(-probabilities, kind="stable")[: args.top_k]
-        top = [(names[k], float(probabilities[k])) for k in order]
-        if args.json:
-            row = {
-                "file": sample.name,
-                "label": top[0][0],
-                "probability": round(top[0][1], 6),
-                "top": [{"label": n, "probability": round(p, 6)} for n, p in top],
-                "latency_ms": round(latency_ms, 4),
-            }
-            print(json.dumps(row), flush=True)
+    code = 0
+    for name, image in read_samples(args.files):
+        if isinstance(image, InputError):
+            code = 2
+            print(f"runner.py: {image}", file=sys.stderr)
+            row: dict[str, Any] = {"file": name, "error": str(image)}
         else:
-            guesses = "  ".join(f"{name}  {probability:.1%}" for name, probability in top)
-            print(f"{sample.name}  {guesses.replace('%', ' %')}  {latency_ms:.1f} ms", flush=True)
-    return 2 if failed else 0
+            start = time.perf_counter()
+            probabilities = classifier.predict(image[np.newaxis]).probabilities[0]
+            latency_ms = (time.perf_counter() - start) * 1e3
+            order = np.argsort(-probabilities, kind="stable")[: args.top_k]
+            top = [{"label": names[k], "probability": float(probabilities[k])} for k in order]
+            row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
+        if args.json:
+            print(json.dumps(row), flush=True)
+        elif "top" in row:
+            guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in row["top"])
+            print(f"{name}  {guesses}  {row['latency_ms']:.1f} ms", flush=True)
+    return code
 
 
 def command_info(args: argparse.Namespace) -> int:
@@ -672,24 +665,21 @@ def board_name() -> str:
 
 def command_verify(args: argparse.Namespace) -> int:
     """Check the files' hashes and this device's answers against the bundle's golden vectors."""
-    folder = Path(args.model).resolve().parent
+    folder = args.model.resolve().parent
     manifest = read_manifest(folder)
-    if manifest is None:
-        raise InputError(f"{folder}: no manifest.json: verify works in an unpacked bundle")
-    problems = check_hashes(folder, manifest)
-    if problems:  # a damaged model is not run
-        checked: list[str] = []
-    else:
-        checked = [name for name in manifest["models"] if args.all or name == args.model.name]
-        if not checked:
-            raise InputError(f"{args.model}: not a model of this bundle's manifest")
-    for name in checked:
-        suitable = RUNTIMES.get(Path(name).suffix, ())
-        if args.all and not any(map(is_installed, suitable)):
+    verify = companion("verify")
+    if manifest is None or verify is None:
+        raise InputError(f"{folder}: verify works in an unpacked bundle; here is no manifest.json")
+    names = list(manifest["models"]) if args.all else [args.model.name]
+    if not set(names) <= set(manifest["models"]):
+        raise InputError(f"{args.model}: not a model of this bundle's manifest")
+    problems = verify.check_hashes(folder, manifest["files"])
+    for name in [] if problems else names:  # a damaged model is not run
+        if args.all and not any(map(is_installed, RUNTIMES.get(Path(name).suffix, ()))):
             print(f"not run  {name}: no runtime installed")
             continue
         classifier = Classifier(folder / name, args.runtime, args.threads)
-        differences = check_golden(classifier, folder, manifest["models"][name])
+        differences = verify.check_golden(classifier, manifest["models"][name]["tolerance"])
         problems += differences
         if not differences:
             print(f"ok       {name} on {classifier.runtime} {runtime_version(classifier.runtime)}")
@@ -697,43 +687,6 @@ def command_verify(args: argparse.Namespace) -> int:
         print(f"differs  {problem}")
     print("FAIL" if problems else "PASS")
     return 1 if problems else 0
-
-
-def check_hashes(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """What differs between the files of a bundle and its manifest's SHA-256 and sizes."""
-    import hashlib
-
-    problems = []
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            problems.append(f"{name}: SHA-256 is not the manifest's")
-    return problems
-
-
-def check_golden(classifier: Classifier, folder: Path, entry: dict[str, Any]) -> list[str]:
-    """What differs between this device's outputs and the golden vectors of one model.
-
-    Labels must be equal; probabilities may differ by the manifest's `tolerance`, since the
-    kernels of two runtimes round the last bit differently.
-    """
-    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
-        images = golden["images"]  # uint8 (256, 28, 28)
-        expected = golden[classifier.model.name]  # float32 (256, classes)
-    got = classifier.predict(images).probabilities
-    name = classifier.model.name
-    wrong = np.flatnonzero(got.argmax(1) != expected.argmax(1))
-    problems = [
-        f"{name}: golden image {i} is {got[i].argmax()}, not {expected[i].argmax()}" for i in wrong
-    ]
-    greatest = float(np.abs(got - expected).max())
-    if not greatest <= entry["tolerance"]:
-        problems.append(
-            f"{name}: probabilities differ by {greatest:.2g}, more than {entry['tolerance']:.2g}"
-        )
-    return problems
 
 
 def command_accuracy(args: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def test_package_imports_only_what_the_design_allows(package):
 
 
 def test_device_imports_only_the_standard_library_numpy_and_itself():
-    known = set(sys.stdlib_module_names) | {"numpy", "PIL", "device", "photo"}
+    known = set(sys.stdlib_module_names) | {"numpy", "PIL", "device"}
     for path in (ROOT / "device").glob("*.py"):
         others = {m.partition(".")[0] for m in imported_modules(path)} - known
         assert not others, f"{path} imports {others}"

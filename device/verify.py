@@ -1,0 +1,57 @@
+"""Is this device's answer the trained model's? Checks of an unpacked bundle, for `runner.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+
+
+def check_hashes(folder: Path, files: Mapping[str, Any]) -> list[str]:
+    """What differs between the files of a bundle and its manifest.
+
+    Args:
+        folder: The unpacked bundle.
+        files: The manifest's `files`: an entry with `sha256` by name.
+
+    Returns:
+        One line a difference.
+    """
+    problems = []
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name}: missing; unpack the bundle again")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            problems.append(f"{name}: altered; its SHA-256 is not the manifest's")
+    return problems
+
+
+def check_golden(classifier: Any, tolerance: float) -> list[str]:
+    """What differs between this device's outputs and the golden vectors of a model.
+
+    Labels must be equal. Probabilities may differ by the tolerance: the kernels of two runtimes
+    round the last bit differently.
+
+    Args:
+        classifier: A `runner.Classifier` of a model of the bundle, `golden.npz` beside it.
+        tolerance: The manifest's, for this model, 0..1.
+
+    Returns:
+        One line a difference.
+    """
+    name = classifier.model.name
+    with np.load(classifier.model.parent / "golden.npz", allow_pickle=False) as golden:
+        images = golden["images"]  # uint8 (256, 28, 28)
+        expected = golden[name]  # float32 (256, classes)
+    got = classifier.predict(images).probabilities
+    problems = [
+        f"{name}: golden image {i} is {got[i].argmax()}, not {expected[i].argmax()}"
+        for i in np.flatnonzero(got.argmax(axis=1) != expected.argmax(axis=1))
+    ]
+    greatest = float(np.abs(got - expected).max())
+    if not greatest <= tolerance:  # NaN is over it as well
+        problems.append(f"{name}: probabilities differ by {greatest:.2g}, over {tolerance:.2g}")
+    return problems
