@@ -66,7 +66,8 @@ def render(results: dict[str, Any]) -> str:
     sizes = [[name, f"{size / 1000:.1f}"] for name, size in results["sizes_bytes"].items()]
     return "\n\n".join(
         [
-            f"Recipe `{train['recipe']}`, seed {train['seed']}: {train['parameters']:,} parameters, "
+            f"Recipe `{train['recipe']}`, seed {train['seed']}: "
+            f"{train['parameters']:,} parameters, "
             f"{train['val_accuracy']:.2%} on the 5,000 validation images, "
             f"**{train['test_accuracy']:.2%}** on the 10,000 test images after "
             f"{train['seconds']:.0f} s of training. Measured on: {results['machine']}.",
