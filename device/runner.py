@@ -125,7 +125,10 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
             f"{name}: {state}: the header promises {expected} bytes of data, "
             f"there are {len(data) - offset}"
         )
-    return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)
+    except ValueError:  # such as 0 x 4294967295 x 4294967295
+        raise InputError(f"{name}: numpy has no arrays of the header's shape {shape}") from None
 
 
 def is_idx(path: Path) -> bool:
