@@ -68,25 +68,27 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: It cannot be read, is empty, is too large, or its gzip data is damaged.
     """
-    try:
-        if path.suffix == ".gz":
-            import gzip
+    data = bytearray()
+    open_file: Any = open
+    if path.suffix == ".gz":
+        import gzip
 
-            with gzip.open(path, "rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-        else:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_FILE_BYTES + 1)
-    except (EOFError, zlib.error) as error:
+        open_file = gzip.open
+    try:
+        with open_file(path, "rb") as stream:
+            # One read(limit) would reserve the limit at once, more than a small board has.
+            while len(data) <= MAX_FILE_BYTES and (chunk := stream.read(2**20)):
+                data += chunk
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None)
+        if reason:
+            raise InputError(f"{path}: cannot be read ({reason})") from None
         raise InputError(f"{path}: damaged gzip data ({error}); copy the file again") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason})") from None
     if not data:
         raise InputError(f"{path}: the file is empty")
     if len(data) > MAX_FILE_BYTES:
         raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return data
+    return bytes(data)
 
 
 def parse_idx(data: bytes, name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,8 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as a shell reports a program that SIGPIPE ended
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"pipeline: {where}{error.strerror or error}", file=sys.stderr)
+        # A full disk is reported without a name.
+        where = error.filename or f"{args.out} or {tempfile.gettempdir()}"
+        print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("pipeline: interrupted; `make export` goes on from here", file=sys.stderr)

@@ -91,7 +91,10 @@ def load(folder: Path) -> Dataset:
     Raises:
         UserError: Anything is missing, damaged, of the wrong shape or does not fit together.
     """
-    arrays = _read_arrays(folder)
+    try:
+        arrays = _read_arrays(folder)
+    except OSError as error:  # a folder that may not be looked into
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     train = _check_split(arrays["x_train"], arrays["y_train"], f"{folder}: training set")
     test = _check_split(arrays["x_test"], arrays["y_test"], f"{folder}: test set")
     classes = int(max(train.labels.max(), test.labels.max())) + 1

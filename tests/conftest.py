@@ -1,5 +1,6 @@
 """What the tests share: a small data set, and a tiny model trained and exported once a session."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -38,6 +39,17 @@ def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runn
     return subprocess.run(command, capture_output=True, **kwargs)
 
 
+@contextlib.contextmanager
+def as_nobody():
+    """Run the block without root's right to read and write everything."""
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 @pytest.fixture(scope="session")
 def mnist():
     return data.load(ROOT / "data" / "mnist")
@@ -66,7 +78,7 @@ def tiny_recipe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(small_data, tiny_recipe, tmp_path_factory):
-    """A folder with a tiny model, its four artifacts and a parity that passed. Do not write to it."""
+    """A folder with a tiny model, its four artifacts and a parity that passed: only to be read."""
     out = tmp_path_factory.mktemp("exported")
     for stage in (["train", "--recipe", tiny_recipe], ["export"], ["parity"]):
         run = run_stage(*stage, "--data", small_data, "--out", out)
