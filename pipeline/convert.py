@@ -39,7 +39,7 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
         UserError: An input is missing or unreadable.
     """
     path = folder / name
-    metadata = file_metadata(read_json(folder / "train.json")["label_names"])
+    metadata = file_metadata(read_json(folder / "train.json", "label_names")["label_names"])
     with atomic_path(path) as temporary:
         if name == "lenet5_int8.onnx":
             source = folder / "lenet5_fp32.onnx"
