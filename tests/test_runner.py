@@ -1,0 +1,305 @@
+"""The device runner: as a library and as a command, with good input and with rubbish."""
+
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import broken
+import numpy as np
+import pytest
+from conftest import DEVICE_PYTHON, run_runner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device import runner
+from device.runner import Classifier, InputError
+
+MODELS = ["lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"]
+
+
+def write_pgm(path, image):
+    path.write_bytes(b"P5\n%d %d\n255\n" % image.shape[::-1] + image.tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(mnist, tmp_path_factory):
+    """A folder with three test digits, as PGM, NPY and PGM of 32x32."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_pgm(folder / "a.pgm", mnist.test.images[0])
+    np.save(folder / "b.npy", mnist.test.images[1])
+    write_pgm(folder / "c.pgm", np.pad(mnist.test.images[2], 2))
+    return folder
+
+
+@pytest.fixture(scope="session", params=MODELS)
+def classifier(request, exported):
+    runtime = "ai-edge-litert" if request.param.endswith("tflite") else "onnxruntime"
+    return Classifier(exported / request.param, runtime)
+
+
+# --- The library ----------------------------------------------------------------------------
+
+
+def test_shapes_and_types_of_predictions(classifier, mnist):
+    predictions = classifier.predict(mnist.test.images[:7])
+    assert predictions.probabilities.shape == (7, 10)
+    assert predictions.probabilities.dtype == np.float32
+    assert predictions.labels.shape == (7,)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0, atol=0.02)
+
+
+def test_padded_and_float_images_give_what_bytes_give(classifier, mnist):
+    images = mnist.test.images[:50]
+    expected = classifier.predict(images).probabilities
+    for other in (np.pad(images, ((0, 0), (2, 2), (2, 2))), images / np.float32(255), images / 255):
+        np.testing.assert_array_equal(classifier.predict(other).probabilities, expected)
+
+
+def test_batch_gives_what_single_images_give(classifier, mnist):
+    images = mnist.test.images[:600]  # more than one slice of the ONNX batch
+    together = classifier.predict(images).probabilities
+    apart = [classifier.predict(images[i : i + 1]).probabilities[0] for i in range(0, 600, 60)]
+    np.testing.assert_allclose(together[::60], apart, atol=1e-6)
+
+
+def test_ready_made_input_gives_what_images_give(classifier, mnist):
+    images = mnist.test.images[:5]
+    for image in images:
+        ready = classifier.prepare(image[np.newaxis])
+        np.testing.assert_array_equal(
+            classifier.predict(ready).probabilities,
+            classifier.predict(image[np.newaxis]).probabilities,
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((28, 28), np.uint8), "shape"),
+        (np.zeros((1, 28, 29), np.uint8), "shape"),
+        (np.zeros((0, 28, 28), np.uint8), "shape"),
+        (np.zeros((1, 28, 28), np.int32), "type int32"),
+        (np.full((1, 28, 28), np.nan, np.float32), "finite"),
+        (np.full((1, 28, 28), 255.0, np.float32), r"within 0\.\.1"),
+        (np.full((1, 28, 28), -0.1), r"within 0\.\.1"),
+    ],
+)
+def test_images_of_another_kind_are_refused_by_name(classifier, images, message):
+    with pytest.raises(InputError, match=message):
+        classifier.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "zero_point", "expected"),
+    [
+        (0.0, 1 / 255, -128, -128),
+        (1.0, 1 / 255, -128, 127),
+        (0.5, 1.0, 0, 0),  # half to even
+        (1.5, 1.0, 0, 2),
+        (2.5, 1.0, 0, 2),
+        (-0.6, 1.0, 0, -1),  # a cast would give 0
+        (200.0, 1.0, 0, 127),
+        (-200.0, 1.0, 0, -128),
+    ],
+)
+def test_quantize_against_a_hand_computed_table(value, scale, zero_point, expected):
+    assert runner.quantize(np.float32([value]), scale, zero_point)[0] == expected
+
+
+def test_every_grey_level_of_the_int8_model_is_the_pixel_minus_128(exported):
+    levels = Classifier(exported / "lenet5_int8.tflite")._levels
+    np.testing.assert_array_equal(levels, np.arange(256) - 128)
+
+
+def test_calling_in_a_loop_keeps_memory_flat(exported, mnist):
+    classifier = Classifier(exported / "lenet5_int8.tflite")
+    image = mnist.test.images[:1]
+    for _ in range(2_000):
+        classifier.predict(image).labels  # noqa: B018
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(20_000):
+        classifier.predict(image).labels  # noqa: B018
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024  # kB
+
+
+# --- Damaged and foreign models ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("python", [sys.executable, DEVICE_PYTHON], ids=["development", "device"])
+def test_truncated_and_altered_models_are_one_line_and_exit_2(python, exported, digits, tmp_path):
+    model = tmp_path / "model.tflite"
+    data = (exported / "lenet5_int8.tflite").read_bytes()
+    rng = random.Random(0)
+    altered = bytearray(data)
+    altered[rng.randrange(len(data))] ^= 0x10
+    for content in (b"", data[:7], data[:100], data[:5000], data[:-1], bytes(altered), b"x" * 99):
+        model.write_bytes(content)
+        run = run_runner("-m", model, digits / "a.pgm", python=python)
+        assert run.returncode == 2, run.stderr
+        (line,) = run.stderr.splitlines()
+        assert line.startswith(f"runner.py: {model}: ")
+
+
+@pytest.mark.parametrize("python", [sys.executable, DEVICE_PYTHON], ids=["development", "device"])
+def test_model_without_our_checksum_runs_if_whole_and_is_refused_if_it_crashes(
+    python, exported, digits, tmp_path
+):
+    model = tmp_path / "model.tflite"
+    data = (exported / "lenet5_int8.tflite").read_bytes().replace(b'"crc32"', b'"other"')
+    model.write_bytes(data)
+    run = run_runner("-m", model, digits / "a.pgm", python=python)
+    assert run.returncode == 0, run.stderr
+    model.write_bytes(data[:5000])  # tflite-runtime dies of this one
+    run = run_runner("-m", model, digits / "a.pgm", python=python)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert f"{model}: " in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"\x08\x08" * 50])
+def test_damaged_onnx_is_one_line_and_exit_2(content, digits, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(content)
+    run = run_runner("-m", model, digits / "a.pgm")
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert str(model) in line
+
+
+def test_model_with_another_input_is_refused_by_its_shape(exported, digits, tmp_path):
+    model = Path(shutil.copy(exported / "lenet5_fp32.tflite", tmp_path / "model.tflite"))
+
+    def widen(flatbuffer):
+        graph = flatbuffer.subgraphs[0]
+        graph.tensors[graph.inputs[0]].shape = [1, 32, 32, 3]
+
+    broken.rewrite_tflite(model, widen)
+    run = run_runner("-m", model, digits / "a.pgm")
+    assert run.returncode == 2
+    assert str(model) in run.stderr.splitlines()[-1]
+
+
+def test_unknown_type_and_missing_model_are_named(digits, tmp_path):
+    other = tmp_path / "model.pt"
+    other.write_bytes(b"x")
+    for model, reason in ((other, "unknown type of model"), (tmp_path / "no.tflite", "no such")):
+        run = run_runner("-m", model, digits / "a.pgm")
+        assert run.returncode == 2
+        assert f"{model}: {reason}" in run.stderr
+
+
+def test_no_runtime_says_what_to_install(exported, digits):
+    run = run_runner("-m", exported / "lenet5_int8.onnx", digits / "a.pgm", python=DEVICE_PYTHON)
+    assert run.returncode == 2
+    assert run.stderr == "runner.py: no runtime for lenet5_int8.onnx: pip install onnxruntime\n"
+
+
+def test_forced_runtime_that_does_not_read_the_file_is_refused(exported, digits):
+    run = run_runner(
+        "-m", exported / "lenet5_int8.onnx", "--runtime", "ai-edge-litert", digits / "a.pgm"
+    )
+    assert run.returncode == 2
+    assert "ai-edge-litert does not read .onnx files" in run.stderr
+
+
+def test_wrong_numpy_says_which_one_to_install(exported, digits, tmp_path):
+    packages = next(DEVICE_PYTHON.parents[1].glob("lib/python*/site-packages/tflite_runtime"), None)
+    if packages is None:  # Python 3.12 and later: there is no tflite-runtime to be wrong with
+        return
+    (tmp_path / "tflite_runtime").symlink_to(packages)
+    run = run_runner(
+        "-m",
+        exported / "lenet5_int8.tflite",
+        "--runtime",
+        "tflite-runtime",
+        digits / "a.pgm",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},  # with the development numpy, 2.x
+    )
+    assert run.returncode == 2
+    assert "pip install 'numpy<2'" in run.stderr.splitlines()[-1]
+
+
+# --- The command --------------------------------------------------------------------------------
+
+
+def test_predict_prints_name_label_probability_and_latency(exported, digits, mnist):
+    run = run_runner("-m", exported / "lenet5_int8.tflite", digits / "a.pgm", digits / "c.pgm")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 2
+    match = re.fullmatch(rf"{digits}/a\.pgm  (\d)  \d+\.\d %  \d+\.\d ms", lines[0])
+    assert match[1] == str(mnist.test.labels[0])
+
+
+def test_json_is_one_object_a_line_with_the_keys_of_the_contract(exported, digits):
+    run = run_runner("predict", "--json", "-k", "3", "-m", exported / MODELS[0], digits)
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [Path(row["file"]).name for row in rows] == ["a.pgm", "b.npy", "c.pgm"]
+    for row in rows:
+        assert set(row) == {"file", "label", "probability", "top", "latency_ms"}
+        assert len(row["top"]) == 3
+        assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
+
+
+def test_bad_file_is_reported_and_the_rest_go_on(exported, digits, tmp_path):
+    empty = tmp_path / "empty.pgm"
+    empty.touch()
+    run = run_runner(
+        "--json", "-m", exported / MODELS[1], empty, tmp_path / "missing.png", digits / "a.pgm"
+    )
+    assert run.returncode == 2
+    assert len([line for line in run.stderr.splitlines() if line.startswith("runner.py: ")]) == 2
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert ["error" in row for row in rows] == [True, True, False]
+
+
+def test_standard_input_and_idx_are_read(exported, digits, mnist):
+    picture = (digits / "a.pgm").read_bytes()
+    run = run_runner("-m", exported / MODELS[1], "-", input=picture, text=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[1].decode() == str(mnist.test.labels[0])
+
+
+def test_accuracy_of_the_whole_test_set_is_what_parity_found(exported, mnist, tmp_path):
+    header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2000, 28, 28))
+    images, labels = tmp_path / "i-idx3-ubyte", tmp_path / "l-idx1-ubyte"
+    images.write_bytes(header + mnist.test.images[:2000].tobytes())
+    labels.write_bytes(b"\0\0\x08\x01\0\0\x07\xd0" + mnist.test.labels[:2000].tobytes())
+    run = run_runner("accuracy", "-m", exported / MODELS[2], images, labels)
+    assert run.returncode == 0, run.stderr
+    reference = json.loads((exported / "parity.json").read_text())["reference"]["accuracy"]
+    assert f"{round(reference * 2000)} of 2000 correct" in run.stdout
+
+
+def test_info_names_model_runtime_versions_and_machine(exported):
+    run = run_runner("info", "-m", exported / MODELS[1], python=DEVICE_PYTHON)
+    assert run.returncode == 0, run.stderr
+    for word in ("lenet5_int8.tflite", "int8", "zero point -128", "numpy", "python", "machine"):
+        assert word in run.stdout
+
+
+def test_every_command_has_help():
+    for command in ("predict", "info", "verify", "accuracy"):
+        run = run_runner(command, "--help")
+        assert run.returncode == 0
+        assert "--model" in run.stdout
+
+
+# --- Readers ------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=2_000))
+def test_small_picture_reader_raises_nothing_but_its_error(data):
+    for content in (data, b"P5\n28 28\n255\n" + data, b"\x93NUMPY" + data):
+        try:
+            image = runner.parse_small_picture(content, "x")
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert image.shape in ((28, 28), (32, 32))
