@@ -20,7 +20,7 @@ WHERE      = --data $(DATA) --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run photos readme test lint types pytest lock clean distclean
 
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
@@ -91,7 +91,7 @@ $(PASSED): $(MODELS) $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.bud
 $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
-DEVICE_FILES := $(addprefix device/,runner.py verify.py requirements.txt README.md)
+DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py requirements.txt README.md)
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml
 	$(STAGE) bundle --dist $(DIST) $(WHERE)
@@ -102,6 +102,9 @@ IMAGE ?=
 run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would, in .venv-device
 	@test -n "$(IMAGE)" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
 	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite $(IMAGE)
+
+photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
+	$(STAGE) photos $(WHERE)
 
 readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this run
 	$(PY) -c "from pathlib import Path; from pipeline import readme; readme.update(Path('$(OUT)'))"

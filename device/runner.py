@@ -10,8 +10,8 @@
 
 Needs Python 3.9, numpy and one of tflite-runtime, ai-edge-litert or onnxruntime; nothing else.
 This file works when copied alone beside a model: it then reads 28x28 and 32x32 pictures (PGM,
-NPY) and IDX files. With `photo.py` beside it, any picture of a digit will do; `verify` needs the
-whole bundle.
+NPY) and IDX files. With `picture.py` and `photo.py` beside it any picture of a digit will do;
+`verify` needs the whole bundle.
 
 As a library:
 
@@ -141,7 +141,7 @@ def is_idx(path: Path) -> bool:
 
 
 def parse_small_picture(data: bytes, name: str) -> np.ndarray:
-    """Read a picture in MNIST's form, white on black; all that works without `photo.py`.
+    """Read a picture in MNIST's form, white on black; all that works without `picture.py`.
 
     Args:
         data: A binary PGM (P5, 255 grey levels) or an NPY file of uint8, 28x28 or 32x32.
@@ -165,8 +165,8 @@ def parse_small_picture(data: bytes, name: str) -> np.ndarray:
         if pgm or (npy and npy.encode() in data[: -side * side]):
             return np.frombuffer(pixels, np.uint8).reshape(side, side)
     raise InputError(
-        f"{name}: not a PGM or uint8 NPY of 28x28 or 32x32; for any other picture put photo.py "
-        "beside runner.py"
+        f"{name}: not a PGM or uint8 NPY of 28x28 or 32x32; for any other picture "
+        "put picture.py and photo.py beside runner.py"
     )
 
 
@@ -587,13 +587,15 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
     """Any picture of a digit -> uint8 (28, 28) or (32, 32), white ink on black."""
     if not data:
         raise InputError(f"{name}: the file is empty")
-    photo = companion("photo")
-    if photo is None:
+    picture, photo = companion("picture"), companion("photo")
+    if picture is None or photo is None:
         return parse_small_picture(data, name)
     try:
-        return photo.find_digit(photo.decode_image(data, name))
-    except photo.PhotoError as error:
+        return photo.find_digit(picture.decode_image(data, name))
+    except picture.PictureError as error:
         raise InputError(str(error)) from None
+    except photo.PhotoError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def command_predict(args: argparse.Namespace) -> int:

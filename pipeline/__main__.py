@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device.runner import InputError
 from export.quiet import quiet
 from pipeline import config
 from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
@@ -91,6 +92,19 @@ def stage_bundle(args: argparse.Namespace) -> int:
     return 0
 
 
+def stage_photos(args: argparse.Namespace) -> int:
+    """Measure how often generated photographs of digits are read right, and how fast."""
+    from pipeline import photo_bench
+
+    test = load_data(args.data).test
+    bench = photo_bench.measure(
+        args.out / "lenet5_int8.tflite", test, args.per_condition, args.seed
+    )
+    write_json(args.out / "photos.json", photo_bench.as_json(bench))
+    print(photo_bench.format_result(bench))
+    return 0
+
+
 def stage_all(args: argparse.Namespace) -> int:
     """Run train, export, parity and bundle in turn (`make export` does so incrementally)."""
     for stage in STAGES_ALL:
@@ -123,6 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     parity.add_argument("--budget", type=Path, default=config.PARITY_BUDGET, metavar="TOML")
     bundle = add("bundle", stage_bundle)
     bundle.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR")
+    photos = add("photos", stage_photos)
+    photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
+    photos.add_argument("--seed", type=int, default=1, help="of the pictures")
     add("all", stage_all)
     return parser
 
@@ -171,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record_seconds(args.out, name, time.perf_counter() - start)
         sys.stdout.flush()
         return code
-    except UserError as error:
+    except (UserError, InputError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone

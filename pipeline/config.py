@@ -48,19 +48,37 @@ class CookbookRecipe:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each image is distorted; every value is drawn uniformly from -limit..limit.
+    """How strongly training images are distorted; zero turns a distortion off.
 
     Attributes:
-        rotation_degrees: About the centre.
-        scale: Relative change of size, of width and height apart.
-        shear: Horizontal shift by row, in pixels a pixel.
-        shift_px: In both directions.
+        hooked_ones: Share of the ones that get an upstroke, every third of them also a foot.
+        crossed_sevens: Share of the sevens that get a bar.
+        rotation_degrees: Largest rotation either way.
+        scale: Largest change of size, as a fraction, drawn for each axis.
+        shear: Largest horizontal shear, in pixels a pixel.
+        shift_px: Largest shift along each axis.
+        elastic_px: Standard deviation of the displacement of a control point.
+        stroke: Share of images whose pen is made thicker or thinner.
+        blur: Share of images that are blurred.
+        contrast: Share of images whose ink is made faint, gray or hard-edged.
+        coarse: Share of images scanned at 12 to 18 pixels a side and enlarged again.
+        erase: Share of images that lose a small rectangle.
+        noise: Share of images with Gaussian noise.
     """
 
+    hooked_ones: float = within(0.0, 1.0)
+    crossed_sevens: float = within(0.0, 1.0)
     rotation_degrees: float = within(0.0, 180.0)
     scale: float = within(0.0, 0.9)
     shear: float = within(0.0, 2.0)
     shift_px: float = within(0.0, 16.0)
+    elastic_px: float = within(0.0, 8.0)
+    stroke: float = within(0.0, 1.0)
+    blur: float = within(0.0, 1.0)
+    contrast: float = within(0.0, 1.0)
+    coarse: float = within(0.0, 1.0)
+    erase: float = within(0.0, 1.0)
+    noise: float = within(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -72,8 +90,8 @@ class EpochRecipe:
         seed: Of the weights and of every draw.
         epochs: Passes over the training images.
         batch_size: Images a step.
-        learning_rate: At the start; it falls to zero along a cosine.
-        weight_decay: Of AdamW.
+        learning_rate: At its peak: it rises over the first epoch and falls to zero along a cosine.
+        weight_decay: Of AdamW, on kernels only; times the learning rate.
         ema_decay: Of the weights' moving average, a step.
         label_smoothing: The share of each target that is spread over all classes.
     """

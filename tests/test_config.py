@@ -107,7 +107,7 @@ def test_mistake_in_a_recipe_is_named(tmp_path, changes, part):
     ("line", "part"),
     [
         ("augmentation = 1", "augmentation is 1, not of type table"),
-        ("[augmentation]\nscale = 0.1", "augmentation: key 'rotation_degrees' is missing"),
+        ("[augmentation]\nscale = 0.1", "augmentation: key 'hooked_ones' is missing"),
     ],
 )
 def test_mistake_in_a_nested_table_is_named(tmp_path, line, part):

@@ -1,0 +1,530 @@
+"""Any picture of a digit -> the 28x28 grey levels that MNIST holds.
+
+    digit = find_digit(image)  # (H, W) or (H, W, 3) uint8 -> (28, 28) uint8, white on black
+
+The steps, in the order of this file: find the ink against its local paper, choose the strokes
+that look like a digit, even out their thickness, and box and centre them as MNIST was made:
+scaled into 20x20 with the aspect ratio kept, then placed in 28x28 by centre of mass (LeCun,
+Cortes and Burges, http://yann.lecun.com/exdb/mnist/). Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
+SEARCH_PIXELS = 60_000  # where the ink is looked for
+CROP_PIXELS = 40_000  # of the digit, when it is cut out
+
+WINDOW_RADIUS = 10  # pixels; strokes up to 1.25 times as thick are looked for
+MIN_CONTRAST = 10  # of 255
+MIN_EXTENT = 10  # pixels of the searched picture
+MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
+MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
+MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
+
+SIDE = 28  # MNIST image
+BOX = 20  # MNIST digit
+FINE = 5  # strokes are evened out on a grid this much finer than MNIST's
+THICKNESS = (2.0, 3.5)  # MNIST pixels; 90 % of MNIST is within 1.6 and 3.7
+
+UInt8 = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
+
+
+class PhotoError(ValueError):
+    """The array is not a picture."""
+
+
+class NoDigit(PhotoError):  # noqa: N818 - says what was found
+    """The picture holds nothing that looks like one digit."""
+
+
+# ------------------------------------------------------------------------ the whole recipe
+
+
+def find_digit(image: UInt8) -> UInt8:
+    """Cuts the digit out of a picture and brings it into the form of an MNIST image.
+
+    Args:
+        image: (H, W) grey or (H, W, 3) RGB, uint8, any size; dark on light or light on dark.
+
+    Returns:
+        (28, 28) uint8, white ink on black. An MNIST image comes back as it is.
+
+    Raises:
+        NoDigit: nothing in the picture looks like a digit.
+        PhotoError: the array is not a picture.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise PhotoError(f"{image.dtype} {image.shape} where uint8 (H, W) or (H, W, 3) is needed")
+    if image.size == 0:
+        raise PhotoError("the picture has no pixels")
+    for ready in (image, 255 - image):
+        if _is_mnist(ready):
+            return ready.copy()
+    channels = image if image.ndim == 3 else image[..., None]
+    photo = _reduced(channels, WORKING_PIXELS)
+    ink = _find_ink(_reduced(photo, SEARCH_PIXELS))
+    strokes = _even_thickness(_cut_out(photo, ink))
+    return _centre_by_mass(_box(strokes))
+
+
+def _is_mnist(image: UInt8) -> bool:
+    """True for an image made as MNIST's were; holds for all 70,000 of them."""
+    if image.shape != (SIDE, SIDE) or image.max() < 250:
+        return False
+    rows, columns = np.nonzero(image)
+    if max(np.ptp(rows), np.ptp(columns)) + 1 not in (BOX - 1, BOX):
+        return False
+    weight = image[rows, columns].astype(np.float64)
+    centre = np.average(np.stack([rows, columns]), axis=1, weights=weight)
+    return bool(np.abs(centre - SIDE / 2).max() < 0.52)
+
+
+def _reduction(width: int, height: int, pixels: int) -> int:
+    """The whole factor by which both sides shrink to leave at most about `pixels` pixels."""
+    return max(1, round(math.sqrt(width * height / pixels)))
+
+
+def _reduced(image: UInt8, pixels: int) -> UInt8:
+    """(H, W, C) -> at most about `pixels` pixels."""
+    return _shrink(image, _reduction(image.shape[1], image.shape[0], pixels))
+
+
+def _shrink(image: UInt8, k: int) -> UInt8:
+    """(H, W, C) -> (H / k, W / k, C), by means over k x k blocks."""
+    k = min(k, image.shape[0], image.shape[1])
+    if k == 1:
+        return image
+    height, width = image.shape[0] // k, image.shape[1] // k
+    image = image[: height * k, : width * k]
+    rows = image[0::k].astype(np.uint16)  # sums of up to 257 pixels fit
+    for offset in range(1, k):
+        rows += image[offset::k]
+    rows //= k
+    total = rows[:, 0::k].copy()
+    for offset in range(1, k):
+        total += rows[:, offset::k]
+    return (total // k).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------- the ink
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The strokes that were chosen, on the coarse grid.
+
+    Attributes:
+        mask: (h, w), True on the strokes.
+        paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
+        contrast: (h, w) uint8, 0 (paper) to 255, how far each pixel is from its paper.
+    """
+
+    mask: Bool
+    paper: UInt8
+    contrast: UInt8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The connected parts of a mask, as runs along its rows.
+
+    Attributes:
+        runs: (r, 3) start and stop in the flat mask, one column wider than it is, and the part.
+        shape: (h, w) of the mask.
+        area, edge, rim, mass: (n,) pixels, sides of pixels towards paper, pixels on the frame,
+            sum of contrast.
+        top, bottom, left, right: (n,) bounding box, bottom and right excluded.
+    """
+
+    runs: Int
+    shape: tuple[int, int]
+    area: Int
+    edge: Int
+    rim: Int
+    mass: Int
+    top: Int
+    bottom: Int
+    left: Int
+    right: Int
+
+    @property
+    def height(self) -> Int:
+        """Of the bounding box, (n,) pixels."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> Int:
+        """Of the bounding box, (n,) pixels."""
+        return self.right - self.left
+
+    @property
+    def extent(self) -> Int:
+        """The longer side of the bounding box, (n,) pixels."""
+        return np.maximum(self.height, self.width)
+
+    @property
+    def thickness(self) -> Float:
+        """Of a long stroke: twice its area over its outline."""
+        return (2.0 * self.area / np.maximum(self.edge, 1)).astype(np.float32)
+
+    def draw(self, chosen: Bool) -> Bool:
+        """(n,) chosen parts -> (h, w) mask."""
+        height, width = self.shape
+        steps = np.zeros(height * (width + 1) + 1, np.int8)
+        runs = self.runs[chosen[self.runs[:, 2]]]
+        steps[runs[:, 0]] = 1
+        steps[runs[:, 1]] = -1
+        filled = np.cumsum(steps[:-1], dtype=np.int8).reshape(height, width + 1)
+        return filled[:, :width] > 0
+
+
+def _find_ink(image: UInt8) -> Ink:
+    """(h, w, C) -> the strokes of the digit.
+
+    Ink is what is thin: a grey closing (for dark ink) or opening (for light) wider than any
+    stroke paints it over with the paper around it, and leaves shadows, tables and the edges of
+    sheets as they are. What was painted over, in any channel, is the contrast. Thicker strokes
+    are looked for with the same window in pictures halved again and again, so that beside a thin
+    pen's digit there may lie things that are thin only by a marker's measure.
+    """
+    planes = _blur(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    best: tuple[float, Ink] | None = None
+    scale, thinnest = 1, 0.0
+    while scale == 1 or min(planes.shape[1:]) >= 24:
+        radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
+        for paper, contrast, edges in _layers(planes, radius):
+            found = _best_strokes(paper, contrast, edges, thinnest, 1.25 * radius)
+            if found is not None and (best is None or scale * found[0] > 1.1 * best[0]):
+                best = scale * found[0], found[1]
+        planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
+        scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
+    if best is None:
+        raise NoDigit("no digit found")
+    return best[1]
+
+
+def _blur(planes: UInt8) -> UInt8:
+    """(C, h, w): takes the edge off noise where strokes are wide enough to bear it."""
+    if min(planes.shape[1:]) < 64:
+        return planes
+    wide = planes.astype(np.uint16)
+    wide[:, 1:-1] = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:] + 2) >> 2
+    wide[..., 1:-1] = (wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:] + 2) >> 2
+    return wide.astype(np.uint8)
+
+
+def _layers(planes: UInt8, radius: int) -> Iterator[tuple[UInt8, UInt8, UInt8]]:
+    """(C, h, w) -> for dark ink, then for light: paper (C, h, w), contrast (h, w), edges (h, w).
+
+    The edges are the contrast among the pixels at most `reach` away.
+    """
+    reach = max(1, radius // 5)
+    near, far = _spread(planes, reach), _shrunk(planes, reach)
+    dark_paper = _shrunk(_spread(planes, radius), radius)
+    light_paper = _spread(_shrunk(planes, radius), radius)
+    for paper, difference in (
+        (dark_paper, dark_paper - planes),
+        (light_paper, planes - light_paper),
+    ):
+        # Relative to the light that falls there, so that ink in a shadow counts as much.
+        gain = 255 / np.maximum(np.maximum(paper, near), np.float32(64))
+        contrast, edges = (
+            np.minimum((x * gain).max(axis=0), 255) for x in (difference, near - far)
+        )
+        yield paper, contrast.astype(np.uint8), edges.astype(np.uint8)
+
+
+def _spread(planes: UInt8, radius: int) -> UInt8:
+    """(..., h, w): the largest value within `radius` along both axes, by doubling."""
+    for axis in (-1, -2):
+        planes = planes.swapaxes(axis, -2)
+        window = 2 * radius + 1
+        padded = np.zeros(
+            (*planes.shape[:-2], planes.shape[-2] + 2 * radius, planes.shape[-1]), np.uint8
+        )
+        padded[..., radius : radius + planes.shape[-2], :] = planes
+        reach = 1
+        while reach < window:
+            step = min(reach, window - reach)
+            padded = np.maximum(padded[..., :-step, :], padded[..., step:, :])
+            reach += step
+        planes = padded.swapaxes(axis, -2)
+    return planes
+
+
+def _shrunk(planes: UInt8, radius: int) -> UInt8:
+    """The smallest value within `radius`."""
+    return 255 - _spread(255 - planes, radius)
+
+
+# --------------------------------------------------------------- the strokes of the digit
+
+
+def _parts(mask: Bool, contrast: UInt8) -> Parts:
+    """Connected parts (8 neighbours) of an (h, w) mask, from the runs along its rows."""
+    height, width = mask.shape
+    stride = width + 1  # one empty column, so that no run crosses a row's end
+    flat = np.zeros(height * stride + 1, np.int8)
+    flat[:-1].reshape(height, stride)[:, :width] = mask
+    step = np.diff(flat, prepend=np.int8(0))
+    start, stop = np.flatnonzero(step == 1), np.flatnonzero(step == -1)
+    upper, lower, overlap = _touching(start, stop, stride)
+    part, n = _joined(len(start), upper, lower)
+
+    row, left = np.divmod(start, stride)
+    right = left + stop - start
+    length = stop - start
+    rim = np.where((row == 0) | (row == height - 1), length, (left == 0) * 1 + (right == width))
+
+    def summed(values: npt.NDArray[np.generic]) -> Int:
+        return np.bincount(part, values, minlength=n).astype(np.int64)
+
+    edge = summed(2 + 2 * length) - 2 * np.bincount(part[upper], overlap, minlength=n).astype(int)
+    box = np.array([[height], [0], [width], [0]]).repeat(n, axis=1)
+    np.minimum.at(box[0], part, row)
+    np.maximum.at(box[1], part, row + 1)
+    np.minimum.at(box[2], part, left)
+    np.maximum.at(box[3], part, right)
+    runs = np.stack([start, stop, part], axis=1)
+    mass = np.bincount(np.repeat(part, length), contrast[mask], minlength=n).astype(np.int64)
+    return Parts(runs, mask.shape, summed(length), edge, summed(rim), mass, *box)
+
+
+def _touching(start: Int, stop: Int, stride: int) -> tuple[Int, Int, Int]:
+    """Pairs of runs in neighbouring rows that touch, and by how many columns they overlap."""
+    first = np.searchsorted(stop, start + stride - 1, side="right")
+    last = np.searchsorted(start, stop + stride + 1, side="left")
+    count = np.maximum(last - first, 0)
+    upper = np.repeat(np.arange(len(start)), count)
+    lower = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[upper]
+    overlap = np.minimum(stop[upper] + stride, stop[lower])
+    overlap -= np.maximum(start[upper] + stride, start[lower])
+    return upper, lower, np.maximum(overlap, 0)
+
+
+def _joined(n: int, a: Int, b: Int) -> tuple[Int, int]:
+    """Numbers the connected groups of n things, of which a[i] and b[i] belong together."""
+    root = np.arange(n)
+    while not np.array_equal(root[a], root[b]):
+        high, low = np.maximum(root[a], root[b]), np.minimum(root[a], root[b])
+        np.minimum.at(root, high, low)
+        while not np.array_equal(root, root[root]):
+            root = root[root]
+    names, part = np.unique(root, return_inverse=True)
+    return part.astype(np.int64), len(names)
+
+
+def _best_strokes(
+    paper: UInt8, contrast: UInt8, edges: UInt8, thinnest: float, thickest: float
+) -> tuple[float, Ink] | None:
+    """The most digit-like part at any threshold, with what belongs to it, and its score."""
+    quiet, middle = np.percentile(contrast[::2, ::2], (16, 50))
+    floor = max(MIN_CONTRAST, middle + 6 * (middle - quiet))
+    best_mask, best_rivals = None, 0
+    best_score = max(250.0, MIN_SCORE * min(contrast.shape))
+    level = floor
+    while level < 0.8 * contrast.max():
+        mask = contrast > level
+        parts = _parts(mask, contrast)
+        score = _score(parts)
+        score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
+        if score.any():
+            sharpness = _sharpness(parts, mask, edges)
+            score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
+        if score.size and score.max() > best_score:
+            best_score = float(score.max())
+            best_mask = parts.draw(score == best_score)
+            rivals = (score > 0.25 * best_score) & ~_beside(parts, int(score.argmax()))
+            best_rivals = int(rivals.sum())
+        level *= 2
+    if best_mask is None or best_rivals > MAX_RIVALS:
+        return None
+    mask = _complete(best_mask, contrast, floor)
+    return best_score, Ink(mask, paper, contrast)
+
+
+def _score(parts: Parts) -> Float:
+    """(n,) 0 for what cannot be a digit, else higher the darker and larger it is."""
+    height, width = parts.shape
+    extent = parts.extent
+    slim = parts.thickness / np.maximum(extent, 1)
+    crossings = parts.edge / (2 * (parts.height + parts.width))  # of a line across it, on average
+    crosses_frame = (parts.width == width) | (parts.height == height)
+    possible = (
+        (extent >= MIN_EXTENT)
+        & (slim < 0.42)  # MNIST: 0.40 at most
+        & (parts.width < 2.5 * parts.height)  # MNIST: 2.2 at most
+        & ((crossings < 3) | (parts.thickness > 2))  # not a grid of lines
+        & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
+        & ~(crosses_frame & (slim < 0.025))  # not a ruled line
+    )
+    contrast = parts.mass / np.maximum(parts.area, 1)
+    score = contrast * extent * np.where(parts.rim > 0, 0.7, 1.0)
+    return np.where(possible, score, 0).astype(np.float32)
+
+
+def _sharpness(parts: Parts, mask: Bool, edges: UInt8) -> Float:
+    """(n,) the share of each part's outline where the picture has an edge of its strength.
+
+    A stroke has one all around; a shadow, a corner in the dark or the paper between two strokes,
+    whose outline is partly the window's, has not.
+    """
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    part = np.repeat(parts.runs[:, 2], parts.runs[:, 1] - parts.runs[:, 0])  # of each mask pixel
+    outline = ~inner[mask]
+    part = part[outline]
+    n = len(parts.area)
+    contrast = parts.mass / np.maximum(parts.area, 1)
+    sharp = edges[mask][outline] > 0.5 * contrast[part]
+    total = np.maximum(np.bincount(part, minlength=n), 1)
+    return (np.bincount(part, sharp, minlength=n) / total).astype(np.float32)
+
+
+def _complete(mask: Bool, contrast: UInt8, floor: float) -> Bool:
+    """Grows a part to all ink of about its own strength, and adds what broke off it."""
+    strength = float(np.percentile(contrast[mask], 90))
+    shared = mask.astype(np.uint8)
+    parts = _parts(contrast > max(floor, 0.4 * strength), shared)  # mass: pixels shared with mask
+    main = int(parts.mass.argmax())
+    if _score(parts)[main] == 0:  # it ran into a line or the frame
+        return mask
+    chosen = np.arange(len(parts.area)) == main
+    chosen |= (
+        (parts.area > 0.03 * parts.area[main])
+        & (parts.extent < parts.extent[main])
+        & (parts.rim == 0)
+        & (parts.thickness > 0.5 * parts.thickness[main])
+        & _beside(parts, main)
+    )
+    return parts.draw(chosen)
+
+
+def _beside(parts: Parts, main: int) -> Bool:
+    """(n,) the parts within a quarter of its size of one part, and that part."""
+    gap = parts.extent[main] / 4
+    apart_along = (parts.top > parts.bottom[main] + gap) | (parts.bottom < parts.top[main] - gap)
+    apart_across = (parts.left > parts.right[main] + gap) | (parts.right < parts.left[main] - gap)
+    beside: Bool = ~(apart_along | apart_across)
+    return beside
+
+
+# ---------------------------------------------------------------- from strokes to MNIST
+
+
+def _cut_out(photo: UInt8, ink: Ink) -> Float:
+    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink."""
+    k = photo.shape[0] // ink.mask.shape[0]
+    rows, columns = _bounds(ink.mask, margin=3)
+    mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
+    crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
+    crop = _reduced(crop, CROP_PIXELS)
+    shape = crop.shape[:2]
+    light = _resize(paper.astype(np.float32), shape)
+    difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper
+    share = _resize(mask[..., None].astype(np.float32), shape)[..., 0]
+    core = share > 0.5
+    colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
+    strength = difference @ colour  # (h, w)
+    around = _spread(mask.astype(np.uint8), 1)[..., None].astype(np.float32)
+    near = _resize(around, shape)[..., 0] > 0.3  # leaves out dust and lines beside the strokes
+    full = np.percentile(strength[core], 75)
+    low = 0.2 * full
+    strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
+    return strokes
+
+
+def _bounds(mask: Bool, margin: int = 0) -> tuple[slice, slice]:
+    """The box around all True, as (rows, columns)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        slice(max(0, int(rows[0]) - margin), min(mask.shape[0], int(rows[-1]) + 1 + margin)),
+        slice(max(0, int(columns[0]) - margin), min(mask.shape[1], int(columns[-1]) + 1 + margin)),
+    )
+
+
+def _fit(strokes: Float, side: int) -> Float:
+    """Cuts to the strokes and scales their longer side to `side`, aspect ratio kept."""
+    strokes = strokes[_bounds(strokes > 0.5)]
+    height, width = strokes.shape
+    scale = side / max(height, width)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return _resize(strokes[..., None], shape)[..., 0]
+
+
+def _resize(image: Float, shape: tuple[int, int]) -> Float:
+    """(h, w, C) -> (*shape, C): means over areas when it shrinks, linear when it grows."""
+    rows, columns = _weights(image.shape[0], shape[0]), _weights(image.shape[1], shape[1])
+    resized: Float = np.einsum("yh,hwc,xw->yxc", rows, image, columns, optimize=True)
+    return resized
+
+
+def _weights(n: int, m: int) -> Float:
+    """(m, n): how much of each of n pixels goes into each of m."""
+    scale = n / m
+    if scale > 1:
+        edges = np.arange(m + 1)[:, None] * scale - np.arange(n)[None]
+        covered = edges.clip(0, 1)
+        shares: Float = ((covered[1:] - covered[:-1]) / scale).astype(np.float32)
+        return shares
+    centre = ((np.arange(m) + 0.5) * scale - 0.5).clip(0, n - 1)
+    return (1 - np.abs(centre[:, None] - np.arange(n)[None])).clip(0, 1).astype(np.float32)
+
+
+def _even_thickness(strokes: Float) -> Float:
+    """Thickens a thin pen's strokes and thins a marker's to within what MNIST holds."""
+    fine = np.pad(_fit(strokes, BOX * FINE), 2 * FINE)
+    grey = np.rint(fine * 255).astype(np.uint8)
+    parts = _parts(grey > 127, grey)
+    thickness = 2.4 * parts.area.sum() / parts.edge.sum() / FINE  # MNIST pixels; 2.4, not 2: stairs
+    change = np.clip(thickness, *THICKNESS) - thickness
+    radius = round(abs(change) * FINE / 2)
+    grown = _disc(grey, radius) if change > 0 else 255 - _disc(255 - grey, radius)
+    if grown.max() < 128:
+        grown = grey
+    return (grown / 255).astype(np.float32)
+
+
+def _disc(image: UInt8, radius: int) -> UInt8:
+    """Largest value within about `radius` pixels: square and cross in turn make an octagon."""
+    for step in range(radius):
+        square = _spread(image, 1)
+        if step % 2:
+            image = square
+        else:
+            across = np.maximum(image[1:-1, :-2], image[1:-1, 2:])
+            along = np.maximum(image[:-2, 1:-1], image[2:, 1:-1])
+            image = image.copy()
+            image[1:-1, 1:-1] = np.maximum(image[1:-1, 1:-1], np.maximum(across, along))
+    return image
+
+
+def _box(strokes: Float) -> UInt8:
+    """The 20x20 box: longer side 20 pixels."""
+    return np.rint(_fit(strokes, BOX) * 255).astype(np.uint8)
+
+
+def _centre_by_mass(digit: UInt8) -> UInt8:
+    """(<=20, <=20) -> (28, 28), the centre of mass in the middle to the nearest pixel."""
+    ys, xs = np.nonzero(digit)
+    weight = digit[ys, xs].astype(np.float64)
+    top = round(SIDE / 2 - float(np.average(ys, weights=weight)))
+    left = round(SIDE / 2 - float(np.average(xs, weights=weight)))
+    height, width = digit.shape
+    top, left = min(max(top, 0), SIDE - height), min(max(left, 0), SIDE - width)
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    image[top : top + height, left : left + width] = digit
+    return image

@@ -1,0 +1,44 @@
+"""The fast loop computes Keras's network, and its schedule has the documented shape."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline import config, epochs, lenet5
+from pipeline.data import preprocess
+
+
+def test_logits_are_those_of_the_keras_network(mnist):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = lenet5.build()
+    rng = np.random.default_rng(0)
+    weights = [w + rng.normal(0, 0.05, w.shape).astype(np.float32) for w in model.get_weights()]
+    model.set_weights(weights)
+    images = mnist.train.images[:50]
+    z = np.asarray(epochs.logits(weights, images))
+    probabilities = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, model(preprocess(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_rate_rises_through_one_epoch_and_falls_to_zero(length):
+    recipe = dataclasses.replace(
+        config.load_recipe("best"), epochs=length, batch_size=10, learning_rate=0.01
+    )
+    rates, decays = epochs.schedule(recipe, 1009)
+    assert rates.shape == decays.shape == (length, 100)
+    assert rates[0, 0] == pytest.approx(0.0001)
+    assert (np.diff(rates[0]) > 0).all()
+    assert rates.max() == pytest.approx(0.01)
+    assert length == 1 or rates[-1, -1] < 1e-5
+
+
+def test_average_forgets_the_first_weights_quickly():
+    recipe = dataclasses.replace(config.load_recipe("best"), epochs=40, batch_size=100)
+    _, decays = epochs.schedule(recipe, 55_000)
+    assert decays[0, 0] == pytest.approx(0.1)
+    assert decays[-1, -1] == pytest.approx(recipe.ema_decay)
+    assert (np.diff(decays.ravel()) >= 0).all()

@@ -1,0 +1,416 @@
+"""Any picture of a digit: decoding, refusing, and the form of an MNIST image."""
+
+import contextlib
+import gzip
+import io
+import shutil
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from device import photo, picture
+from device.photo import NoDigit, PhotoError, find_digit
+from device.picture import PictureError, decode_image
+
+UInt8 = npt.NDArray[np.uint8]
+MNIST = Path(__file__).parent.parent / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.fixture(scope="module")
+def mnist() -> UInt8:
+    data = np.frombuffer(gzip.decompress(MNIST.read_bytes()), np.uint8, offset=16)
+    return data.reshape(-1, 28, 28)
+
+
+def seven(ink: int = 0, paper: int = 255) -> UInt8:
+    """A seven drawn as in a paint program, 120x100."""
+    image = Image.new("L", (100, 120), paper)
+    ImageDraw.Draw(image).line([(25, 25), (75, 25), (45, 95)], fill=ink, width=9, joint="curve")
+    return np.asarray(image)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def npy(array: npt.NDArray[np.generic], **options: bool) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+def difference(a: UInt8, b: UInt8) -> float:
+    return float(np.abs(a.astype(int) - b).mean())
+
+
+# ---------------------------------------------------------------------- the MNIST form
+
+
+def test_every_mnist_test_image_comes_back_as_it_is(mnist: UInt8) -> None:
+    assert all(np.array_equal(find_digit(image), image) for image in mnist)
+
+
+def test_an_inverted_mnist_image_comes_back_as_the_original(mnist: UInt8) -> None:
+    assert all(np.array_equal(find_digit(255 - image), image) for image in mnist[:500])
+
+
+def test_an_mnist_image_survives_the_way_through_an_rgb_png(mnist: UInt8) -> None:
+    data = encoded(Image.fromarray(mnist[0]).convert("RGB"))
+    assert np.array_equal(find_digit(decode_image(data, "a.png")), mnist[0])
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_an_enlarged_mnist_image_comes_back_close_to_the_original(
+    mnist: UInt8, inverted: bool
+) -> None:
+    differences = []
+    for image in mnist[:20]:
+        paper = np.pad(image, 10)
+        large = Image.fromarray(255 - paper if inverted else paper).resize((480, 480))
+        differences.append(difference(find_digit(np.asarray(large)), image))
+    assert np.mean(differences) < 12  # grey levels; a shift by one pixel makes about 20
+
+
+def test_the_digit_is_20_pixels_long_and_centred_by_mass() -> None:
+    digit = find_digit(seven())
+    rows, columns = np.nonzero(digit)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+    centre = np.average(np.stack([rows, columns]), axis=1, weights=digit[rows, columns])
+    assert np.abs(centre - 14).max() <= 0.5
+
+
+def test_light_on_dark_gives_the_same_digit_as_dark_on_light() -> None:
+    assert difference(find_digit(seven(255, 0)), find_digit(seven())) < 6
+
+
+def test_a_thin_pen_is_thickened_to_what_mnist_holds() -> None:
+    image = Image.new("L", (1000, 1000), 255)
+    ImageDraw.Draw(image).line([(300, 200), (700, 200), (450, 800)], fill=0, width=9)
+    share = (find_digit(np.asarray(image)) > 127).mean()
+    assert 0.07 < share < 0.16  # MNIST's sevens: 0.06 to 0.18
+
+
+@pytest.mark.parametrize("side", [20, 60, 400, 2000])
+def test_size_does_not_matter(side: int) -> None:
+    scaled = Image.fromarray(seven()).resize((side, side * 6 // 5), Image.Resampling.BOX)
+    assert difference(find_digit(np.asarray(scaled)), find_digit(seven())) < 20
+
+
+def test_a_detached_bar_belongs_to_the_digit() -> None:
+    image = Image.new("L", (200, 200), 255)
+    draw = ImageDraw.Draw(image)
+    draw.arc((60, 90, 130, 170), 200, 500, fill=0, width=9)
+    draw.line([(70, 55), (68, 105)], fill=0, width=9)
+    draw.line([(85, 50), (135, 50)], fill=0, width=9)
+    digit = find_digit(np.asarray(image))
+    assert digit[:8, 14:].any()
+
+
+def test_dust_away_from_the_digit_is_ignored() -> None:
+    dusty = np.pad(seven(), 100, constant_values=255)
+    clean = find_digit(dusty)
+    dusty[10:14, 10:14] = 0
+    dusty[250:253, 30:33] = 0
+    assert np.array_equal(find_digit(dusty), clean)
+
+
+def test_a_digit_that_touches_the_frame_is_found_whole() -> None:
+    image = seven()[:, 20:]
+    touching = np.pad(image[21:], ((0, 120), (0, 120)), constant_values=255)
+    assert difference(find_digit(touching), find_digit(seven())) < 20
+
+
+def test_shadow_over_half_the_digit_changes_little() -> None:
+    shaded = np.pad(seven(), 60, constant_values=255)
+    shaded[:, 115:] //= 2
+    assert difference(find_digit(shaded), find_digit(seven())) < 12
+
+
+def test_yellow_on_white_and_red_on_green_are_found() -> None:
+    ink = seven() < 128
+    for paper, colour in (((255, 255, 255), (250, 230, 60)), ((120, 170, 110), (235, 110, 120))):
+        image = np.where(ink[..., None], colour, paper).astype(np.uint8)
+        assert difference(find_digit(image), find_digit(seven())) < 12
+
+
+# ------------------------------------------------------------------------- no digit
+
+
+def ramp() -> UInt8:
+    return np.tile(np.linspace(60, 250, 300).astype(np.uint8), (200, 1))
+
+
+def ruled() -> UInt8:
+    lines = np.full((300, 400), 245, np.uint8)
+    lines[20::30] = 150
+    return lines
+
+
+def noise() -> UInt8:
+    return np.random.default_rng(0).normal(128, 30, (200, 200)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((28, 28), np.uint8),
+        np.full((1, 1), 7, np.uint8),
+        np.full((300, 400, 3), 200, np.uint8),
+        ramp(),
+        ramp().T,
+        ruled(),
+        noise(),
+        np.where(np.arange(300) < 40, 60, 240).astype(np.uint8)[None].repeat(200, axis=0),
+    ],
+    ids=["black", "one pixel", "one colour", "ramp", "upright ramp", "ruled", "noise", "table"],
+)
+def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
+    with pytest.raises(NoDigit, match="no digit found"):
+        find_digit(image)
+
+
+# ------------------------------------------------------------------------- decoding
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(orientation: int) -> None:
+    undo = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]  # Transpose that the viewer takes back
+    image = Image.fromarray(seven())
+    turned = image if undo is None else image.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(encoded(turned, exif=exif), "a.png")
+    assert np.array_equal(decoded, seven())
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_alone_on_nothing_is_readable(ink: int) -> None:
+    alpha = 255 - seven()
+    pixels = np.concatenate([np.full((*alpha.shape, 3), ink, np.uint8), alpha[..., None]], axis=2)
+    digit = find_digit(decode_image(encoded(Image.fromarray(pixels)), "a.png"))
+    assert difference(digit, find_digit(seven())) < 6
+
+
+def test_transparent_corners_take_the_papers_colour() -> None:
+    alpha = np.full(seven().shape, 255, np.uint8)
+    alpha[:15, :15] = 0
+    data = encoded(Image.fromarray(np.stack([seven(), alpha], axis=2)))
+    assert np.array_equal(decode_image(data, "a.png"), seven())
+
+
+def test_pgm_and_npy_hold_the_same_picture() -> None:
+    image = seven()
+    raw = b"P5 # made by hand\n100 120\n255\n" + image.tobytes()
+    plain = b"P2\n100 120 255\n" + b" ".join(b"%d" % value for value in image.ravel())
+    deep = b"P5 100 120 65535\n" + (image.astype(">u2") * 257).tobytes()
+    pictures = [raw, plain, deep, npy(image), npy(image / 255), npy(image > 127)]
+    for data in pictures:
+        assert np.array_equal(decode_image(data, "a"), image)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_png_of_every_mode_is_read(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(seven().astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(seven()).convert(mode)
+    assert difference(decode_image(encoded(image), "a.png"), seven()) < 3
+
+
+def test_a_cmyk_jpeg_is_read() -> None:
+    data = encoded(Image.fromarray(seven()).convert("CMYK"), "JPEG", quality=95)
+    assert difference(find_digit(decode_image(data, "a.jpg")), find_digit(seven())) < 12
+
+
+def test_a_large_jpeg_comes_back_reduced() -> None:
+    data = encoded(Image.fromarray(seven()).resize((4000, 3000)), "JPEG")
+    height, width = decode_image(data, "a.jpg").shape
+    assert height * width <= 2 * picture.WORKING_PIXELS
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\r"
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + b"\x00\x00\x00\x00IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
+
+
+def npy_header(text: str) -> bytes:
+    padded = text.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_header(60_000, 60_000),
+        png_header(8_000, 8_000),
+        b"P5 99999 99999 255\n",
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999, 99999)}"),
+    ],
+    ids=["huge png", "64 megapixel png", "pgm", "npy"],
+)
+def test_a_decompression_bomb_is_refused_before_anything_is_allocated(data: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(PictureError, match=r"^bomb: .*allowed$"):
+        decode_image(data, "bomb")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"hello",
+        b"GIF89a",
+        encoded(Image.fromarray(seven()))[:200],
+        encoded(Image.fromarray(seven()), "JPEG")[:300],
+        b"P5\n",
+        b"P5 4 4 255\n123",
+        b"P5 4 4 0\n" + bytes(16),
+        b"P5 0 4 255\n",
+        b"P2 2 2 255\n1 2 3",
+        b"P2 2 2 255\n1 2 x 4",
+        b"P2 2 2 9\n1 2 3 10",
+        b"\x93NUMPY",
+        npy(np.array([{"a": 1}], object), allow_pickle=True),
+        npy(np.full((4, 4), np.nan)),
+        npy(np.full((4, 4), np.inf)),
+        npy(np.full((4, 4), -1.0)),
+        npy(np.zeros((4, 4), np.complex64)),
+        npy(np.zeros((4, 4), "U4")),
+        npy(np.zeros((4,), np.uint8)),
+        npy(np.zeros((0, 4), np.uint8)),
+        npy(np.zeros((4, 4, 7), np.uint8)),
+        npy(seven())[:-1],
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -4)}"),
+        npy_header("__import__('os').getcwd()"),
+    ],
+)
+def test_malformed_bytes_give_one_line_that_names_the_picture(data: bytes) -> None:
+    with pytest.raises(PictureError) as caught:
+        decode_image(data, "bad.bin")
+    assert str(caught.value).startswith("bad.bin: ")
+    assert "\n" not in str(caught.value)
+
+
+STARTS = [
+    encoded(Image.fromarray(seven())),
+    encoded(Image.fromarray(seven()), "JPEG"),
+    encoded(Image.fromarray(seven()).convert("P"), "GIF"),
+    encoded(Image.fromarray(seven()), "BMP"),
+    b"P5 10 12 255\n" + bytes(120),
+    b"P2 2 2 255\n1 2 3 4",
+    npy(seven()),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    start=st.sampled_from(STARTS),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    keep=st.floats(0, 1),
+)
+def test_damaged_pictures_raise_nothing_but_photo_error(
+    start: bytes, changes: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(start)
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    try:
+        image = decode_image(bytes(data[: int(keep * len(data)) + 1]), "x")
+        assert find_digit(image).shape == (28, 28)
+    except (PictureError, PhotoError):
+        pass
+
+
+@settings(max_examples=200, deadline=None)
+@given(head=st.sampled_from([b"", b"P5", b"P2 3 3 9\n", b"\x93NUMPY\x01\x00"]), tail=st.binary())
+def test_random_bytes_raise_nothing_but_photo_error(head: bytes, tail: bytes) -> None:
+    with contextlib.suppress(PictureError):
+        decode_image(head + tail, "x")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    colour=st.booleans(),
+    seed=st.integers(0, 99),
+    levels=st.integers(1, 256),
+)
+def test_any_array_gives_a_digit_or_no_digit(
+    height: int, width: int, colour: bool, seed: int, levels: int
+) -> None:
+    shape = (height, width, 3) if colour else (height, width)
+    image = np.random.default_rng(seed).integers(0, levels, shape).astype(np.uint8)
+    try:
+        digit = find_digit(image)
+    except NoDigit:
+        return
+    assert digit.shape == (28, 28) and digit.dtype == np.uint8 and digit.max() > 127
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.int32), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8)]
+)
+def test_an_array_that_is_no_picture_is_refused(array: UInt8) -> None:
+    with pytest.raises(PhotoError, match="is needed"):
+        find_digit(array)
+
+
+def test_memory_stays_flat_over_many_pictures() -> None:
+    data = encoded(Image.fromarray(seven()), "JPEG")
+    for _ in range(5):
+        find_digit(decode_image(data, "a.jpg"))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(50):
+        find_digit(decode_image(data, "a.jpg"))
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 50_000
+
+
+# ---------------------------------------------------------------------- on its own
+
+
+def test_the_file_works_alone_and_without_pillow(tmp_path: Path) -> None:
+    shutil.copy(photo.__file__, tmp_path / "photo.py")
+    shutil.copy(picture.__file__, tmp_path / "picture.py")
+    (tmp_path / "seven.npy").write_bytes(npy(seven()))
+    (tmp_path / "seven.png").write_bytes(encoded(Image.fromarray(seven())))
+    script = """
+import sys
+sys.modules["PIL"] = None
+import photo, picture
+digit = photo.find_digit(picture.decode_image(open("seven.npy", "rb").read(), "seven.npy"))
+assert digit.shape == (28, 28)
+try:
+    picture.decode_image(open("seven.png", "rb").read(), "seven.png")
+except picture.PictureError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("seven.png: PNG and JPEG need Pillow")
