@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import io
 import os
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from export.quiet import quiet
-from pipeline import config, data
-from pipeline.files import UserError, read_json, remove_partial_files, write_json
+from pipeline import config
+from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
 
 STAGES_ALL = ("train", "export", "parity", "bundle")
 
 
 def stage_data(args: argparse.Namespace) -> int:
     """Verify the data set and print its split."""
-    dataset = data.load(args.data)
+    dataset = load_data(args.data)
     for name in ("train", "validation", "test"):
         print(f"{name:10} {len(getattr(dataset, name)):6} images")
     print(f"{'classes':10} {dataset.classes:6} {', '.join(dataset.label_names)}")
@@ -27,11 +35,11 @@ def stage_data(args: argparse.Namespace) -> int:
 
 def stage_train(args: argparse.Namespace) -> int:
     """Train the float model."""
+    recipe = config.load_recipe(args.recipe)
+    dataset = load_data(args.data)
     import_tensorflow()
     from pipeline import figures, train
 
-    recipe = config.load_recipe(args.recipe)
-    dataset = data.load(args.data)
     result = train.train(Path(args.recipe).stem, recipe, dataset, args.out)
     figures.draw(args.out / "figures", result, dataset, args.out / train.MODEL_NAME)
     print(
@@ -44,10 +52,14 @@ def stage_train(args: argparse.Namespace) -> int:
 
 def stage_export(args: argparse.Namespace) -> int:
     """Convert the float model to the artifacts."""
-    import_tensorflow()
     from pipeline import convert
 
-    dataset = data.load(args.data)
+    for name in args.artifacts:
+        if name not in convert.ARTIFACTS:
+            known = ", ".join(convert.ARTIFACTS)
+            raise UserError(f"{name}: no such artifact; there are: {known}")
+    dataset = load_data(args.data)
+    import_tensorflow()
     for name in args.artifacts or convert.ARTIFACTS:
         path = convert.convert(name, args.out, dataset, config.ExportConfig())
         print(f"{path}: {path.stat().st_size:,} bytes")
@@ -58,7 +70,8 @@ def stage_parity(args: argparse.Namespace) -> int:
     """Check every artifact on every runtime against the float model, on all test images."""
     from pipeline import parity
 
-    parity.check_parity(args.out, data.load(args.data), config.load_parity_budget(args.budget))
+    budget = config.load_parity_budget(args.budget)
+    parity.check_parity(args.out, load_data(args.data), budget)
     result = read_json(args.out / "parity.json")
     print(parity.format_table(result))
     for row in result["rows"]:
@@ -75,7 +88,8 @@ def stage_bundle(args: argparse.Namespace) -> int:
     """Pack what runs on the device, if parity passed."""
     from pipeline import pack
 
-    path = pack.pack(args.out, args.dist, data.load(args.data))
+    remove_partial_files(args.dist)
+    path = pack.pack(args.out, args.dist, load_data(args.data))
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
@@ -116,6 +130,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def load_data(folder: Path) -> Dataset:
+    """Load the data set; numpy is imported here, so that Ctrl-C finds `main` already running."""
+    from pipeline import data
+
+    return data.load(folder)
+
+
 def import_tensorflow() -> None:
     """Import TensorFlow for the CPU alone and without its greeting.
 
@@ -132,32 +153,56 @@ def import_tensorflow() -> None:
 def record_seconds(out: Path, stage: str, seconds: float) -> None:
     """Keep the wall-clock time of each stage's last successful run in `timings.json`."""
     path = out / "timings.json"
-    timings = read_json(path) if path.is_file() else {}
+    try:
+        timings = read_json(path)
+    except UserError:  # missing or damaged: start anew
+        timings = {}
     write_json(path, {**timings, stage: round(seconds, 2)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage; returns the exit code."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
     start = time.perf_counter()
     try:
-        remove_partial_files(args.out)
+        if args.stage != "data":
+            make_folder(args.out)
+            remove_partial_files(args.out)
         code: int = args.run(args)
         if code == 0 and args.stage not in ("data", "all"):
             name = " ".join([args.stage, *getattr(args, "artifacts", [])])
             record_seconds(args.out, name, time.perf_counter() - start)
+        print(end="", flush=True)
         return code
     except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output, such as `head`, is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell reports a program that SIGPIPE ended
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"pipeline: {where}{error.strerror or error}", file=sys.stderr)
+        # A full disk is reported without a name.
+        where = error.filename or f"{args.out}, {tempfile.gettempdir()} or the output"
+        print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("pipeline: interrupted; `make export` goes on from here", file=sys.stderr)
         return 130
 
 
+def repeat_interrupt(ignored: sys.UnraisableHookArgs) -> None:
+    """Send Ctrl-C again when it came in the callback of a weak reference or in a `__del__`.
+
+    Python prints an exception there and goes on; TensorFlow spends much time in such callbacks.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = repeat_interrupt
     sys.exit(main())

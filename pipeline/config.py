@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from packaging.markers import InvalidMarker, Marker
+
 from pipeline.files import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -153,7 +155,7 @@ def load_recipe(name: str) -> Recipe:
         raise UserError(f"{name}: no such recipe; there are: {known}; or give a .toml file")
     table = read_toml(path)
     kind = table.pop("kind", None)
-    if kind not in RECIPE_KINDS:
+    if not isinstance(kind, str) or kind not in RECIPE_KINDS:
         raise UserError(f"{path}: kind is {kind!r}; it must be one of {', '.join(RECIPE_KINDS)}")
     return from_table(RECIPE_KINDS[kind], table, str(path))
 
@@ -165,10 +167,17 @@ def load_parity_budget(path: Path = PARITY_BUDGET) -> ParityBudget:
         UserError: As `load_recipe`.
     """
     table = read_toml(path)
-    allowed = tuple(
-        from_table(AllowedNotRun, row, f"{path}: allowed_not_run")
-        for row in table.pop("allowed_not_run", [])
-    )
+    rows = table.pop("allowed_not_run", [])
+    where = f"{path}: allowed_not_run"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{where} is not a list of tables; write [[allowed_not_run]]")
+    allowed = tuple(from_table(AllowedNotRun, row, where) for row in rows)
+    for row in allowed:
+        try:
+            Marker(row.when)
+        except InvalidMarker as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{where}: when is {row.when!r}: {reason}") from None
     return dataclasses.replace(from_table(ParityBudget, table, str(path)), allowed_not_run=allowed)
 
 
@@ -176,7 +185,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, with one-line errors."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors, deep nesting
         raise UserError(f"{path}: not TOML: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -210,13 +219,12 @@ def from_table(cls: type[T], table: dict[str, Any], where: str) -> T:
 def _check_value(kind: Any, value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return from_table(kind, value, where)  # type: ignore[arg-type]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        name = getattr(kind, "__name__", str(kind))
+    is_whole_float = kind is float and type(value) is int
+    if type(value) is not kind and not is_whole_float:
+        name = "table" if dataclasses.is_dataclass(kind) else kind.__name__
         raise UserError(f"{where} is {value!r}, not of type {name}")
     if "range" in spec.metadata:
         low, high = spec.metadata["range"]
         if not low <= value <= high:  # NaN fails as well
             raise UserError(f"{where} is {value}, not within {low}..{high}")
-    return value
+    return float(value) if is_whole_float else value

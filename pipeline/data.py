@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import InputError, parse_idx, read_bytes
+from device.runner import InputError, first_line, parse_idx, read_bytes
 from pipeline.files import UserError
 
 SIDE = 28
@@ -23,6 +24,7 @@ PADDING = 2
 VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
 CALIBRATION_SEED = 1000
+MAX_ARRAY_BYTES = 2**30  # 60,000 images of int64 have 376 MB; a larger array is a mistake
 
 IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",
@@ -89,7 +91,10 @@ def load(folder: Path) -> Dataset:
     Raises:
         UserError: Anything is missing, damaged, of the wrong shape or does not fit together.
     """
-    arrays = _read_arrays(folder)
+    try:
+        arrays = _read_arrays(folder)
+    except OSError as error:  # a folder that may not be looked into
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     train = _check_split(arrays["x_train"], arrays["y_train"], f"{folder}: training set")
     test = _check_split(arrays["x_test"], arrays["y_test"], f"{folder}: test set")
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -134,17 +139,20 @@ def _read_arrays(folder: Path) -> dict[str, NDArray[np.generic]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data names a folder of IDX or .npz files")
     archives = sorted(folder.glob("*.npz"))
-    idx_present = any(_find_idx(folder, name) for name in IDX_NAMES.values())
-    try:
-        if idx_present:
-            return _read_idx_files(folder)
-        if len(archives) == 1:
-            return _read_npz(archives[0])
-    except InputError as error:
-        raise UserError(str(error)) from None
+    if any(_find_idx(folder, name) for name in IDX_NAMES.values()):
+        return _read_idx_files(folder)
+    if len(archives) == 1:
+        return _read_npz(archives[0])
     if archives:
         raise UserError(f"{folder}: {len(archives)} .npz files; keep the one that is meant")
     raise UserError(f"{folder}: neither MNIST's IDX files nor an .npz file in it")
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except InputError as error:
+        raise UserError(str(error)) from None
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
@@ -161,23 +169,46 @@ def _read_idx_files(folder: Path) -> dict[str, NDArray[np.generic]]:
         path = _find_idx(folder, name)
         if path is None:
             raise UserError(f"{folder / name}: missing (plain or .gz)")
-        data = read_bytes(path)
+        data = _read_bytes(path)
         _verify_checksum(path, data, sums.get(name))
-        arrays[key] = parse_idx(data, str(path))
+        try:
+            arrays[key] = parse_idx(data, str(path))
+        except InputError as error:
+            raise UserError(str(error)) from None
     return arrays
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    data = read_bytes(path)
+    data = _read_bytes(path)
     _verify_checksum(path, data, _read_checksums(path.parent).get(path.name))
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            missing = [key for key in IDX_NAMES if key not in archive.files]
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            missing = [key for key in IDX_NAMES if key not in names]
             if missing:
-                raise UserError(f"{path}: no array {missing[0]!r}; there are {archive.files}")
-            return {key: archive[key] for key in IDX_NAMES}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        raise UserError(f"{path}: damaged .npz file ({error})") from None
+                raise UserError(f"{path}: no array {missing[0]!r}; there are {names}")
+            return {key: _read_npy(archive, f"{key}.npy") for key in IDX_NAMES}
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
+        raise UserError(f"{path}: damaged .npz file ({first_line(error)})") from None
+
+
+def _read_npy(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
+    """Read one array; its header must not promise more than there is, as numpy believes it."""
+    size_bytes = archive.getinfo(name).file_size
+    if size_bytes > MAX_ARRAY_BYTES:
+        raise ValueError(f"{name}: larger than {MAX_ARRAY_BYTES // 2**20} MiB")
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"{name}: not an array of numbers")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if math.prod(shape) * dtype.itemsize > size_bytes:
+            raise ValueError(f"{name}: truncated, {shape} of {dtype} are promised")
+        stream.seek(0)
+        array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _read_checksums(folder: Path) -> dict[str, str]:
@@ -185,17 +216,16 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     sums = {}
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        digest, _, name = line.strip().partition("  ")
-        sums[name] = digest
+    for line in _read_bytes(path).decode("utf-8", errors="replace").splitlines():
+        digest, _, name = line.strip().partition(" ")
+        sums[name.lstrip(" *")] = digest.lower()  # `sha256sum --binary` puts a star
     return sums
 
 
 def _verify_checksum(path: Path, data: bytes, expected: str | None) -> None:
     if expected is not None and hashlib.sha256(data).hexdigest() != expected:
         raise UserError(
-            f"{path}: its SHA-256 is not the one in SHA256SUMS; the file was altered: "
-            f"restore it with `git checkout {path}`"
+            f"{path}: its SHA-256 is not the one in SHA256SUMS; the file was altered, restore it"
         )
 
 
@@ -216,10 +246,9 @@ def _as_uint8(values: NDArray[np.generic], what: str) -> NDArray[np.uint8]:
         raise UserError(f"{what} are of type {values.dtype}, not numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{what} contain NaN or infinity")
-    whole = values.astype(np.int64)
-    if (whole != values).any() or whole.min() < 0 or whole.max() > 255:
+    if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():
         raise UserError(f"{what} are not whole numbers within 0..255")
-    return whole.astype(np.uint8)
+    return values.astype(np.uint8)
 
 
 def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
@@ -238,8 +267,11 @@ def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
     path = folder / "labels.txt"
     if not path.is_file():
         return tuple(str(label) for label in range(classes))
-    names = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
-    names = [name for name in names if name]
+    try:
+        text = _read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; convert it") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) != classes:
-        raise UserError(f"{path}: {len(names)} names for {classes} classes")
+        raise UserError(f"{path}: {len(names)} names for {classes} classes; one a line is needed")
     return tuple(names)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial-"
+
 
 class UserError(Exception):
     """A mistake in what the user gave; the message names it and says what to do (exit code 2)."""
@@ -30,16 +32,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        OSError: As writing and renaming do; `path` is then what it was before.
+        UserError: It cannot be written; `path` is then what it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
     try:
-        temporary = folder / path.name
-        yield temporary
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
+        try:
+            temporary = folder / path.name
+            yield temporary
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        # A full disk is reported without a name, other errors with the temporary one. What names
+        # another file was not about writing this one.
+        if error.filename and PARTIAL not in str(error.filename):
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "make room or choose another folder"
+        ) from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,18 +65,25 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that an earlier stage wrote.
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that an earlier stage wrote.
+
+    Args:
+        path: The file.
+        *keys: What the object must have.
 
     Raises:
-        UserError: It is missing or not JSON.
+        UserError: It is missing, not JSON, or has another form.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run `make export`") from None
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON; delete it and run `make export`") from None
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise UserError(f"{path}: not what the pipeline writes; delete it and run `make export`")
+    return value
 
 
 def sha256(path: Path) -> str:
@@ -73,7 +92,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def make_folder(folder: Path) -> None:
+    """Make an output folder, and find out before the work that it can be written to.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder"
+        ) from None
+
+
 def remove_partial_files(folder: Path) -> None:
-    """Delete what a killed run left behind (a run that could clean up left nothing)."""
-    for leftover in folder.glob(".partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Delete what a killed run left behind in the folder and the folders in it.
+
+    A run that could clean up left nothing.
+    """
+    for pattern in (f"{PARTIAL}*", f"*/{PARTIAL}*"):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -39,10 +39,9 @@ def pack(folder: Path, dist: Path, data: Dataset) -> Path:
     Raises:
         UserError: Parity did not pass, or an artifact or the float model changed since.
     """
-    parity = read_json(folder / "parity.json")
+    parity = read_json(folder / "parity.json", "status", "reference", "rows")
     check_may_be_packed(folder, parity)
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as archive:
-        probabilities = golden_source(dict(archive))
+    probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= {name: (ROOT / "device" / name).read_bytes() for name in DEVICE_FILES}
@@ -82,6 +81,19 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     for name, digest in checked.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise UserError(f"{folder / name}: changed since parity; run `make export`")
+
+
+def read_probabilities(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What parity kept of every artifact's outputs, float32 (N, classes) by "artifact@runtime".
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception:  # zipfile and numpy raise a dozen kinds for damaged files
+        raise UserError(f"{path}: missing or damaged; delete it and run `make export`") from None
 
 
 def golden_source(probabilities: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -136,8 +148,8 @@ def tolerance(artifact: str) -> float:
 
 def training_summary(folder: Path) -> dict[str, Any]:
     """The part of train.json that identifies the float model."""
-    training = read_json(folder / "train.json")
     keys = ("recipe", "seed", "parameters", "val_accuracy", "test_accuracy", "model_sha256")
+    training = read_json(folder / "train.json", *keys)
     return {key: training[key] for key in keys}
 
 

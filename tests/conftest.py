@@ -1,5 +1,6 @@
 """What the tests share: a small data set, and a tiny model trained and exported once a session."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -41,6 +42,17 @@ def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runn
     command = [str(python), str(runner), *map(str, arguments)]
     kwargs.setdefault("text", True)
     return subprocess.run(command, capture_output=True, **kwargs)
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Run the block without root's right to read and write everything."""
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.fixture(scope="session")

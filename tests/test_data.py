@@ -1,0 +1,493 @@
+"""The data set: both forms, the fixed split, and every way in which a folder can be wrong."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import tempfile
+import tracemalloc
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, as_nobody, run_stage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from device import runner
+from device.runner import InputError, parse_idx, read_bytes
+from pipeline import data
+from pipeline.files import UserError
+
+VALIDATION_SHA256 = "cd8b37610ab2cc8990c1b3906a48bcefd4cf8128b4873f02f29740325dd682fe"
+IMAGES, LABELS = 24, 12  # training and test images of the sets made here
+
+
+def idx_bytes(array):
+    """An IDX file as the format's description has it, written apart from the reader."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()
+
+
+def make_arrays(classes=3):
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (IMAGES, 28, 28), np.uint8),
+        "y_train": np.arange(IMAGES, dtype=np.uint8) % classes,
+        "x_test": rng.integers(0, 256, (LABELS, 28, 28), np.uint8),
+        "y_test": np.arange(LABELS, dtype=np.uint8) % classes,
+    }
+
+
+def write_idx(folder, arrays, compress=False):
+    for key, name in data.IDX_NAMES.items():
+        content = idx_bytes(arrays[key])
+        if compress:
+            Path(folder, f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            Path(folder, name).write_bytes(content)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound data set of four plain IDX files."""
+    write_idx(tmp_path, make_arrays())
+    return tmp_path
+
+
+def assert_refused(folder, *parts):
+    """Loading fails with one line that contains the parts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError) as caught:
+            data.load(folder)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+# --- MNIST itself -----------------------------------------------------------------------------
+
+
+def test_mnist_is_split_into_55000_5000_and_10000(mnist):
+    assert [len(part) for part in (mnist.train, mnist.validation, mnist.test)] == [
+        55_000,
+        5_000,
+        10_000,
+    ]
+    assert mnist.classes == 10
+    assert mnist.label_names == tuple("0123456789")
+    assert np.bincount(mnist.test.labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+
+
+def test_split_divides_the_training_file_and_leaves_the_test_file_alone(mnist):
+    source = ROOT / "data" / "mnist"
+    stored = parse_idx(read_bytes(source / "train-images-idx3-ubyte.gz"), "train")
+    kept = {image.tobytes() for image in mnist.train.images}
+    held_out = {image.tobytes() for image in mnist.validation.images}
+    assert (len(kept), len(held_out)) == (55_000, 5_000)  # no image of MNIST is there twice
+    assert not kept & held_out
+    assert kept | held_out == {image.tobytes() for image in stored}
+    test_images = parse_idx(read_bytes(source / "t10k-images-idx3-ubyte.gz"), "test")
+    assert np.array_equal(mnist.test.images, test_images)
+
+
+def test_split_is_the_one_that_every_published_figure_was_taken_on(mnist):
+    digest = hashlib.sha256(mnist.validation.images.tobytes()).hexdigest()
+    assert digest == VALIDATION_SHA256
+
+
+def test_calibration_images_are_a_fixed_sample_of_the_training_split(mnist):
+    sample = data.calibration_images(mnist, 50)
+    assert np.array_equal(sample, data.calibration_images(mnist, 50))
+    assert sample.shape == (50, 32, 32, 1)
+    known = {image.tobytes() for image in mnist.train.images}
+    pixels = np.rint(sample[:, 2:-2, 2:-2, 0] * 255).astype(np.uint8)
+    assert len({image.tobytes() for image in pixels} & known) == 50
+
+
+def test_calibration_takes_all_images_of_a_set_that_has_fewer(folder):
+    assert len(data.calibration_images(data.load(folder), 1000)) == IMAGES - 2
+
+
+def test_preprocessing_pads_by_two_and_divides_by_255():
+    images = np.full((1, 28, 28), 255, np.uint8)
+    images[0, 0, 0] = 51
+    got = data.preprocess(images)
+    assert got.shape == (1, 32, 32, 1)
+    assert got.dtype == np.float32
+    assert got[0, 2, 2, 0] == np.float32(0.2)
+    assert got.sum() == pytest.approx(28 * 28 - 0.8)
+    assert not got[0, :2].any()
+    assert not got[0, :, -2:].any()
+
+
+# --- Sound sets of the user's own --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["plain", "gz", "npz"])
+def test_every_form_gives_the_same_data(tmp_path, form):
+    arrays = make_arrays()
+    if form == "npz":
+        np.savez(tmp_path / "any-name.npz", **arrays)
+    else:
+        write_idx(tmp_path, arrays, compress=form == "gz")
+    got = data.load(tmp_path)
+    assert np.array_equal(got.test.images, arrays["x_test"])
+    assert np.array_equal(got.test.labels, arrays["y_test"])
+    together = np.concatenate([got.train.labels, got.validation.labels])
+    assert np.array_equal(np.sort(together), np.sort(arrays["y_train"]))
+
+
+def test_other_number_types_of_whole_grey_levels_are_read(tmp_path):
+    arrays = make_arrays()
+    changed = {"x_train": np.float64, "y_train": np.int64, "x_test": np.uint16, "y_test": ">i4"}
+    np.savez_compressed(tmp_path / "a.npz", **{k: arrays[k].astype(t) for k, t in changed.items()})
+    got = data.load(tmp_path)
+    assert got.train.images.dtype == got.train.labels.dtype == np.uint8
+    assert np.array_equal(got.test.images, arrays["x_test"])
+
+
+def test_number_of_classes_comes_from_the_labels(tmp_path):
+    write_idx(tmp_path, make_arrays(classes=4))
+    got = data.load(tmp_path)
+    assert got.classes == 4
+    assert got.label_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["utf-8", "with byte order mark"])
+def test_labels_txt_names_the_classes(folder, prefix):
+    (folder / "labels.txt").write_bytes(prefix + "Hemd\r\nHose\r\nStrümpfe \r\n\r\n".encode())
+    assert data.load(folder).label_names == ("Hemd", "Hose", "Strümpfe")
+
+
+def test_folder_and_file_names_may_have_spaces(folder, tmp_path_factory):
+    there = tmp_path_factory.mktemp("a") / "my images é"
+    shutil.copytree(folder, there)
+    (there / "read me.txt").write_text("notes")
+    assert data.load(there).classes == 3
+
+
+def test_data_stage_prints_the_split(folder):
+    run = run_stage("data", "--data", f"{folder}/")
+    assert run.returncode == 0
+    assert [line.split()[1] for line in run.stdout.splitlines()] == ["22", "2", "12", "3"]
+
+
+# --- Folders -----------------------------------------------------------------------------------
+
+
+def test_missing_folder_is_refused(tmp_path):
+    assert_refused(tmp_path / "nowhere", "no such folder")
+
+
+def test_file_in_place_of_the_folder_is_refused(folder):
+    assert_refused(folder / "train-images-idx3-ubyte", "no such folder")
+
+
+def test_empty_folder_is_refused(tmp_path):
+    assert_refused(tmp_path, "neither")
+
+
+def test_missing_file_is_named(folder):
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    assert_refused(folder, "t10k-labels-idx1-ubyte", "missing")
+
+
+def test_directory_in_place_of_a_file_is_refused(folder):
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    (folder / "t10k-labels-idx1-ubyte").mkdir()
+    assert_refused(folder, "t10k-labels-idx1-ubyte", "missing")
+
+
+def test_two_archives_are_refused(tmp_path):
+    for name in "ab":
+        np.savez(tmp_path / name, **make_arrays())
+    assert_refused(tmp_path, "2 .npz files")
+
+
+@pytest.mark.parametrize("name", ["", "t10k-labels-idx1-ubyte", "labels.txt", "SHA256SUMS"])
+def test_unreadable_file_is_named(name):
+    with tempfile.TemporaryDirectory() as made:  # tmp_path lies below a folder closed to others
+        folder = Path(made)
+        write_idx(folder, make_arrays())
+        (folder / "labels.txt").write_text("a\nb\nc\n")
+        (folder / "SHA256SUMS").write_text("# none\n")
+        folder.chmod(0o755)
+        (folder / name).chmod(0)
+        with as_nobody():
+            assert_refused(folder, name, "ermission")
+        folder.chmod(0o755)
+
+
+# --- IDX files ---------------------------------------------------------------------------------
+
+TRAIN_IMAGES = "train-images-idx3-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda content: b"", "empty"),
+        (lambda content: content[:3], "not an IDX file"),
+        (lambda content: content[:9], "truncated in the IDX header"),
+        (lambda content: content[:-1], "truncated"),
+        (lambda content: content + b"\0", "too long"),
+        (lambda content: b"\x89PNG" + content[4:], "not an IDX file"),
+        (lambda content: b"\0\0\x0d" + content[3:], "IDX type 0x0d"),
+        (lambda content: b"\0\0\x08\x04" + content[4:], "4 dimensions"),
+        (lambda content: b"\0\0\x08\x00" + content[4:], "0 dimensions"),
+        (lambda content: content[:4] + b"\xff" * 12 + content[16:], "truncated"),
+        (lambda content: content[:4] + b"\0" * 4 + b"\xff" * 8, "shape"),
+    ],
+)
+def test_damaged_idx_file_is_named(folder, change, part):
+    path = folder / TRAIN_IMAGES
+    path.write_bytes(change(path.read_bytes()))
+    assert_refused(folder, TRAIN_IMAGES, part)
+
+
+def test_labels_in_place_of_images_are_refused(folder):
+    shutil.copy(folder / "train-labels-idx1-ubyte", folder / TRAIN_IMAGES)
+    assert_refused(folder, "training set", f"({IMAGES},)")
+
+
+def test_fewer_labels_than_images_are_refused(folder):
+    labels = make_arrays()["y_train"][:-1]
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    assert_refused(folder, "24 images but labels of shape (23,)")
+
+
+def test_images_of_another_size_are_refused(folder):
+    for name in (TRAIN_IMAGES, "t10k-images-idx3-ubyte"):
+        (folder / name).write_bytes(idx_bytes(np.zeros((IMAGES, 32, 32), np.uint8)))
+    assert_refused(folder, "(24, 32, 32)", "28")
+
+
+def test_set_without_images_is_refused(folder):
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0, np.uint8)))
+    assert_refused(folder, "test set", "empty")
+
+
+def test_too_few_images_to_split_are_refused(folder):
+    (folder / TRAIN_IMAGES).write_bytes(idx_bytes(np.zeros((2, 28, 28), np.uint8)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([0, 1], np.uint8)))
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(LABELS, np.uint8)))
+    assert_refused(folder, "too few")
+
+
+def test_one_class_is_refused(folder):
+    for name, count in (("train", IMAGES), ("t10k", LABELS)):
+        labels = np.zeros(count, np.uint8)
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    assert_refused(folder, "all labels are 0")
+
+
+def test_label_that_no_training_image_has_is_refused(folder):
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(LABELS, 9, np.uint8)))
+    assert_refused(folder, "no training image has the label 3")
+
+
+# --- gzip --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda packed: b"", "empty"),
+        (lambda packed: packed[:5], "damaged gzip"),
+        (lambda packed: packed[: len(packed) // 2], "damaged gzip"),
+        (lambda packed: packed[:-8] + b"\0" * 8, "CRC"),
+        (lambda packed: b"no gzip at all", "gzip"),
+        (lambda packed: packed[:40] + b"\xff" * 40 + packed[80:], "damaged gzip"),
+    ],
+)
+def test_damaged_gzip_file_is_named(tmp_path, change, part):
+    write_idx(tmp_path, make_arrays(), compress=True)
+    path = tmp_path / f"{TRAIN_IMAGES}.gz"
+    path.write_bytes(change(path.read_bytes()))
+    assert_refused(tmp_path, path.name, part)
+
+
+def test_gzip_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "MAX_FILE_BYTES", 2**24)
+    write_idx(tmp_path, make_arrays(), compress=True)
+    path = tmp_path / f"{TRAIN_IMAGES}.gz"
+    path.write_bytes(gzip.compress(bytes(2**28), 1))
+    tracemalloc.start()
+    try:
+        assert_refused(tmp_path, path.name, "larger than 16 MiB")
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
+# --- Checksums and names -----------------------------------------------------------------------
+
+
+def test_altered_pixel_of_mnist_is_noticed_by_its_checksum(tmp_path):
+    source = ROOT / "data" / "mnist"
+    shutil.copytree(source, tmp_path / "mnist")
+    packed = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(gzip.decompress(packed.read_bytes()))
+    content[8] = (content[8] + 1) % 10
+    packed.write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte.gz: its SHA-256 is not"):
+        data.load(tmp_path / "mnist")
+
+
+@pytest.mark.parametrize("separator", ["  ", " *"], ids=["text", "binary"])
+def test_checksums_are_verified_in_both_forms_of_sha256sum(folder, separator):
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}{separator}{TRAIN_IMAGES}\n")
+    assert_refused(folder, TRAIN_IMAGES, "SHA-256")
+
+
+def test_checksum_of_an_archive_is_verified(tmp_path):
+    np.savez(tmp_path / "a.npz", **make_arrays())
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  a.npz\n")
+    assert_refused(tmp_path, "a.npz", "SHA-256")
+
+
+def test_wrong_count_of_names_is_refused(folder):
+    (folder / "labels.txt").write_text("one\ntwo\n")
+    assert_refused(folder, "labels.txt", "2 names for 3 classes")
+
+
+def test_names_that_are_not_utf8_are_refused(folder):
+    (folder / "labels.txt").write_bytes("Hemd\nHose\nStrümpfe\n".encode("latin-1"))
+    assert_refused(folder, "labels.txt", "UTF-8")
+
+
+# --- npz ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "part"),
+    [
+        ("x_train", lambda a: np.where(a > 200, np.nan, a.astype(np.float32)), "NaN"),
+        ("x_train", lambda a: a.astype(np.float64) * 1e300, "0..255"),
+        ("x_train", lambda a: a / 255, "whole numbers"),
+        ("x_train", lambda a: a.astype(np.int16) - 1, "0..255"),
+        ("x_train", lambda a: a.astype(np.uint64) + 2**63, "0..255"),
+        ("x_train", lambda a: a.astype(np.complex64), "not numbers"),
+        ("x_train", lambda a: a.astype("U3"), "not numbers"),
+        ("x_train", lambda a: a.astype(object), "damaged"),  # pickled, which is never opened
+        ("x_train", lambda a: a.reshape(-1, 784), "(24, 784)"),
+        ("y_train", lambda a: np.eye(3)[a], "labels of shape (24, 3)"),
+        ("y_train", lambda a: np.float32(1), "labels of shape ()"),
+        ("y_test", lambda a: a[:0], "labels of shape (0,)"),
+    ],
+)
+def test_unsuitable_array_is_named(tmp_path, key, change, part):
+    arrays = make_arrays()
+    np.savez(tmp_path / "a.npz", **{**arrays, key: change(arrays[key])})
+    assert_refused(tmp_path, part)
+
+
+def test_archive_without_keras_keys_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros(3))
+    assert_refused(tmp_path, "a.npz", "'x_train'", "images")
+
+
+def npy_header(shape, descr="|u1"):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "shape", [(10**7, 28, 28), (2**40, 28, 28), (2**62, 4), (-1, 28, 28), (10**30,)]
+)
+def test_array_header_that_promises_too_much_allocates_nothing(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for key in data.IDX_NAMES:
+            archive.writestr(f"{key}.npy", npy_header(shape))
+    tracemalloc.start()
+    try:
+        assert_refused(tmp_path, "a.npz", "damaged")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_archive_that_would_unpack_to_more_than_the_limit_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "MAX_ARRAY_BYTES", 2**24)
+    np.savez_compressed(tmp_path / "a.npz", **{**make_arrays(), "x_train": np.zeros(2**24)})
+    tracemalloc.start()
+    try:
+        assert_refused(tmp_path, "a.npz", "x_train.npy: larger than 16 MiB")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+# --- Properties --------------------------------------------------------------------------------
+
+idx_arrays = npst.arrays(np.uint8, npst.array_shapes(max_dims=3, min_side=0, max_side=6))
+
+
+@given(idx_arrays)
+def test_idx_reader_gives_back_every_array(array):
+    got = parse_idx(idx_bytes(array), "name")
+    assert got.shape == array.shape
+    assert np.array_equal(got, array)
+
+
+@given(idx_arrays)
+def test_idx_reader_refuses_every_strict_prefix(array):
+    content = idx_bytes(array)
+    for length in range(len(content)):
+        with pytest.raises(InputError):
+            parse_idx(content[:length], "name")
+
+
+@given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda tail: b"\0\0\x08" + tail))
+def test_idx_reader_raises_nothing_but_input_errors(content):
+    try:
+        array = parse_idx(content, "name")
+    except InputError as error:
+        assert str(error).startswith("name: ")
+    else:
+        assert idx_bytes(array) == content
+
+
+mutations = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4)
+
+
+def mutate(content, changes, length):
+    damaged = bytearray(content[:length])
+    for position, value in changes:
+        if damaged:
+            damaged[position % len(damaged)] = value
+    return bytes(damaged)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutations, st.integers(0, 200))
+def test_gzip_reader_raises_nothing_but_input_errors(tmp_path, changes, length):
+    path = tmp_path / "a.gz"
+    path.write_bytes(mutate(gzip.compress(bytes(range(100))), changes, length))
+    try:
+        read_bytes(path)
+    except InputError as error:
+        assert str(error).startswith(f"{path}: ")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutations, st.integers(0, 20_000) | st.just(10**6), st.booleans())
+def test_archive_reader_raises_nothing_but_user_errors(tmp_path, changes, length, compress):
+    stream = io.BytesIO()
+    few = {key: array[:2] for key, array in make_arrays().items()}
+    (np.savez_compressed if compress else np.savez)(stream, **few)
+    (tmp_path / "a.npz").write_bytes(mutate(stream.getvalue(), changes, length))
+    assert_refused(tmp_path)  # two training images are too few in any case

@@ -1,0 +1,123 @@
+"""Files are there whole or not at all; JSON of an earlier stage is checked."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from pipeline import files
+from pipeline.files import UserError
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_appears_whole_under_its_own_name(tmp_path):
+    path = tmp_path / "made" / "model.keras"
+    with files.atomic_path(path) as temporary:
+        assert temporary.suffix == ".keras"
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["model.keras"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(error), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(UserError) as caught, files.atomic_path(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value).startswith(f"{path}: cannot be written (No space left on device)")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_folder_in_place_of_the_file_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.mkdir()
+    with pytest.raises(UserError, match=r"a.json: cannot be written"):
+        files.write_bytes(path, b"new")
+
+
+def test_error_about_another_file_keeps_its_name(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"input.bin"),
+        files.atomic_path(tmp_path / "a.json"),
+    ):
+        (tmp_path / "input.bin").read_bytes()
+
+
+def test_killed_run_leaves_the_old_file_and_the_next_run_cleans_up(tmp_path):
+    path = tmp_path / "figures" / "a.png"
+    files.write_bytes(path, b"old")
+    code = (
+        "import os, sys, pathlib; from pipeline import files\n"
+        "with files.atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT)
+    assert run.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(names(path.parent)) == 2
+    files.remove_partial_files(tmp_path)
+    assert names(path.parent) == ["a.png"]
+
+
+def test_folder_is_made_with_its_parents(tmp_path):
+    files.make_folder(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "a").touch()
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(UserError, match=f"{folder}: cannot be written to"):
+            files.make_folder(folder)
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path):
+    value = {"a": [1, 2.5, None], "b": {"ü": "é"}}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json", "a", "b") == value
+    assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"a": 1', b"\xff", b"[]", b'"a"', b"null", b"{}", b"[" * 100_000],
+)
+def test_damaged_json_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        files.read_json(path, "a")
+    assert str(caught.value).startswith(f"{path}: not ")
+    assert "delete it and run `make export`" in str(caught.value)
+
+
+def test_missing_json_says_what_to_run(tmp_path):
+    with pytest.raises(UserError, match=r"a.json: missing; run `make export`"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_sha256_is_that_of_the_standard(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert files.sha256(tmp_path / "a") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
