@@ -15,12 +15,17 @@ RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/recipes/$(RECI
 PY        := .venv/bin/python
 DEVICE_PY := .venv-device/bin/python
 STAGE      = $(PY) -m pipeline
-WHERE      = --data $(DATA) --out $(OUT)
+WHERE      = --data "$(DATA)" --out $(OUT)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help export bundle run photos readme test lint types pytest lock clean distclean
+
+# DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
+ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
+$(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
+endif
 
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
@@ -53,10 +58,14 @@ lock: .venv/.installed ## Resolve the dependencies of pyproject.toml anew into t
 # --- Stages: each file hangs on what it is made from -------------------------------------------
 
 # Settings have no file of their own: these two remember the last run's, and are out of date when
-# the present ones differ, so that another recipe retrains and another budget judges anew.
-$(OUT)/.training: SETTING = $(RECIPE_FILE) $(DATA)
+# the present ones differ, so that another recipe retrains and another budget judges anew. So is
+# the first when a file of the data is newer, came or went.
+TRAINING := $(RECIPE_FILE) $(patsubst %/,%,$(DATA))
+$(OUT)/.training: SETTING = $(TRAINING)
 $(OUT)/.budget: SETTING = $(BUDGET)
-ifneq ($(file <$(OUT)/.training),$(RECIPE_FILE) $(DATA))
+ifneq ($(file <$(OUT)/.training),$(TRAINING))
+.PHONY: $(OUT)/.training
+else ifneq ($(shell find -H "$(DATA)" -newer $(OUT)/.training 2>/dev/null),)
 .PHONY: $(OUT)/.training
 endif
 ifneq ($(file <$(OUT)/.budget),$(BUDGET))
@@ -68,7 +77,7 @@ $(OUT)/.training $(OUT)/.budget:
 SHARED := pipeline/config.py pipeline/data.py pipeline/lenet5.py
 TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py)
 
-$(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(wildcard $(DATA)/*) $(TRAIN) | .venv/.installed
+$(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
 $(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras export/to_tflite.py pipeline/convert.py | .venv/.installed
@@ -101,7 +110,7 @@ $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES)
 IMAGE ?=
 run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would, in .venv-device
 	@test -n "$(IMAGE)" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
-	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite $(IMAGE)
+	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite "$(IMAGE)"
 
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)

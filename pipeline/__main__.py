@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import io
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.runner import InputError
 from export.quiet import quiet
 from pipeline import config
 from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
@@ -177,6 +179,8 @@ def record_seconds(out: Path, stage: str, seconds: float) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage; returns the exit code."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
     start = time.perf_counter()
     try:
         if args.stage != "data":
@@ -186,9 +190,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == 0 and args.stage not in ("data", "all"):
             name = " ".join([args.stage, *getattr(args, "artifacts", [])])
             record_seconds(args.out, name, time.perf_counter() - start)
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
-    except (UserError, InputError) as error:
+    except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
@@ -196,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # as a shell reports a program that SIGPIPE ended
     except OSError as error:
         # A full disk is reported without a name.
-        where = error.filename or f"{args.out} or {tempfile.gettempdir()}"
+        where = error.filename or f"{args.out}, {tempfile.gettempdir()} or the output"
         print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -204,5 +208,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def repeat_interrupt(ignored: sys.UnraisableHookArgs) -> None:
+    """Send Ctrl-C again when it came in the callback of a weak reference or in a `__del__`.
+
+    Python prints an exception there and goes on; TensorFlow spends much time in such callbacks.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = repeat_interrupt
     sys.exit(main())

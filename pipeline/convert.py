@@ -43,8 +43,7 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
     with atomic_path(path) as temporary:
         if name == "lenet5_int8.onnx":
             source = folder / "lenet5_fp32.onnx"
-            if not source.is_file():
-                raise UserError(f"{source}: missing; run `python -m pipeline export {source.name}`")
+            check_onnx(source)
             samples = calibration_images(data, config.calibration_images)
             to_onnx.write_int8(source, samples, temporary, metadata)
             return path
@@ -57,6 +56,22 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
         else:
             to_onnx.write_float32(model, temporary, metadata)
     return path
+
+
+def check_onnx(path: Path) -> None:
+    """Refuse a missing or damaged ONNX file.
+
+    Raises:
+        UserError: It says so.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(path)
+    except Exception:  # protobuf's errors, the checker's and the system's
+        raise UserError(
+            f"{path}: missing or damaged; run `python -m pipeline export {path.name}`"
+        ) from None
 
 
 def file_metadata(label_names: list[str]) -> dict[str, Any]:

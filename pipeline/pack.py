@@ -90,7 +90,7 @@ def read_probabilities(path: Path) -> dict[str, NDArray[np.float32]]:
         UserError: The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return dict(archive)
     except Exception:  # zipfile and numpy raise a dozen kinds for damaged files
         raise UserError(f"{path}: missing or damaged; delete it and run `make export`") from None

@@ -20,8 +20,9 @@ from PIL import Image
 
 from device.photo import NoDigit, find_digit
 from device.picture import decode_image
-from device.runner import Classifier
+from device.runner import Classifier, InputError
 from pipeline.data import Split
+from pipeline.files import UserError
 from pipeline.synthetic_photos import (
     Photo,
     Scene,
@@ -154,8 +155,14 @@ def measure(
         per_condition: Pictures of each condition.
         seed: Of the pictures.
         repeats: Of each timing.
+
+    Raises:
+        UserError: The model cannot be used.
     """
-    classifier = Classifier(model)
+    try:
+        classifier = Classifier(model)
+    except InputError as error:
+        raise UserError(str(error)) from None
 
     def label(image: UInt8) -> int:
         return int(classifier.predict(image[np.newaxis]).labels[0])

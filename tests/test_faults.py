@@ -1,0 +1,422 @@
+"""Ctrl-C, full disks, damaged files: one line, nothing half-written, and the next run works."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, as_nobody, run_stage
+
+from pipeline.__main__ import main
+from pipeline.files import sha256
+
+INTERRUPTED = "pipeline: interrupted; `make export` goes on from here\n"
+LONG_RECIPE = """
+kind = "cookbook"
+seed = 7
+steps = 1000000
+batch_size = 20
+evaluate_every = 20
+evaluation_size = 20
+learning_rate = 0.001
+"""
+
+
+def start_stage(*arguments):
+    """Start `python -m pipeline ...` in a process group of its own, as a terminal does."""
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process, number=signal.SIGINT):
+    """Send a signal to the whole group, as Ctrl-C does; returns what is on standard error."""
+    os.killpg(process.pid, number)
+    return process.communicate(timeout=60)[1]
+
+
+def wait_for_line(process, start):
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line {start!r}: {process.stderr.read()}")
+
+
+def wait_for_partial(process, folder, name):
+    """Wait until the stage is writing a file."""
+    while not list(folder.glob(f".partial-*/{name}")):
+        assert process.poll() is None, process.stderr.read()
+
+
+def assert_interrupted(process, stderr):
+    # Python itself may end by the signal, which a shell reports as 130 as well.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert stderr == INTERRUPTED
+
+
+def partial_files(folder):
+    return list(folder.rglob(".partial-*"))
+
+
+def assert_one_line(capsys, *parts):
+    """The last stage in this process printed one line, with these parts, to standard error."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("pipeline: ")
+    for part in parts:
+        assert str(part) in lines[0]
+
+
+def assert_run_refused(run, *parts):
+    """A stage in a process of its own ended with 2 and one line with these parts."""
+    assert run.returncode == 2, run.stdout + run.stderr
+    lines = run.stderr.splitlines()
+    assert len(lines) == 1, run.stderr
+    for part in ("pipeline: ", *parts):
+        assert str(part) in lines[0]
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_tensorflow_is_imported_ends_the_stage_in_one_line(small_data, tmp_path):
+    process = start_stage("train", "--data", small_data, "--out", tmp_path / "out")
+    while not (tmp_path / "out").exists():
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(1.0)
+    assert_interrupted(process, interrupt(process))
+    assert not partial_files(tmp_path)
+
+
+def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_lost():
+    code = (
+        "import signal, sys, time, weakref; from pipeline import __main__ as m\n"
+        "sys.unraisablehook = m.repeat_interrupt\n"
+        "class Thing: pass\n"
+        "thing = Thing()\n"
+        "reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))\n"
+        "del thing\n"
+        "try: time.sleep(30)\n"
+        "except KeyboardInterrupt: sys.exit(7)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (7, "")
+
+
+def test_ctrl_c_during_training_keeps_the_old_model_and_the_next_run_works(
+    small_data, tiny_recipe, artifacts, tmp_path
+):
+    recipe = tmp_path / "long.toml"
+    recipe.write_text(LONG_RECIPE)
+    before = sha256(artifacts / "lenet5.keras")
+    process = start_stage("train", "--recipe", recipe, "--data", small_data, "--out", artifacts)
+    wait_for_line(process, "Epoch # 20.")
+    assert_interrupted(process, interrupt(process))
+    assert sha256(artifacts / "lenet5.keras") == before
+    assert not partial_files(artifacts)
+    run = run_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", artifacts)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((artifacts / "train.json").read_text())["recipe"] == "tiny"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_training_that_ends_while_it_writes_leaves_a_whole_model_or_none(
+    small_data, tiny_recipe, tmp_path, number
+):
+    out = tmp_path / "out"
+    process = start_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", out)
+    wait_for_partial(process, out, "lenet5.keras")
+    stderr = interrupt(process, number)
+    if number == signal.SIGINT:
+        assert_interrupted(process, stderr)
+        assert not partial_files(out)
+    if (out / "lenet5.keras").exists():
+        with zipfile.ZipFile(out / "lenet5.keras") as archive:
+            assert archive.testzip() is None
+    assert run_stage("bundle", "--data", small_data, "--out", out).returncode == 2
+    assert not partial_files(out)  # any next stage cleans up what SIGKILL left
+
+
+def test_ctrl_c_during_export_leaves_whole_artifacts_and_the_next_run_works(
+    small_data, artifacts, exported
+):
+    for path in artifacts.glob("lenet5_*"):
+        path.unlink()
+    process = start_stage("export", "--data", small_data, "--out", artifacts)
+    wait_for_line(process, f"{artifacts / 'lenet5_fp32.tflite'}: ")
+    time.sleep(0.2)
+    assert_interrupted(process, interrupt(process))
+    assert not partial_files(artifacts)
+    assert [path.name for path in artifacts.glob("lenet5_*")] == ["lenet5_fp32.tflite"]
+    name = "lenet5_int8.tflite"
+    run = run_stage("export", name, "--data", small_data, "--out", artifacts)
+    assert run.returncode == 0, run.stderr
+    assert sha256(artifacts / name) == sha256(exported / name)
+
+
+def test_ctrl_c_during_parity_keeps_the_old_result(small_data, artifacts):
+    before = sha256(artifacts / "parity.json"), sha256(artifacts / "probabilities.npz")
+    process = start_stage("parity", "--data", small_data, "--out", artifacts)
+    wait_for_line(process, "parity 0/")
+    time.sleep(0.5)
+    assert_interrupted(process, interrupt(process))
+    assert not partial_files(artifacts)
+    assert before == (sha256(artifacts / "parity.json"), sha256(artifacts / "probabilities.npz"))
+
+
+# --- Disks --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def limited_file_size(kib):
+    """What an unprivileged user can do for a full disk; processes started in the block inherit it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that gives a folder with copies of some files, and room for `kib` more.
+
+    Root gets a real file system that is too small; without the right to mount one, the size of
+    each file is limited instead.
+    """
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with contextlib.ExitStack() as cleanup:
+
+        def make(kib, files=()):
+            pages = sum(-(-path.stat().st_size // 4096) for path in files)
+            command = ["mount", "-t", "tmpfs", "-o", f"size={4 * pages + kib}k", "tmpfs", folder]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                cleanup.callback(subprocess.run, ["umount", folder], check=True)
+            for path in files:
+                shutil.copy(path, folder)
+            if not folder.is_mount():
+                cleanup.enter_context(limited_file_size(kib))
+            return folder
+
+        yield make
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_full_disk_during_training_is_one_line(small_data, tiny_recipe, small_disk):
+    out = small_disk(128)  # the model has 280 kB
+    run = run_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", out)
+    assert_run_refused(run, out / "lenet5.keras", "cannot be written")
+    assert names(out) == []
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["lenet5_fp32.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"])
+def test_full_disk_during_export_is_one_line(small_data, exported, small_disk, capsys, name):
+    inputs = ["lenet5.keras", "train.json"] + ["lenet5_fp32.onnx"] * ("int8" in name)
+    out = small_disk(40, [exported / file for file in inputs])
+    assert main(["export", name, "--data", str(small_data), "--out", str(out)]) == 2
+    assert_one_line(capsys, out / name, "cannot be written")
+    assert names(out) == sorted(inputs)
+
+
+def test_full_disk_during_parity_is_one_line(small_data, exported, small_disk, capsys):
+    inputs = [exported / "train.json", *exported.glob("lenet5*")]
+    out = small_disk(100, inputs)
+    assert main(["parity", "--data", str(small_data), "--out", str(out)]) == 2
+    assert_one_line(capsys, "cannot be written" if out.is_mount() else "File too large")
+    assert names(out) == sorted(path.name for path in inputs)
+
+
+def test_full_disk_during_packing_is_one_line(small_data, exported, small_disk):
+    dist = small_disk(128)
+    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
+    assert_run_refused(run, dist, ".tar.gz: cannot be written (")
+    assert names(dist) == []
+
+
+def test_limited_file_size_during_packing_is_one_line(small_data, exported, tmp_path):
+    with limited_file_size(128):
+        run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
+    assert_run_refused(run, tmp_path, ".tar.gz: cannot be written (File too large)")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["train", "export", "parity", "bundle"])
+def test_folder_that_cannot_be_written_to_is_refused_before_the_work(small_data, capsys, stage):
+    with as_nobody():
+        assert main([stage, "--data", str(small_data), "--out", "/lenet5-edge-test"]) == 2
+    assert_one_line(capsys, "/lenet5-edge-test: cannot be written to (Permission denied)")
+
+
+def test_file_in_place_of_the_folder_is_refused_before_the_work(small_data, capsys, tmp_path):
+    (tmp_path / "out").touch()
+    assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "out")]) == 2
+    assert_one_line(capsys, tmp_path / "out", "cannot be written to")
+
+
+# --- Damaged files ------------------------------------------------------------------------------
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "altered": lambda path: path.write_bytes(
+        path.read_bytes()[:-3000] + b"\xff" * 1500 + path.read_bytes()[-1500:]
+    ),
+    "another kind": lambda path: path.write_text("no model"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_model_is_refused_by_export(small_data, artifacts, capsys, damage):
+    DAMAGES[damage](artifacts / "lenet5.keras")
+    name = "lenet5_fp32.tflite"
+    before = sha256(artifacts / name)
+    assert main(["export", name, "--data", str(small_data), "--out", str(artifacts)]) == 2
+    assert_one_line(capsys, artifacts / "lenet5.keras", "run `make export`")
+    assert sha256(artifacts / name) == before
+    assert not partial_files(artifacts)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_model_is_refused_by_parity(small_data, artifacts, capsys, damage):
+    DAMAGES[damage](artifacts / "lenet5.keras")
+    assert main(["parity", "--data", str(small_data), "--out", str(artifacts)]) == 2
+    assert_one_line(capsys, artifacts / "lenet5.keras")
+
+
+def test_damaged_float_onnx_is_refused_by_the_quantizer(small_data, artifacts, capsys):
+    DAMAGES["truncated"](artifacts / "lenet5_fp32.onnx")
+    name = "lenet5_int8.onnx"
+    assert main(["export", name, "--data", str(small_data), "--out", str(artifacts)]) == 2
+    assert_one_line(capsys, artifacts / "lenet5_fp32.onnx")
+
+
+@pytest.mark.parametrize("content", [None, "", '{"recipe": "b', "[]", "{}", '{"seed": 3}'])
+@pytest.mark.parametrize("stage", ["export", "parity", "bundle"])
+def test_damaged_train_json_is_refused(small_data, artifacts, capsys, tmp_path, stage, content):
+    path = artifacts / "train.json"
+    path.unlink() if content is None else path.write_text(content)
+    arguments = [stage, "--data", str(small_data), "--out", str(artifacts)]
+    if stage == "bundle":
+        arguments += ["--dist", str(tmp_path)]
+    assert main(arguments) == 2
+    assert_one_line(capsys, "train.json")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"status": "pass"}', "null"])
+def test_damaged_parity_json_is_not_packed(small_data, artifacts, capsys, tmp_path, content):
+    path = artifacts / "parity.json"
+    path.unlink() if content is None else path.write_text(content)
+    dist = tmp_path / "dist"
+    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
+    assert main(stage) == 2
+    assert_one_line(capsys, path, "run `make export`")
+    assert not dist.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "another kind", "a folder"])
+def test_damaged_probabilities_are_not_packed(small_data, artifacts, capsys, tmp_path, damage):
+    path = artifacts / "probabilities.npz"
+    DAMAGES[damage](path)
+    dist = tmp_path / "dist"
+    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
+    assert main(stage) == 2
+    assert_one_line(capsys, path)
+    assert not dist.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"train": '])
+def test_damaged_timings_are_begun_anew(small_data, artifacts, tmp_path, content):
+    (artifacts / "timings.json").write_text(content)
+    dist = tmp_path / "dist"
+    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
+    assert main(stage) == 0
+    assert list(json.loads((artifacts / "timings.json").read_text())) == ["bundle"]
+
+
+def test_unknown_artifact_is_refused_and_not_made(small_data, capsys, tmp_path):
+    assert main(["export", "lenet5.tflite", "--data", str(small_data), "--out", str(tmp_path)]) == 2
+    assert_one_line(capsys, "lenet5.tflite: no such artifact", "lenet5_int8.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Where and how it is called -----------------------------------------------------------------
+
+
+def test_bad_data_is_refused_before_tensorflow_is_imported(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros(3))
+    code = (
+        "import sys; from pipeline.__main__ import main\n"
+        "code = main(['train', '--data', sys.argv[1], '--out', sys.argv[1]])\n"
+        "assert 'tensorflow' not in sys.modules; sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert_run_refused(run, tmp_path / "a.npz")
+
+
+def test_reader_that_goes_away_ends_a_stage_without_a_word(small_data):
+    command = f"{sys.executable} -u -m pipeline data --data {small_data} | true"
+    run = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 141  # 128 + SIGPIPE
+    assert run.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_output_that_is_full_is_one_line(small_data):
+    command = [sys.executable, "-m", "pipeline", "data", "--data", str(small_data)]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2
+    assert "No space left on device" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_relative_folders_spaces_poor_locale_no_home_and_no_git_do_no_harm(
+    small_data, exported, tmp_path
+):
+    shutil.copytree(small_data, tmp_path / "my data")
+    names = "".join(f"zahl {label} ü\n" for label in range(10))
+    (tmp_path / "my data" / "labels.txt").write_text(names, "utf-8")
+    shutil.copytree(exported, tmp_path / "my out")
+    environment = {
+        "PATH": "/nowhere",
+        "PYTHONPATH": str(ROOT),
+        "HOME": "/nowhere",
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "ascii",
+    }
+    arguments = ["bundle", "--data", "my data/", "--out", "./my out", "--dist", "my dist"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(list((tmp_path / "my dist").glob("*.tar.gz"))) == 1

@@ -1,0 +1,231 @@
+"""The Makefile: its help, what each change rebuilds, and how a failed or broken-off run goes on."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, TINY_RECIPE
+
+MODELS = ["lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"]
+PARITY, BUNDLE = ["parity"], ["bundle"]
+EVERYTHING = ["train", *MODELS, *PARITY, *BUNDLE]
+
+
+def copy_tree(folder):
+    """The files of the repository, with the environments that are already there."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        source, target = ROOT / name, folder / name
+        if source.is_file() and not name.startswith("data/"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    for lock in (folder / "requirements.lock", folder / "device" / "requirements.lock"):
+        os.utime(lock, (0, 0))  # the environments are not to be made anew
+    for name in (".venv", ".venv-device"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def run_make(folder, *arguments, **kwargs):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    command = ["make", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, **kwargs
+    )
+
+
+def planned(tree, *settings):
+    """The stages that `make export` would run, in order."""
+    run = run_make(tree, "-n", "export", *settings)
+    assert run.returncode == 0, run.stderr
+    stages = []
+    for stage, rest in re.findall(r"-m pipeline (\w+)(.*)", run.stdout):
+        stages.append(rest.split()[0] if stage == "export" else stage)
+    return stages
+
+
+@pytest.fixture(scope="module")
+def first_run(small_data, tmp_path_factory):
+    """A copy of the tree in which `make export` ran once, and what it printed."""
+    tree = tmp_path_factory.mktemp("tree")
+    copy_tree(tree)
+    (tree / "tiny.toml").write_text(TINY_RECIPE)
+    shutil.copytree(small_data, tree / "my data")
+    return tree, run_make(tree, "export", "RECIPE=tiny.toml", "DATA=my data")
+
+
+@pytest.fixture
+def tree(first_run, tmp_path):
+    """A copy of that tree, times included, that a test may change."""
+    return shutil.copytree(first_run[0], tmp_path / "tree", symlinks=True)
+
+
+SETTINGS = ("RECIPE=tiny.toml", "DATA=my data")
+
+
+# --- Help ---------------------------------------------------------------------------------------
+
+
+def test_make_alone_prints_every_documented_target():
+    documented = re.findall(r"^([^\s:#]+):.*##", (ROOT / "Makefile").read_text(), re.M)
+    assert {"help", "export", "test", "clean"} <= set(documented)
+    printed = re.findall(r"^  make (\S+)", run_make(ROOT).stdout, re.M)
+    assert printed == documented
+
+
+def test_every_verb_is_phony():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (help .*)$", makefile, re.M)[1].split()
+    assert set(re.findall(r"^([a-z]+):", makefile, re.M)) == set(phony)
+
+
+def test_old_make_is_told_what_is_needed():
+    assert "grouped-target" in (ROOT / "Makefile").read_text()
+    run = run_make(ROOT, ".FEATURES=")
+    assert run.returncode == 2
+    assert "GNU make 4.3 or newer is needed" in run.stderr
+
+
+@pytest.mark.parametrize("setting", ["RECIPE=a b.toml", "BUDGET=a b", "OUT=a b", "DIST=a b"])
+def test_setting_with_a_space_is_refused_before_anything_is_done(setting):
+    run = run_make(ROOT, "-n", "clean", setting)
+    assert run.returncode == 2
+    assert "must not hold spaces" in run.stderr
+
+
+# --- What is out of date ------------------------------------------------------------------------
+
+
+def test_first_export_makes_everything_and_the_second_nothing(first_run):
+    tree, run = first_run
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(list((tree / "dist").glob("lenet5-edge-*.tar.gz"))) == 1
+    again = run_make(tree, "export", *SETTINGS)
+    assert again.returncode == 0
+    assert re.fullmatch(r"export: nothing to do, dist/\S+ is up to date\n", again.stdout)
+
+
+@pytest.mark.parametrize(
+    ("touched", "stages"),
+    [
+        ("tiny.toml", EVERYTHING),
+        ("pipeline/lenet5.py", EVERYTHING),
+        ("my data/small.npz", EVERYTHING),
+        ("export/to_tflite.py", [*MODELS[:2], *PARITY, *BUNDLE]),
+        ("export/to_onnx.py", [*MODELS[2:], *PARITY, *BUNDLE]),
+        ("pipeline/parity.toml", PARITY + BUNDLE),
+        ("pipeline/statistics.py", PARITY + BUNDLE),
+        ("device/runner.py", PARITY + BUNDLE),
+        ("device/README.md", BUNDLE),
+        ("README.md", []),
+    ],
+)
+def test_changed_file_rebuilds_what_hangs_on_it(tree, touched, stages):
+    (tree / touched).touch()
+    assert sorted(planned(tree, *SETTINGS)) == sorted(stages)
+
+
+@pytest.mark.parametrize(
+    ("deleted", "stages"),
+    [
+        ("artifacts/lenet5.keras", EVERYTHING),
+        ("artifacts/train.json", EVERYTHING),
+        ("artifacts/lenet5_fp32.tflite", [MODELS[0], *PARITY, *BUNDLE]),
+        ("artifacts/lenet5_int8.tflite", [MODELS[1], *PARITY, *BUNDLE]),
+        ("artifacts/lenet5_fp32.onnx", [*MODELS[2:], *PARITY, *BUNDLE]),
+        ("artifacts/lenet5_int8.onnx", [MODELS[3], *PARITY, *BUNDLE]),
+        ("dist", BUNDLE),
+        ("artifacts", EVERYTHING),
+    ],
+)
+def test_deleted_file_is_rebuilt_with_what_hangs_on_it(tree, deleted, stages):
+    path = tree / deleted
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert sorted(planned(tree, *SETTINGS)) == sorted(stages)
+
+
+def test_new_file_in_the_data_retrains(tree):
+    names = "".join(f"digit {label}\n" for label in range(10))
+    (tree / "my data" / "labels.txt").write_text(names)
+    assert planned(tree, *SETTINGS)[0] == "train"
+
+
+def test_other_settings_rebuild_what_they_concern(tree):
+    shutil.copy(tree / "tiny.toml", tree / "other.toml")
+    shutil.copy(tree / "pipeline" / "parity.toml", tree / "strict.toml")
+    shutil.copytree(tree / "my data", tree / "other")
+    assert planned(tree, "RECIPE=other.toml", "DATA=my data")[0] == "train"
+    assert planned(tree, "RECIPE=tiny.toml", "DATA=other")[0] == "train"
+    assert planned(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
+    assert planned(tree, "RECIPE=tiny.toml", "DATA=my data/") == []
+
+
+# --- Failed and broken-off runs -----------------------------------------------------------------
+
+
+def test_failed_parity_is_not_packed_and_fails_again_until_it_passes(tree):
+    shutil.rmtree(tree / "dist")
+    budget = (tree / "pipeline" / "parity.toml").read_text()
+    strict = re.sub(r"float_max_abs_dp = \S+", "float_max_abs_dp = 0.0", budget)
+    (tree / "strict.toml").write_text(strict)
+    for _ in range(2):
+        run = run_make(tree, "export", *SETTINGS, "BUDGET=strict.toml")
+        assert run.returncode == 2  # make's own code for a failed command
+        assert "Error 1" in run.stderr
+        assert "parity: fail" in run.stdout
+        assert not (tree / "dist").exists()
+    assert planned(tree, *SETTINGS) == PARITY + BUNDLE
+
+
+def test_bad_data_stops_with_the_stages_own_line(tree):
+    (tree / "my data" / "small.npz").write_bytes(b"damaged")
+    run = run_make(tree, "export", *SETTINGS)
+    assert run.returncode == 2
+    assert "pipeline: my data/small.npz: damaged .npz file" in run.stderr
+    assert planned(tree, *SETTINGS)[0] == "train"
+
+
+@pytest.fixture
+def venv_tool(tmp_path):
+    """A function that runs tools/venv.sh on an empty lock file."""
+    (tmp_path / "empty.lock").touch()
+    script = ROOT / "tools" / "venv.sh"
+
+    def run(**environment):
+        return subprocess.run(
+            [script, "a venv", "empty.lock"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": sys.executable, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("left", ["an empty folder", "a venv without pip", "a dangling python"])
+def test_broken_off_creation_of_an_environment_is_picked_up(venv_tool, tmp_path, left):
+    folder = tmp_path / "a venv"
+    if left == "an empty folder":
+        folder.mkdir()
+    elif left == "a venv without pip":
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    else:
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").symlink_to("/nowhere/python3.11")
+    run = venv_tool()
+    assert run.returncode == 0, run.stderr
+    assert (folder / ".installed").exists()
+    pip = subprocess.run([folder / "bin" / "python", "-m", "pip", "--version"], capture_output=True)
+    assert pip.returncode == 0
+
+
+def test_machine_without_a_suitable_python_is_told_what_to_install(venv_tool, tmp_path):
+    run = venv_tool(PYTHON="/nowhere/python")
+    assert run.returncode == 2
+    assert "apt install python3" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "a venv" / ".installed").exists()
