@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import io
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device.runner import InputError
 from export.quiet import quiet
 from pipeline import config
 from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
@@ -192,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record_seconds(args.out, name, time.perf_counter() - start)
         print(end="", flush=True)
         return code
-    except UserError as error:
+    except (UserError, InputError) as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
@@ -214,7 +215,7 @@ def repeat_interrupt(ignored: sys.UnraisableHookArgs) -> None:
     Python prints an exception there and goes on; TensorFlow spends much time in such callbacks.
     """
     if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(ignored)
 

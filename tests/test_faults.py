@@ -184,7 +184,7 @@ def test_ctrl_c_during_parity_keeps_the_old_result(small_data, artifacts):
 
 @contextlib.contextmanager
 def limited_file_size(kib):
-    """What an unprivileged user can do for a full disk; processes started in the block inherit it."""
+    """What a user without rights can do for a full disk; processes started here inherit it."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, before[1]))
     try:

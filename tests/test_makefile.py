@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from conftest import ROOT, TINY_RECIPE
@@ -37,9 +38,25 @@ def run_make(folder, *arguments, **kwargs):
     )
 
 
-def planned(tree, *settings):
-    """The stages that `make export` would run, in order."""
-    run = run_make(tree, "-n", "export", *settings)
+# `make -n` does not see that a rule with two targets renews both. So this stands in for Python:
+# it touches what the stage would write, and make says what it ran.
+STAND_IN = """#!/bin/sh
+case $3 in
+  train) touch artifacts/lenet5.keras artifacts/train.json ;;
+  export) touch "artifacts/$4" ;;
+  parity) touch artifacts/parity.json artifacts/probabilities.npz ;;
+  bundle) mkdir -p dist && touch dist/BUNDLE ;;
+esac
+"""
+
+
+def rebuilt(tree, *settings):
+    """The stages that `make export` runs, in order; they touch their files and do nothing else."""
+    version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
+    script = tree / "stand-in"
+    script.write_text(STAND_IN.replace("BUNDLE", f"lenet5-edge-{version}.tar.gz"))
+    script.chmod(0o755)
+    run = run_make(tree, "export", "PY=./stand-in", *settings)
     assert run.returncode == 0, run.stderr
     stages = []
     for stage, rest in re.findall(r"-m pipeline (\w+)(.*)", run.stdout):
@@ -125,7 +142,7 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
 )
 def test_changed_file_rebuilds_what_hangs_on_it(tree, touched, stages):
     (tree / touched).touch()
-    assert sorted(planned(tree, *SETTINGS)) == sorted(stages)
+    assert sorted(rebuilt(tree, *SETTINGS)) == sorted(stages)
 
 
 @pytest.mark.parametrize(
@@ -144,23 +161,24 @@ def test_changed_file_rebuilds_what_hangs_on_it(tree, touched, stages):
 def test_deleted_file_is_rebuilt_with_what_hangs_on_it(tree, deleted, stages):
     path = tree / deleted
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert sorted(planned(tree, *SETTINGS)) == sorted(stages)
+    assert sorted(rebuilt(tree, *SETTINGS)) == sorted(stages)
 
 
 def test_new_file_in_the_data_retrains(tree):
     names = "".join(f"digit {label}\n" for label in range(10))
     (tree / "my data" / "labels.txt").write_text(names)
-    assert planned(tree, *SETTINGS)[0] == "train"
+    assert rebuilt(tree, *SETTINGS)[0] == "train"
 
 
 def test_other_settings_rebuild_what_they_concern(tree):
     shutil.copy(tree / "tiny.toml", tree / "other.toml")
     shutil.copy(tree / "pipeline" / "parity.toml", tree / "strict.toml")
     shutil.copytree(tree / "my data", tree / "other")
-    assert planned(tree, "RECIPE=other.toml", "DATA=my data")[0] == "train"
-    assert planned(tree, "RECIPE=tiny.toml", "DATA=other")[0] == "train"
-    assert planned(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
-    assert planned(tree, "RECIPE=tiny.toml", "DATA=my data/") == []
+    assert rebuilt(tree, "RECIPE=tiny.toml", "DATA=my data/") == []
+    assert rebuilt(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
+    assert sorted(rebuilt(tree, "RECIPE=other.toml", "DATA=my data")) == sorted(EVERYTHING)
+    assert sorted(rebuilt(tree, "RECIPE=other.toml", "DATA=other")) == sorted(EVERYTHING)
+    assert rebuilt(tree, "RECIPE=other.toml", "DATA=other") == []
 
 
 # --- Failed and broken-off runs -----------------------------------------------------------------
@@ -171,13 +189,12 @@ def test_failed_parity_is_not_packed_and_fails_again_until_it_passes(tree):
     budget = (tree / "pipeline" / "parity.toml").read_text()
     strict = re.sub(r"float_max_abs_dp = \S+", "float_max_abs_dp = 0.0", budget)
     (tree / "strict.toml").write_text(strict)
-    for _ in range(2):
-        run = run_make(tree, "export", *SETTINGS, "BUDGET=strict.toml")
-        assert run.returncode == 2  # make's own code for a failed command
-        assert "Error 1" in run.stderr
-        assert "parity: fail" in run.stdout
-        assert not (tree / "dist").exists()
-    assert planned(tree, *SETTINGS) == PARITY + BUNDLE
+    run = run_make(tree, "export", *SETTINGS, "BUDGET=strict.toml")
+    assert run.returncode == 2  # make's own code for a failed command
+    assert "Error 1" in run.stderr
+    assert "parity: fail" in run.stdout
+    assert not (tree / "dist").exists()
+    assert rebuilt(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
 
 
 def test_bad_data_stops_with_the_stages_own_line(tree):
@@ -185,7 +202,7 @@ def test_bad_data_stops_with_the_stages_own_line(tree):
     run = run_make(tree, "export", *SETTINGS)
     assert run.returncode == 2
     assert "pipeline: my data/small.npz: damaged .npz file" in run.stderr
-    assert planned(tree, *SETTINGS)[0] == "train"
+    assert rebuilt(tree, *SETTINGS)[0] == "train"
 
 
 @pytest.fixture
@@ -206,12 +223,10 @@ def venv_tool(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("left", ["an empty folder", "a venv without pip", "a dangling python"])
+@pytest.mark.parametrize("left", ["a venv without pip", "a dangling python"])
 def test_broken_off_creation_of_an_environment_is_picked_up(venv_tool, tmp_path, left):
     folder = tmp_path / "a venv"
-    if left == "an empty folder":
-        folder.mkdir()
-    elif left == "a venv without pip":
+    if left == "a venv without pip":
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     else:
         (folder / "bin").mkdir(parents=True)
