@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
-from pipeline.convert import ROOT, project_version, source_commit
+from pipeline.convert import ROOT, project_version
 from pipeline.data import Dataset
 from pipeline.files import UserError, atomic_path, read_json, sha256
 
@@ -37,10 +37,15 @@ def pack(folder: Path, dist: Path, data: Dataset) -> Path:
         The bundle's path.
 
     Raises:
-        UserError: Parity did not pass, or an artifact or the float model changed since.
+        UserError: Parity did not pass, an artifact or the float model changed since, or the data
+            set is another one.
     """
     parity = read_json(folder / "parity.json", "status", "reference", "rows")
     check_may_be_packed(folder, parity)
+    labels = read_json(folder / "train.json", "label_names")["label_names"]
+    if labels != list(data.label_names):
+        raise UserError(f"{data.source}: not the data set that the model was trained on")
+    built = to_tflite.read_metadata(folder / "lenet5_int8.tflite")
     probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
@@ -50,8 +55,8 @@ def pack(folder: Path, dist: Path, data: Dataset) -> Path:
         "schema_version": 1,
         "name": NAME,
         "version": project_version(),
-        "source_commit": source_commit(),
-        "labels": list(data.label_names),
+        "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
+        "labels": labels,
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},

@@ -65,6 +65,9 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
 
     Returns:
         What `train.json` holds.
+
+    Raises:
+        UserError: Training diverged: a weight is NaN or infinite.
     """
     import keras
     import tensorflow as tf
@@ -81,6 +84,8 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         history = epochs.fit(model, recipe, data)
         steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
     seconds = time.perf_counter() - start
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise UserError(f"recipe {name}: training diverged; lower its learning_rate")
 
     with atomic_path(out / MODEL_NAME) as temporary:
         model.save(temporary)
