@@ -75,7 +75,7 @@ $(OUT)/.training $(OUT)/.budget:
 	@mkdir -p $(OUT) && echo "$(SETTING)" > $@
 
 SHARED := pipeline/config.py pipeline/data.py pipeline/lenet5.py
-TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py)
+TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py temperature.py)
 
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)

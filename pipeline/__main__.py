@@ -165,6 +165,9 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")
+        # The number of threads decides in which order sums are taken, so it must not depend on
+        # the machine's load or the process's share of it.
+        tf.config.threading.set_intra_op_parallelism_threads(2)
 
 
 def record_seconds(out: Path, stage: str, seconds: float) -> None:

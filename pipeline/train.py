@@ -15,6 +15,7 @@ from pipeline import cookbook, epochs, lenet5
 from pipeline.config import CookbookRecipe, Recipe
 from pipeline.data import Dataset, Images, Split, preprocess
 from pipeline.files import UserError, atomic_path, sha256, write_json
+from pipeline.temperature import find_temperature, fold_temperature
 
 if TYPE_CHECKING:
     import keras
@@ -82,6 +83,8 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         steps, batch_size = recipe.steps, recipe.batch_size
     else:
         history = epochs.fit(model, recipe, data)
+        logits = epochs.logits(model.get_weights(), data.validation.images).numpy()
+        fold_temperature(model, find_temperature(logits, data.validation.labels))
         steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
     seconds = time.perf_counter() - start
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
