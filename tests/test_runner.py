@@ -51,7 +51,7 @@ def test_shapes_and_types_of_predictions(classifier, mnist):
     assert predictions.probabilities.shape == (7, 10)
     assert predictions.probabilities.dtype == np.float32
     assert predictions.labels.shape == (7,)
-    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0, atol=0.02)
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_padded_and_float_images_give_what_bytes_give(classifier, mnist):
@@ -76,6 +76,12 @@ def test_ready_made_input_gives_what_images_give(classifier, mnist):
             classifier.predict(ready).probabilities,
             classifier.predict(image[np.newaxis]).probabilities,
         )
+
+
+def test_dequantized_rows_are_hand_computed_and_sum_to_one():
+    raw = np.array([[127, -128, -128], [0, 0, -128], [-128, -128, -128]], np.int8)
+    got = runner.Predictions(raw, 1 / 256, -128).probabilities
+    np.testing.assert_allclose(got, [[1, 0, 0], [0.5, 0.5, 0], [0, 0, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
