@@ -50,6 +50,7 @@ build() { # BUNDLE VERSION_FOLDER
         echo "$result" >&2
         fail 1 "the bundle does not verify on this device; in use: $previous"
     fi
+    echo "$result"
     # The scripts of the environment hold its path, which is about to change.
     step "cannot finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
         -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
@@ -100,11 +101,11 @@ main() {
 
     state="is in use now"
     if [ -d "$folder" ] && result=$(verify "$folder"); then
+        echo "$result"
         [ "$previous" != "$folder" ] || state="was in use already"
     else
         build "$bundle" "$folder"
     fi
-    echo "$result"
     [ "$previous" = "$folder" ] || switch "$folder"
     echo "${folder#versions/} $state: $PWD/current"
 }

@@ -20,6 +20,7 @@ shift 2
 here=$(dirname "$0")/..
 export ANSIBLE_CALLBACK_RESULT_FORMAT=yaml
 export ANSIBLE_PYTHON_INTERPRETER=python3
+export ANSIBLE_PIPELINING=true # fewer round trips
 export ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=true
 # Ansible's own options, and: a device that vanishes is noticed after half a minute.
 export ANSIBLE_SSH_ARGS="-C -o ControlMaster=auto -o ControlPersist=60s \
