@@ -20,12 +20,15 @@ fail() { # EXIT_CODE MESSAGE
     exit "$1"
 }
 
-# Run a step quietly; when it fails, its first line of output says why.
-step() { # MESSAGE COMMAND...
-    message=$1
+# Run a step quietly; when it fails, show the end of what it said.
+step() { # WHAT COMMAND...
+    what=$1
     shift
-    output=$("$@" 2>&1 </dev/null) ||
-        fail 1 "$message: $(echo "$output" | head -n 1); in use: $previous"
+    output=$("$@" 2>&1 </dev/null) && return
+    rm -rf versions/.new
+    free=$(df -Pm . | awk 'NR == 2 { print $4 }')
+    echo "$output" | tail -n 5 >&2
+    fail 1 "cannot $what, with $free MiB free; in use: $previous"
 }
 
 verify() { # VERSION_FOLDER
@@ -36,32 +39,32 @@ verify() { # VERSION_FOLDER
 build() { # BUNDLE VERSION_FOLDER
     new=versions/.new
     mkdir "$new"
-    step "cannot unpack the bundle" tar -xzf "$1" -C "$new" --strip-components=1 --no-same-owner
+    step "unpack the bundle" tar -xzf "$1" -C "$new" --strip-components=1 --no-same-owner
     echo "making the environment and installing the packages"
-    step "cannot make the environment" python3 -m venv --system-site-packages "$new/.venv"
+    step "make the environment" python3 -m venv --system-site-packages "$new/.venv"
     if [ -d "$new/wheels" ]; then
         packages="--no-index --find-links $new/wheels"
     fi
     # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
     # shellcheck disable=SC2086 # three words, none with a space
-    step "cannot install the packages" "$new/.venv/bin/python" -m pip install --quiet --quiet \
-        --disable-pip-version-check --no-compile ${packages:-} --requirement "$new/requirements.txt"
+    step "install the packages" "$new/.venv/bin/python" -m pip install ${packages:-} --quiet \
+        --disable-pip-version-check --no-compile --requirement "$new/requirements.txt"
     if ! result=$(verify "$new"); then
         echo "$result" >&2
         fail 1 "the bundle does not verify on this device; in use: $previous"
     fi
     echo "$result"
     # The scripts of the environment hold its path, which is about to change.
-    step "cannot finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
+    step "finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
         -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
     rm -rf "$2"
-    step "cannot name the version" mv -T "$new" "$2"
+    step "name the version" mv -T "$new" "$2"
 }
 
 # Switch in one step, then remove all but this version and the one before.
 switch() { # VERSION_FOLDER
-    step "cannot switch" ln -s "$1" .current.new
-    step "cannot switch" mv -T .current.new current
+    step "switch" ln -s "$1" .current.new
+    step "switch" mv -T .current.new current
     for version in versions/*; do
         case $version in
             "$1" | "$previous") ;;

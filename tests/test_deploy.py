@@ -353,13 +353,15 @@ def install(*arguments, path=os.environ["PATH"]):
     return subprocess.run(command, capture_output=True, text=True, env={"PATH": path})
 
 
-def test_a_truncated_bundle_is_one_line_and_leaves_nothing(bundle_1, tmp_path):
+def test_a_truncated_bundle_fails_and_leaves_nothing(bundle_1, tmp_path):
     short = tmp_path / "short.tar.gz"
     short.write_bytes(bundle_1.read_bytes()[:100_000])
     run = install(short, tmp_path / "home")
     assert run.returncode == 1
-    assert run.stderr.startswith("install: cannot unpack the bundle: ")
-    assert run.stderr.count("\n") == 1
+    assert re.fullmatch(
+        r"install: cannot unpack the bundle, with \d+ MiB free; in use: nothing",
+        run.stderr.splitlines()[-1],
+    )
     assert list((tmp_path / "home" / "versions").iterdir()) == []
 
 
@@ -498,7 +500,7 @@ def test_fleet_deployment_stops_after_a_batch_in_which_too_many_failed(fleet, bu
     short.write_bytes(bundle_1.read_bytes()[:100_000])
     run = fleet.deploy(short)  # a quarter of the devices at once, and a quarter may fail
     assert run.returncode == 1
-    assert "install: cannot unpack the bundle: " in run.stdout
+    assert "install: cannot unpack the bundle, with " in run.stdout
     assert recap(run)["pi1"]["failed"] == 1
     assert [device.lenet5.exists() for device in fleet.devices] == [True, False, False]
 
@@ -509,10 +511,6 @@ def test_device_killed_half_way_keeps_its_version_the_others_finish_and_a_later_
     run = fleet.deploy(bundle_1, *ALL_AT_ONCE)
     assert run.returncode == 0, run.stdout + run.stderr
     assert fleet.in_use() == ["1.0.0"] * 3
-
-    again = fleet.deploy(bundle_1, *ALL_AT_ONCE)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert [row["changed"] for row in recap(again).values()] == [0, 0, 0]
 
     killed = fleet.devices[1]
     (killed.folder / "vanish").touch()
@@ -525,6 +523,7 @@ def test_device_killed_half_way_keeps_its_version_the_others_finish_and_a_later_
     killed.start()
     repaired = fleet.deploy(bundle_2, *ALL_AT_ONCE)
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
-    assert [row["changed"] > 0 for row in recap(repaired).values()] == [False, True, False]
+    changed = {name: row["changed"] for name, row in recap(repaired).items()}
+    assert changed == {"pi1": 0, "pi2": 2, "pi3": 0}
     assert fleet.in_use() == ["2.0.0"] * 3
     assert killed.versions() == ["1.0.0", "2.0.0"]
