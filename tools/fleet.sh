@@ -25,6 +25,12 @@ export ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=true
 # Ansible's own options, and: a device that vanishes is noticed after half a minute.
 export ANSIBLE_SSH_ARGS="-C -o ControlMaster=auto -o ControlPersist=60s \
 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+status=0
 PATH=$here/.venv-fleet/bin:$PATH ansible-playbook --inventory "$inventory" \
     --extra-vars "lenet5_edge_bundle=$(realpath "$bundle")" "$@" "$here/device/ansible/deploy.yml" ||
-    fail 1 "not every device has the bundle; the recap says which, the others keep what they had"
+    status=$?
+case $status in
+    0) ;;
+    2 | 4) fail 1 "not every device has the bundle; the recap says which, those keep what they had" ;;
+    *) fail 2 "ansible-playbook stopped, for the reason above (exit code $status)" ;;
+esac
