@@ -20,7 +20,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run photos readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run deploy photos readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -51,6 +51,10 @@ bundle: export ## The same: the bundle is the last step of the export
 
 .venv-device/.installed: device/requirements.lock
 	@tools/venv.sh .venv-device device/requirements.lock
+
+# Only a deployment to an inventory, and its test, need it.
+.venv-fleet/.installed: requirements-fleet.lock
+	@tools/venv.sh .venv-fleet requirements-fleet.lock
 
 lock: .venv/.installed ## Resolve the dependencies of pyproject.toml anew into the lock files
 	@tools/lock.sh
@@ -100,7 +104,8 @@ $(PASSED): $(MODELS) $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.bud
 $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
-DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py requirements.txt README.md)
+DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py install.sh) \
+	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml
 	$(STAGE) bundle --dist $(DIST) $(WHERE)
@@ -114,6 +119,18 @@ run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
+
+PI        ?=
+PORT      ?= 22
+DIR       ?= lenet5-edge
+INVENTORY ?=
+FLAGS     ?=
+deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or on all of INVENTORY=hosts.ini
+ifeq ($(INVENTORY),)
+	@tools/deploy.sh "$(BUNDLE)" "$(PI)" "$(PORT)" "$(DIR)"
+else
+	@tools/fleet.sh "$(BUNDLE)" "$(INVENTORY)" $(FLAGS)
+endif
 
 readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this run
 	$(PY) -c "from pathlib import Path; from pipeline import readme; readme.update(Path('$(OUT)'))"
@@ -129,11 +146,11 @@ lint: .venv/.installed
 types: .venv/.installed
 	$(PY) -m mypy
 
-pytest: .venv/.installed .venv-device/.installed
+pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest
 
 clean: ## Delete what the pipeline made (artifacts, dist)
 	rm -rf $(OUT) $(DIST)
 
 distclean: clean ## Delete the environments as well
-	rm -rf .venv .venv-device
+	rm -rf .venv .venv-device .venv-fleet

@@ -16,7 +16,18 @@ from pipeline.data import Dataset
 from pipeline.files import UserError, atomic_path, read_json, sha256
 
 NAME = "lenet5-edge"
-DEVICE_FILES = ("runner.py", "picture.py", "photo.py", "verify.py", "requirements.txt", "README.md")
+DEVICE_FILES = (
+    "runner.py",
+    "picture.py",
+    "photo.py",
+    "verify.py",
+    "install.sh",
+    "requirements.txt",
+    "README.md",
+    "ansible/deploy.yml",
+    "ansible/roles/lenet5_edge/defaults/main.yml",
+    "ansible/roles/lenet5_edge/tasks/main.yml",
+)
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 GOLDEN_IMAGES = 256
 GOLDEN_SEED = 256

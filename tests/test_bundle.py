@@ -36,7 +36,8 @@ def test_manifest_tells_the_hash_of_every_file_and_the_contract_of_every_model(u
     manifest = json.loads((unpacked / "manifest.json").read_text())
     assert manifest["schema_version"] == 1
     assert manifest["labels"] == list("0123456789")
-    present = {p.name for p in unpacked.iterdir()} - {"manifest.json"}
+    present = {p.relative_to(unpacked).as_posix() for p in unpacked.rglob("*") if p.is_file()}
+    present.remove("manifest.json")
     assert set(manifest["files"]) == present
     for name, entry in manifest["files"].items():
         content = (unpacked / name).read_bytes()

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Put a bundle on every device of an Ansible inventory:
+#
+#     tools/fleet.sh BUNDLE.tar.gz INVENTORY [OPTION OF ansible-playbook]...
+#
+# Exit codes: 0 verified and in use on all, 1 not on all (there the version before stays),
+# 2 bad usage.
+set -eu
+
+fail() { # EXIT_CODE MESSAGE
+    echo "deploy: $2" >&2
+    exit "$1"
+}
+
+bundle=$1 inventory=$2
+shift 2
+[ -f "$bundle" ] || fail 2 "no bundle $bundle; make it with: make export"
+[ -e "$inventory" ] || fail 2 "no inventory $inventory; write one device a line: pi@host"
+
+here=$(dirname "$0")/..
+export ANSIBLE_CALLBACK_RESULT_FORMAT=yaml
+export ANSIBLE_PYTHON_INTERPRETER=python3
+export ANSIBLE_PIPELINING=true # fewer round trips
+export ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=true
+# Ansible's own options, and: a device that vanishes is noticed after half a minute.
+export ANSIBLE_SSH_ARGS="-C -o ControlMaster=auto -o ControlPersist=60s \
+-o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+status=0
+PATH=$here/.venv-fleet/bin:$PATH ansible-playbook --inventory "$inventory" \
+    --extra-vars "lenet5_edge_bundle=$(realpath "$bundle")" "$@" "$here/device/ansible/deploy.yml" ||
+    status=$?
+case $status in
+    0) ;;
+    2 | 4) fail 1 "not every device has the bundle; the recap says which, those keep what they had" ;;
+    *) fail 2 "ansible-playbook stopped, for the reason above (exit code $status)" ;;
+esac
