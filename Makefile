@@ -4,11 +4,12 @@
 RECIPE ?= best
 DATA   ?= data/mnist
 BUDGET ?= pipeline/parity.toml
+WHEELS ?=
 OUT    := artifacts
 DIST   := dist
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-BUNDLE  := $(DIST)/lenet5-edge-$(VERSION).tar.gz
+BUNDLE  := $(DIST)/lenet5-edge-$(VERSION)$(addprefix -,$(WHEELS)).tar.gz
 MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onnx)
 RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/recipes/$(RECIPE).toml)
 
@@ -20,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run deploy photos readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run deploy pi-test photos readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -107,8 +108,8 @@ $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py install.sh) \
 	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
-$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml
-	$(STAGE) bundle --dist $(DIST) $(WHERE)
+$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)
+	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
 
 # --- The device's side, here --------------------------------------------------------------------
 
@@ -134,6 +135,9 @@ endif
 
 readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this run
 	$(PY) -c "from pathlib import Path; from pipeline import readme; readme.update(Path('$(OUT)'))"
+
+pi-test: $(BUNDLE) ## The bundle on emulated Raspberry Pis: install, verify, all test images (minutes)
+	$(STAGE) pi-test $(BUNDLE) $(WHERE)
 
 # --- Checks -------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def stage_bundle(args: argparse.Namespace) -> int:
     from pipeline import pack
 
     remove_partial_files(args.dist)
-    path = pack.pack(args.out, args.dist, load_data(args.data))
+    path = pack.pack(args.out, args.dist, load_data(args.data), args.wheels)
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
@@ -106,6 +106,16 @@ def stage_photos(args: argparse.Namespace) -> int:
     write_json(args.out / "photos.json", photo_bench.as_json(bench))
     print(photo_bench.format_result(bench))
     return 0
+
+
+def stage_pi_test(args: argparse.Namespace) -> int:
+    """Install and verify the bundle on emulated Raspberry Pis, and compare their outputs."""
+    from pipeline import pi_test
+
+    matrix = pi_test.run_matrix(args.out, args.bundle, load_data(args.data))
+    print(pi_test.format_cells(matrix))
+    print(f"pi-test: {matrix.status}")
+    return pi_test.exit_code(matrix, args.allow_not_run)
 
 
 def stage_all(args: argparse.Namespace) -> int:
@@ -140,9 +150,13 @@ def build_parser() -> argparse.ArgumentParser:
     parity.add_argument("--budget", type=Path, default=config.PARITY_BUDGET, metavar="TOML")
     bundle = add("bundle", stage_bundle)
     bundle.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR")
+    bundle.add_argument("--wheels", metavar="TARGET", help="pack these, such as aarch64-cp311")
     photos = add("photos", stage_photos)
     photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
     photos.add_argument("--seed", type=int, default=1, help="of the pictures")
+    pi_test = add("pi-test", stage_pi_test)
+    pi_test.add_argument("bundle", type=Path, metavar="BUNDLE")
+    pi_test.add_argument("--allow-not-run", action="append", default=[], metavar="OS/ARCH/RUNTIME")
     add("all", stage_all)
     return parser
 

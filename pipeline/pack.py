@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
+from pipeline import wheels
 from pipeline.convert import ROOT, project_version
 from pipeline.data import Dataset
 from pipeline.files import UserError, atomic_path, read_json, sha256
@@ -28,6 +29,7 @@ DEVICE_FILES = (
     "ansible/roles/lenet5_edge/defaults/main.yml",
     "ansible/roles/lenet5_edge/tasks/main.yml",
 )
+LOCK = "device/requirements.lock"
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 GOLDEN_IMAGES = 256
 GOLDEN_SEED = 256
@@ -36,20 +38,21 @@ GOLDEN_SEED = 256
 TOLERANCE = {"fp32": 1e-4, "int8": 0.0625}
 
 
-def pack(folder: Path, dist: Path, data: Dataset) -> Path:
-    """Write `dist/lenet5-edge-<version>.tar.gz`.
+def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> Path:
+    """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
 
     Args:
         folder: It holds the artifacts and what parity found.
         dist: The folder to write to.
         data: The data set; the golden images are of its test split.
+        target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
 
     Returns:
         The bundle's path.
 
     Raises:
-        UserError: Parity did not pass, an artifact or the float model changed since, or the data
-            set is another one.
+        UserError: Parity did not pass, an artifact or the float model changed since, the data set
+            is another one, or there are no such wheels.
     """
     parity = read_json(folder / "parity.json", "status", "reference", "rows")
     check_may_be_packed(folder, parity)
@@ -61,6 +64,9 @@ def pack(folder: Path, dist: Path, data: Dataset) -> Path:
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= {name: (ROOT / "device" / name).read_bytes() for name in DEVICE_FILES}
+    if target:
+        fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
+        files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
     files["golden.npz"] = golden_archive(data, probabilities, chosen)
     manifest = {
         "schema_version": 1,
@@ -74,7 +80,7 @@ def pack(folder: Path, dist: Path, data: Dataset) -> Path:
         "tools": {tool: version(tool) for tool in TOOLS},
     }
     root = f"{NAME}-{manifest['version']}"
-    path = dist / f"{root}.tar.gz"
+    path = dist / ("-".join(filter(None, [root, target])) + ".tar.gz")
     with atomic_path(path) as temporary:
         bundle.write_bundle(files, manifest, root, temporary)
     return path

@@ -1,0 +1,522 @@
+"""The bundle on emulated Raspberry Pis: installed as its README says, verified and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.runner import RUNTIMES
+from pipeline import pi_tree, wheels
+from pipeline.data import Dataset, Images, Labels
+from pipeline.files import UserError, read_json, sha256, write_json
+from pipeline.pi_tree import EmulationError, System
+from pipeline.table import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+GUEST_SCRIPT = ROOT / "pipeline" / "pi_guest.py"
+MAX_CLASSIFY_S = 120.0  # of processor time, for one artifact
+MAX_STEP_S = 1800.0  # of wall-clock time: a step that takes longer hangs
+VENV = ("python3", "-m", "venv", "--system-site-packages", ".venv")
+PIP = (".venv/bin/pip", "install", "--no-index", "--find-links", "wheels")
+PYTHON = ".venv/bin/python"
+
+Probabilities = NDArray[np.float32]  # (N, classes), 0..1
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One kind of Pi with one runtime.
+
+    Attributes:
+        system: The operating system.
+        runtime: The runtime's name.
+        target: Which wheels it installs, a key of `wheels.TARGETS`.
+        lock: The lock file with the versions of the runtime and what it needs.
+        packages: What of the lock file is installed; None: all.
+        install: What pip is told to install.
+    """
+
+    system: System
+    runtime: str
+    target: str
+    lock: str = "device/requirements.lock"
+    packages: tuple[str, ...] | None = None
+    install: tuple[str, ...] = ("-r", "requirements.txt")
+
+    @property
+    def name(self) -> str:
+        """Such as "bookworm/arm64/tflite-runtime"."""
+        return f"{self.system.suite}/{self.system.arch}/{self.runtime}"
+
+
+BOOKWORM_64 = System("bookworm", "arm64", cpu="cortex-a76")  # the Pi 5's
+BOOKWORM_32 = System("bookworm", "armhf", cpu="cortex-a7", packages=("python3-numpy",))  # Pi 2's
+TRIXIE_64 = System("trixie", "arm64", cpu="cortex-a76")
+ENVIRONMENTS = (
+    Environment(BOOKWORM_64, "tflite-runtime", "aarch64-cp311"),
+    Environment(BOOKWORM_32, "tflite-runtime", "armv7l-cp311"),
+    Environment(
+        BOOKWORM_64,
+        "onnxruntime",
+        "aarch64-cp311",
+        lock="requirements.lock",
+        packages=("onnxruntime", "flatbuffers", "numpy", "packaging", "protobuf"),
+        install=("onnxruntime",),
+    ),
+    Environment(TRIXIE_64, "ai-edge-litert", "aarch64-cp313"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One artifact in one environment.
+
+    Attributes:
+        os, arch, cpu, python, runtime, version, artifact: What ran.
+        loads: Whether the runtime loads the artifact; None: not tried.
+        status: "pass", "fail" or "not_run".
+        reason: Why it is not "pass".
+        n: Test images classified.
+        accuracy: On these, 0..1.
+        agreement: Share of them with the label that the same runtime gives on this machine.
+        bit_identical: Whether all their probabilities are the same, to the last bit.
+        max_abs_dp: The greatest difference of a probability.
+        seconds: Wall-clock time of verifying and classifying under emulation.
+    """
+
+    os: str
+    arch: str
+    cpu: str
+    python: str
+    runtime: str
+    version: str
+    artifact: str
+    loads: bool | None = None
+    status: str = "not_run"
+    reason: str = ""
+    n: int = 0
+    accuracy: float | None = None
+    agreement: float | None = None
+    bit_identical: bool | None = None
+    max_abs_dp: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class PiMatrix:
+    """What `pi-matrix.json` holds.
+
+    Attributes:
+        status: "fail" if a cell failed; else "not_run" if one did not run; else "pass".
+        bundle, bundle_sha256: What was tested.
+        cells: One an artifact and environment.
+    """
+
+    status: str
+    bundle: str
+    bundle_sha256: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a Pi's answers are compared with.
+
+    Attributes:
+        images: uint8 (N, 28, 28), the test images.
+        labels: uint8 (N,), their classes.
+        probabilities: float32 (N, classes) of this machine, by "artifact@runtime".
+        budget: `ParityBudget` as parity.json holds it.
+    """
+
+    images: Images
+    labels: Labels
+    probabilities: Mapping[str, Probabilities]
+    budget: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What is made or fetched once for an environment.
+
+    Attributes:
+        tree: Its system.
+        emulator: The folder with qemu.
+        wheels: What pip would choose on this Pi.
+    """
+
+    tree: Path
+    emulator: Path
+    wheels: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """An emulated Pi with the bundle unpacked in its home.
+
+    Attributes:
+        environment: What it is.
+        prefix: The words that run a command in it.
+        home: Its home folder, seen from here.
+        bundle: The unpacked bundle's folder, seen from here.
+    """
+
+    environment: Environment
+    prefix: tuple[str, ...]
+    home: Path
+    bundle: Path
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the bundle's folder."""
+        words = [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"']
+        return subprocess.run(
+            [*words, f"{pi_tree.HOME}/{self.bundle.name}", *command],
+            env=pi_tree.guest_environment(self.environment.system),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=MAX_STEP_S,
+        )
+
+    def check(self, *command: str) -> None:
+        """Run a command that must succeed.
+
+        Raises:
+            GuestError: It failed.
+        """
+        try:
+            run = self.run(*command)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f"{command[-1]}: no end after {MAX_STEP_S:.0f} s") from None
+        if run.returncode != 0:
+            raise GuestError(failure(run))
+
+
+class GuestError(Exception):
+    """A command failed on the emulated Pi; the message is its last line."""
+
+
+def failure(run: subprocess.CompletedProcess[str]) -> str:
+    """Why a command failed, in one line: what differs, its last error, or its signal."""
+    differs = [line for line in run.stdout.splitlines() if line.startswith("differs")]
+    errors = [line for line in run.stderr.splitlines() if line.strip() and "dmesg" not in line]
+    lines = differs[:1] or errors[-1:] or run.stdout.splitlines()[-1:]
+    if run.returncode < 0 or not lines:
+        return f"exit code {run.returncode}"
+    return lines[0]
+
+
+def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
+    """Install, verify and compare the bundle in every environment.
+
+    Args:
+        folder: The artifacts' folder; it holds what parity found, and gets `pi-matrix.json`.
+        bundle: The bundle to test.
+        data: The data set; its test split is classified.
+
+    Returns:
+        What `pi-matrix.json` holds.
+
+    Raises:
+        UserError: The bundle is missing or not made of what parity judged.
+    """
+    parity = read_json(folder / "parity.json")
+    models = bundle_models(bundle, parity)
+    with np.load(folder / "probabilities.npz", allow_pickle=False) as archive:
+        reference = Reference(data.test.images, data.test.labels, dict(archive), parity["budget"])
+    tasks: list[Future[list[Cell]]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for environment in ENVIRONMENTS:
+            artifacts = [m for m in models if environment.runtime in RUNTIMES[Path(m).suffix]]
+            blank = [new_cell(environment, artifact) for artifact in artifacts]
+            # One after the other, since two environments may share a system or wheels.
+            supplies = gather(environment, folder / "wheels")
+            tasks.append(
+                pool.submit(run_environment, environment, blank, supplies, bundle, reference)
+            )
+        cells = tuple(cell for task in tasks for cell in task.result())
+    statuses = [cell.status for cell in cells]
+    overall = next((s for s in ("fail", "not_run") if s in statuses), "pass")
+    matrix = PiMatrix(overall, bundle.name, sha256(bundle), cells)
+    write_json(folder / "pi-matrix.json", asdict(matrix))
+    return matrix
+
+
+def gather(environment: Environment, wheel_cache: Path) -> Supplies | EmulationError:
+    """Make or find what an environment needs; the error if something is missing."""
+    cache = pi_tree.cache_folder()
+    print(f"{environment.name}: system, emulator, wheels", flush=True)
+    try:
+        pi_tree.check_tools()
+        emulator = pi_tree.make_emulator(cache)
+        tree = pi_tree.make_tree(environment.system, cache)
+        folder = wheel_cache / f"{environment.target}-{environment.runtime}"
+        lock = ROOT / environment.lock
+        files = wheels.fetch(lock, environment.target, folder, environment.packages)
+    except EmulationError as error:
+        return error
+    except UserError as error:
+        return EmulationError(str(error))
+    return Supplies(tree, emulator, tuple(files))
+
+
+def run_environment(
+    environment: Environment,
+    blank: Sequence[Cell],
+    supplies: Supplies | EmulationError,
+    bundle: Path,
+    reference: Reference,
+) -> list[Cell]:
+    """Install the bundle in one environment and test its artifacts.
+
+    Args:
+        environment: What to emulate.
+        blank: The cells to run, one an artifact that the runtime reads.
+        supplies: What `gather` returned.
+        bundle: The bundle.
+        reference: What to compare with.
+
+    Returns:
+        The cells, judged.
+    """
+    start = time.perf_counter()
+
+    def report(text: str) -> None:
+        print(f"{environment.name}: {time.perf_counter() - start:4.0f} s: {text}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="lenet5-pi-") as home:
+        try:
+            if isinstance(supplies, EmulationError):
+                raise supplies
+            guest = start_guest(environment, supplies, bundle, Path(home))
+            install(guest)
+        except (EmulationError, GuestError) as error:
+            status = "fail" if isinstance(error, GuestError) else "not_run"
+            report(f"{status}: {error}")
+            return [replace(cell, status=status, reason=str(error)) for cell in blank]
+        report("installed")
+        np.save(guest.home / "images.npy", reference.images)
+        cells = []
+        for cell in blank:
+            cells.append(run_cell(guest, cell, reference))
+            report(f"{cell.artifact}: {describe(cells[-1])}")
+    return cells
+
+
+def bundle_models(bundle: Path, parity: dict[str, Any]) -> list[str]:
+    """The models of a bundle, after checking that parity judged these very files.
+
+    Raises:
+        UserError: The bundle is missing, damaged, or made of other files.
+    """
+    try:
+        with tarfile.open(bundle) as archive:
+            member = next(m for m in archive if Path(m.name).name == "manifest.json")
+            stream = archive.extractfile(member)
+            manifest = json.loads(stream.read()) if stream else {}
+    except FileNotFoundError:
+        raise UserError(f"{bundle}: missing; run `make bundle`") from None
+    except (tarfile.TarError, StopIteration, ValueError, EOFError, OSError):
+        raise UserError(f"{bundle}: damaged; delete it and run `make bundle`") from None
+    judged = {row["artifact"]: row["sha256"] for row in parity["rows"]}
+    for name in manifest["models"]:
+        if manifest["files"][name]["sha256"] != judged.get(name):
+            raise UserError(f"{bundle}: {name} is not what parity judged; run `make bundle`")
+    return list(manifest["models"])
+
+
+def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home: Path) -> Guest:
+    """Start an emulated Pi with the bundle and the wheels unpacked in its home.
+
+    Raises:
+        EmulationError: Programs of its architecture cannot be run.
+    """
+    with tarfile.open(bundle) as archive:
+        archive.extractall(home, filter="data")
+    (unpacked,) = home.iterdir()
+    (unpacked / "wheels").mkdir(exist_ok=True)
+    for wheel in supplies.wheels:
+        shutil.copy(wheel, unpacked / "wheels")
+    shutil.copy(GUEST_SCRIPT, home)
+    prefix = pi_tree.guest_command(environment.system, supplies.tree, home, supplies.emulator)
+    guest = Guest(environment, tuple(prefix), home, unpacked)
+    trial = guest.run("python3", "--version")
+    if trial.returncode != 0:
+        raise EmulationError(
+            f"cannot emulate ({failure(trial)}); it takes Linux 6.7 or newer and the right to make "
+            "user namespaces"
+        )
+    return guest
+
+
+def install(guest: Guest) -> None:
+    """Install as the bundle's README says, without internet.
+
+    Raises:
+        GuestError: A step failed.
+    """
+    guest.check(*VENV)
+    guest.check(*PIP, *guest.environment.install)
+
+
+def run_cell(guest: Guest, cell: Cell, reference: Reference) -> Cell:
+    """Load, verify and classify with one artifact on an emulated Pi.
+
+    Args:
+        guest: With the bundle installed.
+        cell: What to run; nothing of it has run yet.
+        reference: What to compare with.
+
+    Returns:
+        The cell, judged.
+    """
+    start = time.perf_counter()
+    choice = ("--runtime", cell.runtime, "--model", cell.artifact)
+    try:
+        guest.check(PYTHON, "runner.py", "info", *choice)
+    except GuestError as error:
+        return replace(cell, loads=False, status="fail", reason=str(error))
+    cell = replace(cell, loads=True)
+    try:
+        guest.check(PYTHON, "runner.py", "verify", *choice)
+        command = [PYTHON, f"../{GUEST_SCRIPT.name}", cell.artifact, cell.runtime]
+        guest.check(*command, "../images.npy", "../output.npz", str(MAX_CLASSIFY_S))
+    except GuestError as error:
+        return replace(cell, status="fail", reason=str(error))
+    with np.load(guest.home / "output.npz", allow_pickle=False) as output:
+        seconds = round(time.perf_counter() - start, 1)
+        versions = {"version": str(output["runtime_version"]), "python": str(output["python"])}
+        cell = replace(cell, seconds=seconds, **versions)  # type: ignore[arg-type]
+        return judge(cell, output["probabilities"], reference)
+
+
+def judge(cell: Cell, got: Probabilities, reference: Reference) -> Cell:
+    """Compare a Pi's probabilities with those of the same runtime on this machine.
+
+    Args:
+        cell: What ran.
+        got: float32 (n, classes) of the first n test images.
+        reference: What to compare with.
+
+    Returns:
+        The cell with its figures; "pass" if as many labels agree as parity's budget asks for.
+    """
+    n = len(got)
+    predicted = got.argmax(axis=1)
+    cell = replace(cell, n=n, accuracy=float((predicted == reference.labels[:n]).mean()))
+    expected = reference.probabilities.get(f"{cell.artifact}@{cell.runtime}")
+    if expected is None:
+        return replace(cell, reason=f"{cell.runtime} did not run here: nothing to compare with")
+    expected = expected[:n]
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return replace(cell, status="fail", reason=f"outputs of {got.shape}, or not finite")
+    agreement = float((predicted == expected.argmax(axis=1)).mean())
+    kind = "int8" if "int8" in cell.artifact else "float"
+    least = float(reference.budget[f"{kind}_min_agreement"])
+    enough = agreement >= least
+    return replace(
+        cell,
+        status="pass" if enough else "fail",
+        reason="" if enough else f"agreement {agreement:.2%} with this machine, below {least:.2%}",
+        agreement=agreement,
+        bit_identical=got.tobytes() == expected.tobytes(),
+        max_abs_dp=float(np.abs(got - expected).max()),
+    )
+
+
+def new_cell(environment: Environment, artifact: str) -> Cell:
+    """A cell of which nothing has run; the versions are what will be installed."""
+    system, target = environment.system, wheels.TARGETS[environment.target]
+    names = (system.suite, system.arch, system.cpu, target.python, environment.runtime)
+    return Cell(*names, version="", artifact=artifact)
+
+
+def exit_code(matrix: PiMatrix, allowed: Collection[str]) -> int:
+    """0 if every cell passed or was allowed not to run, else 1.
+
+    Args:
+        matrix: What ran.
+        allowed: Environments that may be missing, such as "bookworm/armhf/onnxruntime" or any
+            beginning of it.
+    """
+    for cell in matrix.cells:
+        name = f"{cell.os}/{cell.arch}/{cell.runtime}"
+        excused = any(f"{name}/".startswith(f"{prefix}/") for prefix in allowed)
+        if cell.status == "fail" or (cell.status == "not_run" and not excused):
+            return 1
+    return 0
+
+
+def describe(cell: Cell) -> str:
+    """A cell in a line: status and reason, or what was compared."""
+    if cell.agreement is None or cell.accuracy is None:
+        return f"{cell.status}: {cell.reason}"
+    bits = "bit-identical" if cell.bit_identical else f"max |dp| {cell.max_abs_dp:.1e}"
+    reason = f": {cell.reason}" if cell.reason else ""
+    return (
+        f"{cell.status}{reason}; {cell.n} images, accuracy {cell.accuracy:.2%}, "
+        f"agreement {cell.agreement:.2%}, {bits}, {cell.seconds:.0f} s"
+    )
+
+
+def format_cells(matrix: PiMatrix) -> str:
+    """The cells as a table for the terminal."""
+    header = ["system", "artifact", "Python", "runtime", "status", "n", "accuracy"]
+    header += ["agreement", "bits or max dp", "s"]
+    rows = []
+    for cell in matrix.cells:
+        runtime = f"{cell.runtime} {cell.version}".strip()
+        row = [f"{cell.os}/{cell.arch}", cell.artifact, cell.python, runtime, cell.status]
+        if cell.agreement is None or cell.accuracy is None:
+            rows.append([*row, str(cell.n), "", "", "", ""])
+            continue
+        bits = "identical" if cell.bit_identical else f"{cell.max_abs_dp:.1e}"
+        row += [str(cell.n), f"{cell.accuracy:.2%}", f"{cell.agreement:.2%}", bits]
+        rows.append([*row, f"{cell.seconds:.0f}"])
+    return markdown_table(header, rows)
+
+
+def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
+    """Which artifact runs on which runtime, Python and architecture, as a Markdown table.
+
+    Args:
+        matrix: What `pi-matrix.json` holds.
+        parity: What `parity.json` holds, for the development machine.
+
+    Returns:
+        A row an artifact and runtime, a column a system; "-" where nothing was tested.
+    """
+    here = "development machine"
+    results: dict[tuple[str, str], dict[str, str]] = {}
+    systems = [here]
+    for row in parity["rows"]:
+        results.setdefault((row["artifact"], row["runtime"]), {})[here] = row["status"]
+    for cell in matrix["cells"]:
+        minor_version = ".".join(cell["python"].split(".")[:2])
+        system = f"{cell['os']} {cell['arch']}, Python {minor_version}"
+        if system not in systems:
+            systems.append(system)
+        text = cell["status"]
+        if cell["bit_identical"]:
+            text += ", same bits"
+        elif cell["max_abs_dp"] is not None:
+            text += f", max \\|dp\\| {cell['max_abs_dp']:.1e}"
+        results.setdefault((cell["artifact"], cell["runtime"]), {})[system] = text
+    rows = [
+        [*subject, *(found.get(system, "-") for system in systems)]
+        for subject, found in results.items()
+    ]
+    return markdown_table(["artifact", "runtime", *systems], rows)

@@ -1,0 +1,173 @@
+"""A Raspberry Pi's operating system in a folder, and commands run in it under qemu.
+
+A tree is made of Debian's own packages for the Pi's architecture by mmdebstrap. Commands run in
+a user namespace of their own: there the tree is the root, qemu is registered with binfmt_misc
+for the Pi's programs, and there is no network. So `pip` and `venv` start other programs as on a
+Pi, nothing of this machine shows through but /proc, /sys and /dev, nothing of this machine
+changes, and no privilege is needed beyond that of making user namespaces (Linux 6.7 or newer).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.files import atomic_path
+
+HOME = "/home/pi"
+TOOLS = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "chroot": "coreutils"}
+# Debian 12's qemu 7.2 crashes on ai-edge-litert 2.2 and later; Debian 13's qemu 10 does not.
+EMULATOR_SUITE = "trixie"
+EMULATORS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm"}
+PACKAGES = ("dash", "libstdc++6", "python3", "python3-venv")  # Raspberry Pi OS has them all
+MULTIARCH = {"arm64": "aarch64-linux-gnu", "armhf": "arm-linux-gnueabihf"}
+# The first 20 bytes of the programs of an architecture and which bits of them count:
+# ELF class and byte order, type executable or shared object, machine 0xb7 or 0x28.
+_ELF = r"\x7fELF{bits}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00{machine}\x00"
+MAGIC = {
+    "arm64": _ELF.format(bits=r"\x02", machine=r"\xb7"),
+    "armhf": _ELF.format(bits=r"\x01", machine=r"\x28"),
+}
+MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+# Flag F opens qemu now, outside the tree; P hands a program the name it was called by, by which
+# Python finds its virtual environment.
+SANDBOX = """\
+set -e
+tree=$1 home=$2 rule=$3
+shift 3
+for folder in proc sys dev; do mount --rbind /$folder "$tree/$folder"; done
+mount --bind "$home" "$tree/home/pi"
+mount -t binfmt_misc binfmt_misc "$tree/proc/sys/fs/binfmt_misc"
+echo "$rule" > "$tree/proc/sys/fs/binfmt_misc/register"
+exec chroot "$tree" "$@"
+"""
+
+
+class EmulationError(Exception):
+    """Emulation is not possible here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class System:
+    """An operating system to emulate.
+
+    Attributes:
+        suite: Debian's name of the release that Raspberry Pi OS is made from.
+        arch: Debian's name of the architecture.
+        cpu: qemu's name of the processor.
+        packages: What the system has beside `PACKAGES`.
+    """
+
+    suite: str
+    arch: str
+    cpu: str
+    packages: tuple[str, ...] = ()
+
+
+def cache_folder() -> Path:
+    """Where trees are kept: `lenet5-edge` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lenet5-edge"
+
+
+def check_tools() -> None:
+    """Raise EmulationError naming the programs that are missing and the packages that have them."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        packages = " ".join(TOOLS[tool] for tool in missing)
+        raise EmulationError(f"{', '.join(missing)} missing: apt install {packages}")
+
+
+def tree_command(system: System, tree: Path) -> list[str]:
+    """The mmdebstrap command that makes a tree.
+
+    Packages are unpacked, not configured, since that would need the emulation already. What
+    their installation scripts would have done and numpy needs is done by a hook.
+    """
+    packages = (*PACKAGES, *system.packages)
+    libraries = f'"$1"/usr/lib/{MULTIARCH[system.arch]}'
+    hooks = [f'mkdir -p "$1"{HOME} "$1/proc" "$1/sys" {libraries}']
+    if "python3-numpy" in packages:
+        for name in ("blas", "lapack"):
+            hooks.append(f"ln -s {name}/lib{name}.so.3 {libraries}/lib{name}.so.3")
+    command = ["mmdebstrap", "--quiet", "--variant=extract", "--skip=check/qemu"]
+    command += [f"--architectures={system.arch}", f"--include={','.join(packages)}"]
+    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _without_security()]
+    command += [f"--setup-hook={hook}" for hook in hooks]
+    return [*command, system.suite, str(tree)]
+
+
+def make_tree(system: System, cache: Path) -> Path:
+    """The folder of a tree, made when it is not there whole.
+
+    Raises:
+        EmulationError: mmdebstrap failed, for want of network or privilege.
+    """
+    recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree"))).encode()).hexdigest()
+    tree = cache / f"{system.suite}-{system.arch}-{recipe[:8]}"
+    if not tree.is_dir():
+        with atomic_path(tree) as temporary:
+            _run(tree_command(system, temporary))
+    return tree
+
+
+def make_emulator(cache: Path) -> Path:
+    """The folder with qemu for every architecture, taken from Debian when it is not there.
+
+    Raises:
+        EmulationError: As `make_tree`.
+    """
+    folder = cache / f"qemu-{EMULATOR_SUITE}"
+    if not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            tree = temporary.with_name("tree")
+            command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=qemu-user"]
+            _run([*command, _without_security(), EMULATOR_SUITE, str(tree)])
+            temporary.mkdir()
+            for name in EMULATORS.values():
+                shutil.copy(tree / "usr" / "bin" / name, temporary)  # statically linked
+    return folder
+
+
+def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> list[str]:
+    """The command that runs what follows it in a tree.
+
+    Args:
+        system: What the tree holds.
+        tree: From `make_tree`.
+        home: The folder that is `HOME` there.
+        emulator: From `make_emulator`.
+
+    Returns:
+        Words to put before the guest's command.
+    """
+    qemu = emulator / EMULATORS[system.arch]
+    rule = f":pi:M::{MAGIC[system.arch]}:{MASK}:{qemu}:FP"
+    namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
+    return [*namespaces, "/bin/sh", "-c", SANDBOX, "sandbox", str(tree), str(home), rule]
+
+
+def guest_environment(system: System) -> dict[str, str]:
+    """The environment variables of a guest's command, and no others."""
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": HOME,
+        "LC_ALL": "C.UTF-8",
+        "PIP_NO_COMPILE": "1",  # compiling all of numpy takes most of the installation's time
+        "QEMU_CPU": system.cpu,
+    }
+
+
+def _without_security() -> str:
+    """A hook that leaves the main suites alone: security's index is at times out of step."""
+    return '--setup-hook=sed -i "/-security/d" "$1/etc/apt/sources.list"'
+
+
+def _run(command: list[str]) -> None:
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        errors = [line for line in run.stderr.splitlines() if line.startswith("E: ")]
+        raise EmulationError(f"{command[0]}: {(errors or ['failed'])[0].removeprefix('E: ')}")

@@ -1,0 +1,135 @@
+"""The wheels that a Raspberry Pi without internet installs, fetched on the development machine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from pipeline.files import UserError, atomic_path
+
+OLDEST_GLIBC_MINOR = 17  # of manylinux2014, the oldest platform that our wheels are built for
+RECORD = "requirements.txt"  # in a folder of wheels: what was asked for, written last
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a Pi's Python accepts.
+
+    Attributes:
+        machine: As `uname -m` says it.
+        python: "3.11"
+        glibc_minor: Of the operating system's glibc 2.x.
+        from_os: Packages that PyPI has no wheel of for this machine; the system brings them.
+    """
+
+    machine: str
+    python: str
+    glibc_minor: int
+    from_os: tuple[str, ...] = ()
+
+
+TARGETS = {
+    "aarch64-cp311": Target("aarch64", "3.11", 36),  # 64-bit Raspberry Pi OS bookworm
+    "armv7l-cp311": Target("armv7l", "3.11", 36, ("numpy",)),  # its 32-bit edition
+    "aarch64-cp313": Target("aarch64", "3.13", 41),  # 64-bit Raspberry Pi OS trixie
+}
+
+
+def fetch(
+    lock: Path, target_name: str, folder: Path, packages: Collection[str] | None = None
+) -> list[Path]:
+    """Download the wheels of a lock file for another machine; what is there already is kept.
+
+    Args:
+        lock: Exact versions with hashes and environment markers, as `make lock` writes them.
+        target_name: A key of `TARGETS`.
+        folder: Where the wheels shall lie, and nothing else.
+        packages: Only these of the lock file; None: all.
+
+    Returns:
+        The wheels, sorted by name.
+
+    Raises:
+        UserError: An unknown target, or the registry is out of reach or has no such wheel.
+    """
+    if target_name not in TARGETS:
+        raise UserError(f"WHEELS={target_name}: unknown; there are {', '.join(TARGETS)}")
+    target = TARGETS[target_name]
+    wanted = select(lock.read_text("utf-8"), target, packages)
+    record = folder / RECORD
+    if not record.is_file() or record.read_text("utf-8") != wanted:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            (temporary / RECORD).write_text(wanted, "utf-8")
+            _download(temporary, target, target_name)
+            shutil.rmtree(folder, ignore_errors=True)
+    return sorted(folder.glob("*.whl"))
+
+
+def select(lock: str, target: Target, packages: Collection[str] | None = None) -> str:
+    """The part of a lock file that applies to a target, without markers.
+
+    pip evaluates markers for the Python it runs in, whatever `--python-version` says.
+
+    Args:
+        lock: The text of a lock file.
+        target: The machine to install on.
+        packages: Only these; None: all.
+
+    Returns:
+        One line a package: name, version and hashes.
+    """
+    environment = marker_environment(target)
+    lines = []
+    for entry in lock.replace("\\\n", " ").splitlines():
+        if not entry.strip() or entry.lstrip().startswith("#"):
+            continue
+        specification, *hashes = re.split(r"\s+(?=--hash=)", entry.strip())
+        requirement = Requirement(specification)
+        if requirement.marker and not requirement.marker.evaluate(dict(environment)):
+            continue
+        if requirement.name in target.from_os or (packages and requirement.name not in packages):
+            continue
+        lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *hashes]))
+    return "\n".join(lines) + "\n"
+
+
+def marker_environment(target: Target) -> Mapping[str, str]:
+    """The values of environment markers on a target (PyPA, "Dependency specifiers")."""
+    return {
+        "python_version": target.python,
+        "python_full_version": f"{target.python}.0",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "platform_machine": target.machine,
+        "platform_system": "Linux",
+        "sys_platform": "linux",
+        "os_name": "posix",
+    }
+
+
+def download_command(requirements: Path, folder: Path, target: Target) -> list[str]:
+    """The pip command that downloads wheels for a target."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--only-binary", ":all:", "--no-deps", "--require-hashes"]
+    command += ["--requirement", str(requirements), "--dest", str(folder)]
+    command += ["--implementation", "cp", "--python-version", target.python]
+    for minor in range(target.glibc_minor, OLDEST_GLIBC_MINOR - 1, -1):
+        command += ["--platform", f"manylinux_2_{minor}_{target.machine}"]
+    return [*command, "--platform", f"manylinux2014_{target.machine}"]
+
+
+def _download(folder: Path, target: Target, target_name: str) -> None:
+    command = download_command(folder / RECORD, folder, target)
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode != 0:
+        errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR:")]
+        reason = (errors or run.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise UserError(f"wheels for {target_name}: {reason.removeprefix('ERROR: ')}")
