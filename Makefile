@@ -21,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run deploy pi-test photos readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run native deploy pi-test photos readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -120,6 +120,17 @@ run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
+
+NATIVE := $(OUT)/native
+ARCH   ?= $(patsubst armv%l,armv%,$(shell uname -m))
+
+$(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin &: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/*.py export/c_templates/*) | .venv/.installed .venv-device/.installed
+	$(STAGE) native $(WHERE)
+
+# A binary for another architecture is verified where it runs: lenet5 --verify golden.bin.
+native: $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
+	$(MAKE) --no-print-directory -C device/native MODEL=$(abspath $(NATIVE)) ARCH=$(ARCH)
+	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
 
 PI        ?=
 PORT      ?= 22

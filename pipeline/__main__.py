@@ -95,6 +95,14 @@ def stage_bundle(args: argparse.Namespace) -> int:
     return 0
 
 
+def stage_native(args: argparse.Namespace) -> int:
+    """Write the int8 model as C source, with the outputs that it must reproduce bit by bit."""
+    from pipeline import native
+
+    print(native.generate(args.out, load_data(args.data)))
+    return 0
+
+
 def stage_photos(args: argparse.Namespace) -> int:
     """Measure how often generated photographs of digits are read right, and how fast."""
     from pipeline import photo_bench
@@ -151,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     bundle = add("bundle", stage_bundle)
     bundle.add_argument("--dist", type=Path, default=Path("dist"), metavar="DIR")
     bundle.add_argument("--wheels", metavar="TARGET", help="pack these, such as aarch64-cp311")
+    add("native", stage_native)
     photos = add("photos", stage_photos)
     photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
     photos.add_argument("--seed", type=int, default=1, help="of the pictures")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
 from pipeline.progress import progress
 from pipeline.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
 from pipeline.table import markdown_table
+from pipeline.worker import Outputs, classify_apart
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "lenet5.keras"
@@ -156,18 +155,16 @@ def check_parity(
     probabilities: dict[str, Probabilities] = {}
     rows: list[Row] = []
     todo = subjects(device_python)
-    with tempfile.TemporaryDirectory() as scratch, progress("parity") as report:
-        images_path = Path(scratch, "images.npy")
-        np.save(images_path, test.images)
+    with progress("parity") as report:
         report(0, len(todo), REFERENCE)
-        reference = _reference(folder, images_path, data)
+        reference = _reference(folder, data)
         for i, subject in enumerate(todo):
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
-            got = _run(folder / subject.artifact, subject.runtime, subject.python, images_path)
-            row = _judge(subject, folder, got, reference, test.labels, budget)
-            if row.status != "not_run" and not isinstance(got, str):
-                probabilities[f"{subject.artifact}@{subject.runtime}"] = got[0]
-            rows.append(row)
+            path = folder / subject.artifact
+            got = classify_apart(path, subject.runtime, subject.python, test.images)
+            rows.append(_judge(subject, folder, got, reference, test.labels, budget))
+            if isinstance(got, Outputs):
+                probabilities[f"{subject.artifact}@{subject.runtime}"] = got.probabilities
         report(len(todo), len(todo), "layer by layer")
     layers = tuple(_layers(folder, rows, test.images))
     judged = with_layers(rows, layers, budget)
@@ -292,7 +289,7 @@ def with_layers(
 def _judge(
     subject: Subject,
     folder: Path,
-    got: tuple[Probabilities, str] | str,
+    got: Outputs | str,
     reference: Probabilities,
     labels: Labels,
     budget: ParityBudget,
@@ -307,10 +304,16 @@ def _judge(
         return Row(
             subject.artifact, subject.runtime, "", digest, "not_run", reason, allowed=allowed
         )
-    reasons, figures = judge(subject, labels, reference, got[0], budget)
+    reasons, figures = judge(subject, labels, reference, got.probabilities, budget)
     status = "fail" if reasons else "pass"
     return Row(
-        subject.artifact, subject.runtime, got[1], digest, status, "; ".join(reasons), **figures
+        subject.artifact,
+        subject.runtime,
+        got.runtime_version,
+        digest,
+        status,
+        "; ".join(reasons),
+        **figures,
     )
 
 
@@ -322,27 +325,7 @@ def _overall(rows: Sequence[Row]) -> str:
     return "pass"
 
 
-def _run(
-    artifact: Path, runtime: str, python: Path, images: Path
-) -> tuple[Probabilities, str] | str:
-    """Run one artifact in a process of its own: (probabilities, version), or why it cannot."""
-    if not artifact.is_file():
-        return f"{artifact}: missing"
-    if not python.is_file():
-        return f"{python}: missing; run `make .venv-device`"
-    output = images.with_name("output.npz")
-    output.unlink(missing_ok=True)
-    command = [str(python), "-m", "pipeline.worker", str(artifact.resolve()), runtime]
-    command += [str(images), str(output)]
-    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
-        return f"crashed (signal {-child.returncode})" if child.returncode < 0 else lines[-1]
-    with np.load(output, allow_pickle=False) as result:
-        return result["probabilities"], str(result["runtime_version"])
-
-
-def _reference(folder: Path, images: Path, data: Dataset) -> Probabilities:
+def _reference(folder: Path, data: Dataset) -> Probabilities:
     """The float model's probabilities, after checking that it is the model to compare with."""
     path = folder / REFERENCE
     training = read_json(folder / "train.json")
@@ -350,12 +333,13 @@ def _reference(folder: Path, images: Path, data: Dataset) -> Probabilities:
         raise UserError(f"{path}: missing; run `make export`")
     if training.get("model_sha256") != sha256(path):
         raise UserError(f"{path}: not the file that train.json tells of; delete it and retrain")
-    got = _run(path, "keras", Path(sys.executable), images)
+    got = classify_apart(path, "keras", Path(sys.executable), data.test.images)
     if isinstance(got, str):
         raise UserError(got)
-    if got[0].shape != (len(data.test), data.classes) or not np.isfinite(got[0]).all():
-        raise UserError(f"{path}: its outputs {got[0].shape} do not fit {data.source}")
-    return got[0]
+    shape = got.probabilities.shape
+    if shape != (len(data.test), data.classes) or not np.isfinite(got.probabilities).all():
+        raise UserError(f"{path}: its outputs {shape} do not fit {data.source}")
+    return got.probabilities
 
 
 def _layers(

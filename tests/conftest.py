@@ -97,6 +97,11 @@ def artifacts(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "artifacts"))
 
 
+@pytest.fixture(scope="session")
+def device_python():
+    return str(DEVICE_PYTHON)
+
+
 @pytest.fixture(autouse=True)
 def quiet_tensorflow(monkeypatch):
     monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,145 @@
+"""Generate, compile and run C models, and get the reference's outputs, for the tests."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tflite_builder import Activation, ModelBuilder
+
+STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
+NATIVE = Path(__file__).parent.parent / "device" / "native"
+
+_REFERENCE = """
+import sys
+import numpy as np
+from tflite_runtime.interpreter import Interpreter
+model, inputs, outputs = sys.argv[1:]
+interpreter = Interpreter(model, num_threads=1)
+interpreter.allocate_tensors()
+source = interpreter.get_input_details()[0]["index"]
+result = interpreter.get_output_details()[0]["index"]
+rows = []
+for image in np.load(inputs):
+    interpreter.set_tensor(source, image[None])
+    interpreter.invoke()
+    rows.append(interpreter.get_tensor(result).ravel())
+np.save(outputs, np.array(rows))
+"""
+
+
+def reference_outputs(
+    device_python: str, model: Path, inputs: NDArray[np.int8]
+) -> NDArray[np.int8]:
+    """Outputs of tflite-runtime's default kernels, (count, classes), from its own process."""
+    given, wanted = model.with_suffix(".in.npy"), model.with_suffix(".out.npy")
+    np.save(given, inputs)
+    command = [device_python, "-c", _REFERENCE, str(model), str(given), str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outputs: NDArray[np.int8] = np.load(wanted)
+    return outputs
+
+
+def x86_kernels() -> list[str]:
+    """Kernel macros that this processor can run."""
+    if platform.machine() != "x86_64":
+        return ["PORTABLE"]
+    flags = Path("/proc/cpuinfo").read_text()
+    kernels = ["PORTABLE", "SSE2"]
+    if " avx2" in flags:
+        kernels.append("AVX2")
+    if " avx512_vnni" in flags and " avx512vl" in flags:
+        kernels.append("AVX512VNNI")
+    return kernels
+
+
+def compile_c(output: Path, *arguments: str, compiler: str = "gcc") -> Path:
+    """Compile; a warning or error fails the test with the compiler's words."""
+    command = [compiler, *STRICT, *arguments, "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def compiled_run(
+    source: Path, kernels: str, classes: int, *flags: str
+) -> Callable[[NDArray[Any]], NDArray[np.int8]]:
+    """The model's run_int8 (int8 input) or run (uint8 input) on a batch, (count, classes).
+
+    Scratch lies at an odd address between guard bytes, which must survive.
+    """
+    library = compile_c(
+        source.with_suffix(f".{kernels}.so"),
+        f"-DKERNELS_{kernels}",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        *flags,
+        str(source),
+    )
+    loaded = ctypes.CDLL(str(library))
+    size = _macro(source.with_suffix(".h"), "SCRATCH_BYTES")
+    guard = b"\xa5" * 64
+
+    def run(batch: NDArray[Any]) -> NDArray[np.int8]:
+        suffix = "run" if batch.dtype == np.uint8 else "run_int8"
+        function = getattr(loaded, f"{source.stem}_{suffix}")
+        outputs = np.zeros((len(batch), classes), np.int8)
+        scratch = ctypes.create_string_buffer(guard + b"\x5a" * (size + 1) + guard)
+        at = ctypes.byref(scratch, len(guard) + 1)
+        for image, output in zip(np.ascontiguousarray(batch), outputs, strict=True):
+            function(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(output.ctypes.data), at)
+        assert scratch.raw.startswith(guard + b"\x5a")
+        assert scratch.raw.endswith(guard + b"\0")
+        return outputs
+
+    return run
+
+
+def _macro(header: Path, name: str) -> int:
+    for line in header.read_text().splitlines():
+        words = line.split()
+        if len(words) >= 3 and words[0] == "#define" and words[1].endswith(f"_{name}"):
+            return int(words[2].rstrip("u"))
+    raise AssertionError(f"{header} defines no {name}")
+
+
+def lenet5_model(seed: int = 0) -> bytes:
+    """LeNet-5 as the pipeline exports it, with random weights of realistic size."""
+    rng = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
+        values = np.clip(np.round(rng.normal(0, 40, shape)), -127, 127).astype(np.int8)
+        bias = rng.integers(-2000, 2000, shape[0]).astype(np.int32)
+        return values, bias, rng.uniform(0.001, 0.004, shape[0]).astype(np.float32)
+
+    relu = {"activation": Activation.RELU}
+    model = ModelBuilder((1, 32, 32, 1), 1 / 255, -128)
+    model.conv(*weights(6, 5, 5, 1), 0.0064, -128, **relu)
+    model.pool("max", (2, 2), (2, 2))
+    model.conv(*weights(16, 5, 5, 6), 0.0156, -128, **relu)
+    model.pool("max", (2, 2), (2, 2))
+    model.flatten()
+    model.dense(*weights(120, 400), 0.0366, -128, **relu)
+    model.dense(*weights(84, 120), 0.0599, -128, **relu)
+    model.dense(*weights(10, 84), 0.1782, -19)
+    model.softmax()
+    return model.build()
+
+
+def require(program: str) -> str:
+    """Skip the test unless the program is installed; CI installs all of them."""
+    if shutil.which(program) is None:
+        assert not os.environ.get("CI"), f"{program} is not installed"
+        pytest.skip(f"{program} is not installed")
+    return program
