@@ -22,6 +22,7 @@ from device.runner import RUNTIMES
 from pipeline import pi_tree, wheels
 from pipeline.data import Dataset, Images, Labels
 from pipeline.files import UserError, read_json, sha256, write_json
+from pipeline.pack import read_probabilities
 from pipeline.pi_tree import EmulationError, System
 from pipeline.table import markdown_table
 
@@ -233,10 +234,10 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
     Raises:
         UserError: The bundle is missing or not made of what parity judged.
     """
-    parity = read_json(folder / "parity.json")
+    parity = read_json(folder / "parity.json", "rows", "budget")
     models = bundle_models(bundle, parity)
-    with np.load(folder / "probabilities.npz", allow_pickle=False) as archive:
-        reference = Reference(data.test.images, data.test.labels, dict(archive), parity["budget"])
+    probabilities = read_probabilities(folder / "probabilities.npz")
+    reference = Reference(data.test.images, data.test.labels, probabilities, parity["budget"])
     tasks: list[Future[list[Cell]]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for environment in ENVIRONMENTS:
@@ -475,7 +476,7 @@ def describe(cell: Cell) -> str:
 def format_cells(matrix: PiMatrix) -> str:
     """The cells as a table for the terminal."""
     header = ["system", "artifact", "Python", "runtime", "status", "n", "accuracy"]
-    header += ["agreement", "bits or max dp", "s"]
+    header += ["agreement", "bits or max dp", "seconds"]
     rows = []
     for cell in matrix.cells:
         runtime = f"{cell.runtime} {cell.version}".strip()

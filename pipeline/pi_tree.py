@@ -23,7 +23,8 @@ TOOLS = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "chroot": "coreuti
 # Debian 12's qemu 7.2 crashes on ai-edge-litert 2.2 and later; Debian 13's qemu 10 does not.
 EMULATOR_SUITE = "trixie"
 EMULATORS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm"}
-PACKAGES = ("dash", "libstdc++6", "python3", "python3-venv")  # Raspberry Pi OS has them all
+# Raspberry Pi OS has them all.
+PACKAGES = ("ca-certificates", "dash", "libstdc++6", "python3", "python3-venv")
 MULTIARCH = {"arm64": "aarch64-linux-gnu", "armhf": "arm-linux-gnueabihf"}
 # The first 20 bytes of the programs of an architecture and which bits of them count:
 # ELF class and byte order, type executable or shared object, machine 0xb7 or 0x28.
@@ -85,7 +86,7 @@ def tree_command(system: System, tree: Path) -> list[str]:
     """The mmdebstrap command that makes a tree.
 
     Packages are unpacked, not configured, since that would need the emulation already. What
-    their installation scripts would have done and numpy needs is done by a hook.
+    their installation scripts would have done and numpy and pip need is done by hooks.
     """
     packages = (*PACKAGES, *system.packages)
     libraries = f'"$1"/usr/lib/{MULTIARCH[system.arch]}'
@@ -93,10 +94,13 @@ def tree_command(system: System, tree: Path) -> list[str]:
     if "python3-numpy" in packages:
         for name in ("blas", "lapack"):
             hooks.append(f"ln -s {name}/lib{name}.so.3 {libraries}/lib{name}.so.3")
+    certificates = 'cat "$1"/usr/share/ca-certificates/mozilla/*.crt'
+    certificates += ' > "$1/etc/ssl/certs/ca-certificates.crt"'
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--skip=check/qemu"]
     command += [f"--architectures={system.arch}", f"--include={','.join(packages)}"]
     command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _without_security()]
     command += [f"--setup-hook={hook}" for hook in hooks]
+    command += [f"--extract-hook={certificates}"]
     return [*command, system.suite, str(tree)]
 
 
