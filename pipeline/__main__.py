@@ -184,13 +184,13 @@ def import_tensorflow() -> None:
     is left out: its results differ from run to run, and this network is too small to gain by it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # The number of threads decides in which order sums are taken, so it must not depend on how
+    # many processors this process happens to get.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "2"
     with quiet():
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")
-        # The number of threads decides in which order sums are taken, so it must not depend on
-        # the machine's load or the process's share of it.
-        tf.config.threading.set_intra_op_parallelism_threads(2)
 
 
 def record_seconds(out: Path, stage: str, seconds: float) -> None:

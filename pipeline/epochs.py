@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,10 @@ def count_steps(recipe: EpochRecipe, images: int) -> int:
 
 
 def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
-    """Train the model in place; it ends with the averaged weights that validated best.
+    """Train the model in place; it ends with averaged weights chosen by validation.
 
-    The weights' exponential moving average is what is validated after each epoch, and the average
-    of the least validation loss is kept: accuracy on 5,000 images moves by chance, loss less so.
-    The test set is not looked at.
+    The weights' exponential moving average is what is validated after each epoch, and
+    `select_epoch` chooses one of the averages. The test set is not looked at.
 
     Args:
         model: A fresh network.
@@ -61,7 +60,7 @@ def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
     run_epoch = _compile_epoch(recipe, data.classes, min(recipe.batch_size, len(data.train)))
     names = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
     history: History = {name: [] for name in names}
-    best_loss, best_weights = math.inf, weights
+    averages: list[Weights] = []
     with progress("train") as report, ThreadPoolExecutor(1) as pool:
         prepared = pool.submit(_epoch_data, recipe, data, 0)
         for epoch in range(recipe.epochs):
@@ -72,15 +71,36 @@ def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
             state, totals = run_epoch(state, done, images, labels, rates[epoch], decays[epoch])
             loss, accuracy = totals.numpy() / rates.shape[1]
             val_loss, val_accuracy = evaluate(state[3], data.validation)
-            if val_loss < best_loss:
-                best_loss, best_weights = val_loss, state[3]
+            averages.append(state[3])
             row = (epoch + 1, loss, accuracy, val_loss, val_accuracy)
             for name, value in zip(names, row, strict=True):
                 history[name].append(float(value))
             text = f"loss {loss:.4f}  validation accuracy {val_accuracy:.2%}"
             report(epoch + 1, recipe.epochs, text)
-    model.set_weights([value.numpy() for value in best_weights])
+    selected = select_epoch(history["validation_accuracy"], len(data.validation))
+    model.set_weights([value.numpy() for value in averages[selected]])
     return history
+
+
+def select_epoch(accuracies: Sequence[float], images: int) -> int:
+    """The latest epoch whose accuracy is within one standard error of the best.
+
+    Among many near-equal epochs the very best is so by chance; the later one has had the lower
+    learning rate.
+
+    Args:
+        accuracies: Of each epoch on the validation images, 0..1.
+        images: How many validation images there are.
+
+    Returns:
+        The epoch's index, from 0.
+
+    Source: the one-standard-error rule of L. Breiman et al., "Classification and Regression
+    Trees", 1984, section 3.4.3.
+    """
+    best = max(accuracies)
+    least = best - math.sqrt(best * (1 - best) / images)
+    return max(epoch for epoch, accuracy in enumerate(accuracies) if accuracy >= least)
 
 
 def schedule(recipe: EpochRecipe, images: int) -> tuple[Rates, Rates]:

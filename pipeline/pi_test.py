@@ -332,9 +332,9 @@ def bundle_models(bundle: Path, parity: dict[str, Any]) -> list[str]:
         raise UserError(f"{bundle}: missing; run `make bundle`") from None
     except (tarfile.TarError, StopIteration, ValueError, EOFError, OSError):
         raise UserError(f"{bundle}: damaged; delete it and run `make bundle`") from None
-    judged = {row["artifact"]: row["sha256"] for row in parity["rows"]}
     for name in manifest["models"]:
-        if manifest["files"][name]["sha256"] != judged.get(name):
+        judged = {row["sha256"] for row in parity["rows"] if row["artifact"] == name}
+        if judged != {manifest["files"][name]["sha256"]}:
             raise UserError(f"{bundle}: {name} is not what parity judged; run `make bundle`")
     return list(manifest["models"])
 

@@ -42,3 +42,16 @@ def test_average_forgets_the_first_weights_quickly():
     assert decays[0, 0] == pytest.approx(0.1)
     assert decays[-1, -1] == pytest.approx(recipe.ema_decay)
     assert (np.diff(decays.ravel()) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "images", "selected"),
+    [
+        ([0.9], 100, 0),
+        ([0.90, 0.95, 0.94, 0.90], 100, 2),  # standard error 0.0218: 0.94 is near, 0.90 is not
+        ([0.90, 0.95, 0.94, 0.90], 10_000, 1),  # standard error 0.0022
+        ([0.5, 1.0, 0.999], 100, 1),  # no error at 1.0, so no standard error either
+    ],
+)
+def test_selected_epoch_is_the_latest_within_a_standard_error(accuracies, images, selected):
+    assert epochs.select_epoch(accuracies, images) == selected

@@ -400,9 +400,11 @@ def test_relative_folders_spaces_poor_locale_no_home_and_no_git_do_no_harm(
     small_data, exported, tmp_path
 ):
     shutil.copytree(small_data, tmp_path / "my data")
-    names = "".join(f"zahl {label} ü\n" for label in range(10))
-    (tmp_path / "my data" / "labels.txt").write_text(names, "utf-8")
+    names = [f"zahl {label} ü" for label in range(10)]
+    (tmp_path / "my data" / "labels.txt").write_text("\n".join(names), "utf-8")
     shutil.copytree(exported, tmp_path / "my out")
+    training = tmp_path / "my out" / "train.json"
+    training.write_text(json.dumps({**json.loads(training.read_text()), "label_names": names}))
     environment = {
         "PATH": "/nowhere",
         "PYTHONPATH": str(ROOT),

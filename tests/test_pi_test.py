@@ -218,7 +218,7 @@ def test_without_mmdebstrap_every_cell_is_not_run_with_the_reason(
 
 def test_a_bundle_of_other_models_is_refused(artifacts, bundle, small_data):
     parity = json.loads((artifacts / "parity.json").read_text())
-    parity["rows"][0]["sha256"] = "0" * 64
+    parity["rows"][0]["sha256"] = "0" * 64  # of one of the two runtimes that ran this file
     (artifacts / "parity.json").write_text(json.dumps(parity))
     run = run_stage("pi-test", bundle, "--data", small_data, "--out", artifacts)
     assert run.returncode == 2
