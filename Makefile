@@ -85,7 +85,7 @@ TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py pipeline/convert.py | .venv/.installed
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py pipeline/convert.py | .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
 $(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py pipeline/convert.py | .venv/.installed
