@@ -129,7 +129,7 @@ $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin &: $(OUT)/l
 
 # A binary for another architecture is verified where it runs: lenet5 --verify golden.bin.
 native: $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
-	$(MAKE) --no-print-directory -C device/native MODEL=$(abspath $(NATIVE)) ARCH=$(ARCH)
+	$(MAKE) --no-print-directory -C device/native MODEL=$(if $(filter /%,$(NATIVE)),,../../)$(NATIVE) ARCH=$(ARCH)
 	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
 
 PI        ?=
