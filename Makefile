@@ -85,7 +85,7 @@ TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py pipeline/convert.py | .venv/.installed
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py pipeline/convert.py | .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
 $(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py pipeline/convert.py | .venv/.installed
@@ -129,7 +129,7 @@ $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin &: $(OUT)/l
 
 # A binary for another architecture is verified where it runs: lenet5 --verify golden.bin.
 native: $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
-	$(MAKE) --no-print-directory -C device/native MODEL=$(abspath $(NATIVE)) ARCH=$(ARCH)
+	$(MAKE) --no-print-directory -C device/native MODEL=$(if $(filter /%,$(NATIVE)),,../../)$(NATIVE) ARCH=$(ARCH)
 	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
 
 PI        ?=

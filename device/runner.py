@@ -69,7 +69,6 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: It cannot be read, is empty, is too large, or its gzip data is damaged.
     """
-    data = bytearray()
     open_file: Any = open
     if path.suffix == ".gz":
         import gzip
@@ -77,18 +76,24 @@ def read_bytes(path: Path) -> bytes:
         open_file = gzip.open
     try:
         with open_file(path, "rb") as stream:
-            # One read(limit) would reserve the limit at once, more than a small board has.
-            while len(data) <= MAX_FILE_BYTES and (chunk := stream.read(2**20)):
-                data += chunk
+            return read_stream(stream, str(path))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None)
         if reason:
             raise InputError(f"{path}: cannot be read ({reason})") from None
         raise InputError(f"{path}: damaged gzip data ({error}); copy the file again") from None
+
+
+def read_stream(stream: Any, name: str) -> bytes:
+    """The rest of a binary stream; InputError if it is empty or larger than `MAX_FILE_BYTES`."""
+    data = bytearray()
+    # One read(limit) would reserve the limit at once, more than a small board has.
+    while len(data) <= MAX_FILE_BYTES and (chunk := stream.read(2**20)):
+        data += chunk
     if not data:
-        raise InputError(f"{path}: the file is empty")
+        raise InputError(f"{name}: the file is empty")
     if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 2**20} MiB")
+        raise InputError(f"{name}: larger than {MAX_FILE_BYTES // 2**20} MiB")
     return bytes(data)
 
 
@@ -570,7 +575,7 @@ def read_samples(names: Sequence[str]) -> Iterator[Sample]:
         path = Path(name)
         try:
             if name == "-":
-                yield name, read_picture(sys.stdin.buffer.read(MAX_FILE_BYTES), name)
+                yield name, read_picture(read_stream(sys.stdin.buffer, name), name)
             elif path.is_dir():
                 files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
                 if not files:
@@ -586,12 +591,12 @@ def read_samples(names: Sequence[str]) -> Iterator[Sample]:
                 yield name, read_picture(read_bytes(path), name)
         except InputError as error:
             yield name, error
+        except OSError as error:  # a folder that may not be looked into, a name that cannot be
+            yield name, InputError(f"{name}: cannot be read ({error.strerror})")
 
 
 def read_picture(data: bytes, name: str) -> np.ndarray:
     """Any picture of a digit -> uint8 (28, 28) or (32, 32), white ink on black."""
-    if not data:
-        raise InputError(f"{name}: the file is empty")
     picture, photo = companion("picture"), companion("photo")
     if picture is None or photo is None:
         return parse_small_picture(data, name)
@@ -655,9 +660,12 @@ def command_info(args: argparse.Namespace) -> int:
 
 def runtime_version(runtime: str) -> str:
     """The installed version of a runtime."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return version(runtime)
+    try:
+        return version(runtime)
+    except PackageNotFoundError:  # the module came by another name, such as onnxruntime-gpu
+        return str(getattr(importlib.import_module(MODULES[runtime]), "__version__", "unknown"))
 
 
 def board_name() -> str:
@@ -677,16 +685,21 @@ def command_verify(args: argparse.Namespace) -> int:
     verify = companion("verify")
     if manifest is None or verify is None:
         raise InputError(f"{folder}: verify works in an unpacked bundle; here is no manifest.json")
-    names = list(manifest["models"]) if args.all else [args.model.name]
-    if not set(names) <= set(manifest["models"]):
+    try:
+        hashes = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        tolerances = {n: float(entry["tolerance"]) for n, entry in manifest["models"].items()}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{folder}/manifest.json: damaged; unpack the bundle again") from None
+    names = list(tolerances) if args.all else [args.model.name]
+    if not set(names) <= set(tolerances):
         raise InputError(f"{args.model}: not a model of this bundle's manifest")
-    problems = verify.check_hashes(folder, manifest["files"])
+    problems = verify.check_hashes(folder, hashes)
     for name in [] if problems else names:  # a damaged model is not run
         if args.all and not any(map(is_installed, RUNTIMES.get(Path(name).suffix, ()))):
             print(f"not run  {name}: no runtime installed")
             continue
         classifier = Classifier(folder / name, args.runtime, args.threads)
-        differences = verify.check_golden(classifier, manifest["models"][name]["tolerance"])
+        differences = verify.check_golden(classifier, tolerances[name])
         problems += differences
         if not differences:
             print(f"ok       {name} on {classifier.runtime} {runtime_version(classifier.runtime)}")
@@ -762,6 +775,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.model is None:
             args.model = default_model(args.runtime)
         code: int = args.run(args)
+        print(end="", flush=True)
         return code
     except InputError as error:
         print(f"runner.py: {error}", file=sys.stderr)
@@ -769,6 +783,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk is reported without a name
+        print(f"runner.py: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

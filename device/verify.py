@@ -9,22 +9,22 @@ from typing import Any, Mapping
 import numpy as np
 
 
-def check_hashes(folder: Path, files: Mapping[str, Any]) -> list[str]:
+def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     """What differs between the files of a bundle and its manifest.
 
     Args:
         folder: The unpacked bundle.
-        files: The manifest's `files`: an entry with `sha256` by name.
+        hashes: SHA-256 in hexadecimal by file, as the manifest has it.
 
     Returns:
         One line a difference.
     """
     problems = []
-    for name, entry in files.items():
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name}: missing; unpack the bundle again")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             problems.append(f"{name}: altered; its SHA-256 is not the manifest's")
     return problems
 

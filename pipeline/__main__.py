@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device.runner import InputError
 from export.quiet import quiet
 from pipeline import config
 from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
@@ -219,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record_seconds(args.out, name, time.perf_counter() - start)
         print(end="", flush=True)
         return code
-    except (UserError, InputError) as error:
+    except UserError as error:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone

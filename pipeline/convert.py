@@ -95,8 +95,13 @@ def project_version() -> str:
 
 
 def source_commit() -> str | None:
-    """The commit of the source tree, with `-dirty` if it was changed; None outside git."""
+    """The commit of the source tree, with `-dirty` if it was changed; None outside git.
+
+    A tree that was unpacked inside somebody else's repository has no commit of its own.
+    """
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
         commit = _git("rev-parse", "HEAD")
         return commit + "-dirty" if _git("status", "--porcelain") else commit
     except (OSError, subprocess.CalledProcessError):

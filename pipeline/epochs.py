@@ -19,6 +19,7 @@ from pipeline.augment import augment
 from pipeline.config import EpochRecipe
 from pipeline.data import Dataset, Split
 from pipeline.progress import progress
+from pipeline.temperature import cross_entropy
 
 if TYPE_CHECKING:
     import keras
@@ -122,10 +123,8 @@ def schedule(recipe: EpochRecipe, images: int) -> tuple[Rates, Rates]:
 
 def evaluate(weights: Weights, split: Split) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (0..1) of these weights on a split."""
-    z = logits(weights, split.images).numpy().astype(np.float64)  # (N, classes)
-    z -= z.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), split.labels]
-    return float(losses.mean()), float((z.argmax(axis=1) == split.labels).mean())
+    z = logits(weights, split.images).numpy()  # (N, classes)
+    return cross_entropy(z, split.labels), float((z.argmax(axis=1) == split.labels).mean())
 
 
 def _epoch_data(recipe: EpochRecipe, data: Dataset, epoch: int) -> tuple[Any, Any]:

@@ -368,7 +368,7 @@ def _layers(
 def format_table(result: dict[str, Any]) -> str:
     """The rows of a `parity.json` as a Markdown table."""
     header = ["artifact", "runtime", "status", "accuracy", "delta (95 % CI), pp", "agreement"]
-    header += ["max |dp|", "McNemar p"]
+    header += ["max abs dp", "McNemar p"]
     reference = result["reference"]
     cells = [[REFERENCE, "keras", "reference", f"{reference['accuracy']:.2%}", "", "", "", ""]]
     for row in result["rows"]:

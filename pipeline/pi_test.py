@@ -232,7 +232,7 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
         What `pi-matrix.json` holds.
 
     Raises:
-        UserError: The bundle is missing or not made of what parity judged.
+        UserError: The bundle or what parity found is missing, damaged, or not of one another.
     """
     parity = read_json(folder / "parity.json", "rows", "budget")
     models = bundle_models(bundle, parity)

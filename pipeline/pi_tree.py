@@ -82,8 +82,8 @@ def check_tools() -> None:
         raise EmulationError(f"{', '.join(missing)} missing: apt install {packages}")
 
 
-def tree_command(system: System, tree: Path) -> list[str]:
-    """The mmdebstrap command that makes a tree.
+def tree_command(system: System, archive: Path) -> list[str]:
+    """The mmdebstrap command that makes a tree, as a tar archive.
 
     Packages are unpacked, not configured, since that would need the emulation already. What
     their installation scripts would have done and numpy and pip need is done by hooks.
@@ -101,7 +101,7 @@ def tree_command(system: System, tree: Path) -> list[str]:
     command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _without_security()]
     command += [f"--setup-hook={hook}" for hook in hooks]
     command += [f"--extract-hook={certificates}"]
-    return [*command, system.suite, str(tree)]
+    return [*command, system.suite, str(archive)]
 
 
 def make_tree(system: System, cache: Path) -> Path:
@@ -110,11 +110,14 @@ def make_tree(system: System, cache: Path) -> Path:
     Raises:
         EmulationError: mmdebstrap failed, for want of network or privilege.
     """
-    recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree"))).encode()).hexdigest()
+    recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree.tar"))).encode()).hexdigest()
     tree = cache / f"{system.suite}-{system.arch}-{recipe[:8]}"
     if not tree.is_dir():
         with atomic_path(tree) as temporary:
-            _run(tree_command(system, temporary))
+            archive = temporary.with_name("tree.tar")
+            _run(tree_command(system, archive))
+            temporary.mkdir()
+            _unpack(archive, temporary, "--exclude=./dev/*")
     return tree
 
 
@@ -127,12 +130,12 @@ def make_emulator(cache: Path) -> Path:
     folder = cache / f"qemu-{EMULATOR_SUITE}"
     if not folder.is_dir():
         with atomic_path(folder) as temporary:
-            tree = temporary.with_name("tree")
+            archive = temporary.with_name("tree.tar")
             command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=qemu-user"]
-            _run([*command, _without_security(), EMULATOR_SUITE, str(tree)])
+            _run([*command, _without_security(), EMULATOR_SUITE, str(archive)])
             temporary.mkdir()
-            for name in EMULATORS.values():
-                shutil.copy(tree / "usr" / "bin" / name, temporary)  # statically linked
+            programs = [f"./usr/bin/{name}" for name in EMULATORS.values()]  # statically linked
+            _unpack(archive, temporary, "--strip-components=3", *programs)
     return folder
 
 
@@ -168,6 +171,15 @@ def guest_environment(system: System) -> dict[str, str]:
 def _without_security() -> str:
     """A hook that leaves the main suites alone: security's index is at times out of step."""
     return '--setup-hook=sed -i "/-security/d" "$1/etc/apt/sources.list"'
+
+
+def _unpack(archive: Path, folder: Path, *options: str) -> None:
+    """Unpack as the user's own files.
+
+    In a folder that mmdebstrap makes for a user without root's rights, they belong to other
+    users of a namespace, and such a folder can be neither renamed nor deleted.
+    """
+    _run(["tar", "-xf", str(archive), "-C", str(folder), "--no-same-owner", *options])
 
 
 def _run(command: list[str]) -> None:

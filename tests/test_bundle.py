@@ -89,3 +89,18 @@ def test_parity_that_did_not_pass_refuses_to_bundle(artifacts, small_data, statu
     run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
     assert run.returncode == 2
     assert not list(artifacts.glob("*.tar.gz"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"schema_version": 1, "files": {"runner.py": 1}, "models": {}}',
+        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {}}}',
+        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {"tolerance": "x"}}}',
+    ],
+)
+def test_manifest_of_another_form_is_one_line_and_exit_2(unpacked, content):
+    (unpacked / "manifest.json").write_text(content)
+    run = run_runner("verify", python=DEVICE_PYTHON, runner=unpacked / "runner.py")
+    assert run.returncode == 2
+    assert run.stderr == f"runner.py: {unpacked}/manifest.json: damaged; unpack the bundle again\n"

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline import config, epochs, lenet5
+from pipeline import config, data, epochs, lenet5
 from pipeline.data import preprocess
 
 
@@ -55,3 +55,18 @@ def test_average_forgets_the_first_weights_quickly():
 )
 def test_selected_epoch_is_the_latest_within_a_standard_error(accuracies, images, selected):
     assert epochs.select_epoch(accuracies, images) == selected
+
+
+def test_training_that_diverges_at_once_does_not_end_with_the_first_weights(mnist):
+    few = {
+        name: data.Split(split.images[:400], split.labels[:400])
+        for name in ("train", "validation")
+        for split in [getattr(mnist, name)]
+    }
+    recipe = dataclasses.replace(
+        config.load_recipe("best"), epochs=1, batch_size=4, learning_rate=10.0, weight_decay=1.0
+    )
+    model = lenet5.build()
+    history = epochs.fit(model, recipe, dataclasses.replace(mnist, **few))
+    assert np.isnan(history["validation_loss"]).all()
+    assert not all(np.isfinite(weight).all() for weight in model.get_weights())

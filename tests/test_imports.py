@@ -43,11 +43,11 @@ def test_device_imports_only_the_standard_library_numpy_and_itself():
         assert not others, f"{path} imports {others}"
 
 
-def test_importing_the_pipeline_imports_no_framework():
-    code = "import pipeline.__main__, sys; print('tensorflow' in sys.modules)"
+def test_importing_the_command_line_imports_neither_a_framework_nor_numpy():
+    code = "import pipeline.__main__, sys; print({'tensorflow', 'numpy'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert run.stdout.strip() == "set()"
 
 
 def test_runner_alone_in_an_empty_folder_classifies_with_frameworks_blocked(

@@ -132,6 +132,7 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
         ("pipeline/lenet5.py", EVERYTHING),
         ("my data/small.npz", EVERYTHING),
         ("export/to_tflite.py", [*MODELS[:2], *PARITY, *BUNDLE]),
+        ("export/logits.py", [*MODELS[:2], *PARITY, *BUNDLE]),
         ("export/to_onnx.py", [*MODELS[2:], *PARITY, *BUNDLE]),
         ("pipeline/parity.toml", PARITY + BUNDLE),
         ("pipeline/statistics.py", PARITY + BUNDLE),

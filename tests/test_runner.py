@@ -1,18 +1,20 @@
 """The device runner: as a library and as a command, with good input and with rubbish."""
 
+import io
 import json
 import os
 import random
 import re
 import resource
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import broken
 import numpy as np
 import pytest
-from conftest import DEVICE_PYTHON, run_runner
+from conftest import DEVICE_PYTHON, ROOT, run_runner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,6 +265,30 @@ def test_bad_file_is_reported_and_the_rest_go_on(exported, digits, tmp_path):
     assert len([line for line in run.stderr.splitlines() if line.startswith("runner.py: ")]) == 2
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert ["error" in row for row in rows] == [True, True, False]
+
+
+def test_name_that_cannot_be_is_reported_and_the_rest_go_on(exported, digits):
+    run = run_runner("-m", exported / MODELS[1], "x" * 300, digits / "a.pgm")
+    assert run.returncode == 2
+    last = run.stderr.splitlines()[-1]  # LiteRT tells of its delegate before
+    assert last == f"runner.py: {'x' * 300}: cannot be read (File name too long)"
+    assert len(run.stdout.splitlines()) == 1
+
+
+def test_standard_input_larger_than_the_limit_is_refused(monkeypatch):
+    monkeypatch.setattr(runner, "MAX_FILE_BYTES", 100)
+    assert runner.read_stream(io.BytesIO(b"x" * 100), "-") == b"x" * 100
+    with pytest.raises(InputError, match="-: larger than"):
+        runner.read_stream(io.BytesIO(b"x" * 101), "-")
+
+
+def test_output_that_is_full_is_one_line(exported):
+    command = [sys.executable, ROOT / "device" / "runner.py", "info", "-m", exported / MODELS[1]]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == "runner.py: the output: No space left on device"
+    assert "Traceback" not in run.stderr
 
 
 def test_standard_input_and_idx_are_read(exported, digits, mnist):

@@ -27,7 +27,7 @@ export ANSIBLE_SSH_ARGS="-C -o ControlMaster=auto -o ControlPersist=60s \
 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 status=0
 PATH=$here/.venv-fleet/bin:$PATH ansible-playbook --inventory "$inventory" \
-    --extra-vars "lenet5_edge_bundle=$(realpath "$bundle")" "$@" "$here/device/ansible/deploy.yml" ||
+    --extra-vars "lenet5_edge_bundle='$(realpath "$bundle")'" "$@" "$here/device/ansible/deploy.yml" ||
     status=$?
 case $status in
     0) ;;
