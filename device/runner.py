@@ -323,7 +323,12 @@ def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> i
     """The number of classes; InputError unless one image goes in and one row comes out."""
     if [tuple(shape) for shape in inputs] != [IMAGE_SHAPE]:
         raise InputError(f"{path}: its input is {inputs}, not one image of {IMAGE_SHAPE}")
-    if len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][0] != 1:
+    if (
+        len(outputs) != 1
+        or len(outputs[0]) != 2
+        or outputs[0][0] != 1
+        or isinstance(outputs[0][1], str)
+    ):
         raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
     return int(outputs[0][1])
 

@@ -10,8 +10,10 @@ import hashlib
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +65,7 @@ class Dataset:
         test: What the final figures are taken on, and nothing else.
         label_names: One name a class.
         source: Where it was read.
+        sha256: Of all images and labels, in hexadecimal.
     """
 
     train: Split
@@ -70,6 +73,7 @@ class Dataset:
     test: Split
     label_names: tuple[str, ...]
     source: Path
+    sha256: str
 
     @property
     def classes(self) -> int:
@@ -103,8 +107,26 @@ def load(folder: Path) -> Dataset:
     absent = sorted(set(range(classes)) - set(np.unique(train.labels).tolist()))
     if absent:
         raise UserError(f"{folder}: no training image has the label {absent[0]}")
+    digest = hashlib.sha256()
+    for array in (train.images, train.labels, test.images, test.labels):
+        digest.update(array.tobytes())
     train, validation = _split_off_validation(train, folder)
-    return Dataset(train, validation, test, _label_names(folder, classes), folder)
+    names = _label_names(folder, classes)
+    return Dataset(train, validation, test, names, folder, digest.hexdigest())
+
+
+def require_trained_on(data: Dataset, training: Mapping[str, Any]) -> None:
+    """Refuse to judge or pack a model with another data set than it was trained on.
+
+    Args:
+        data: The data set.
+        training: What `train.json` holds.
+
+    Raises:
+        UserError: They do not belong together.
+    """
+    if training.get("data_sha256") != data.sha256:
+        raise UserError(f"{data.source}: not the data set that the model was trained on")
 
 
 def preprocess(images: Images) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ import numpy as np
 from export.requantization import ArithmeticBoundError
 from export.tflite_graph import UnsupportedModelError
 from export.to_c import to_c
-from pipeline.data import Dataset
-from pipeline.files import UserError, atomic_path
+from pipeline.data import Dataset, require_trained_on
+from pipeline.files import UserError, atomic_path, read_json
 from pipeline.parity import DEVICE_PYTHON
 from pipeline.worker import classify_apart
 
@@ -40,6 +40,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     reference = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     if isinstance(reference, str):
         raise UserError(f"{model}: no reference to be bit-exact with: {reference}")
+    require_trained_on(data, read_json(folder / "train.json"))
     native = folder / "native"
     native.mkdir(exist_ok=True)
     try:

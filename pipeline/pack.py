@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from export import bundle, to_onnx, to_tflite
 from pipeline import wheels
 from pipeline.convert import ROOT, project_version
-from pipeline.data import Dataset
+from pipeline.data import Dataset, require_trained_on
 from pipeline.files import UserError, atomic_path, read_json, sha256
 
 NAME = "lenet5-edge"
@@ -56,9 +56,8 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     """
     parity = read_json(folder / "parity.json", "status", "reference", "rows")
     check_may_be_packed(folder, parity)
-    labels = read_json(folder / "train.json", "label_names")["label_names"]
-    if labels != list(data.label_names):
-        raise UserError(f"{data.source}: not the data set that the model was trained on")
+    training = read_json(folder / "train.json", "label_names")
+    require_trained_on(data, training)
     built = to_tflite.read_metadata(folder / "lenet5_int8.tflite")
     probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
     chosen = choose_golden(probabilities)
@@ -73,7 +72,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         "name": NAME,
         "version": project_version(),
         "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
-        "labels": labels,
+        "labels": training["label_names"],
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},

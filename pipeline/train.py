@@ -15,7 +15,11 @@ from pipeline import cookbook, epochs, lenet5
 from pipeline.config import CookbookRecipe, Recipe
 from pipeline.data import Dataset, Images, Split, preprocess
 from pipeline.files import UserError, atomic_path, sha256, write_json
-from pipeline.temperature import find_temperature, fold_temperature
+from pipeline.temperature import (
+    expected_calibration_error,
+    find_temperature,
+    fold_temperature,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -35,8 +39,10 @@ class TrainResult:
         steps: Updates of the weights.
         seconds: Wall-clock time of training alone.
         val_accuracy, test_accuracy: 0..1, of the finished model.
+        test_calibration_error: Expected calibration error on the test set, 0..1.
         label_names: One name a class.
-        model_sha256: Of `lenet5.keras`, so that a later stage knows that they belong together.
+        data_sha256: Of the data set, so that a later stage knows that they belong together.
+        model_sha256: Of `lenet5.keras`, for the same reason.
         history: Lists by name; what they are depends on the recipe.
     """
 
@@ -48,7 +54,9 @@ class TrainResult:
     seconds: float
     val_accuracy: float
     test_accuracy: float
+    test_calibration_error: float
     label_names: tuple[str, ...]
+    data_sha256: str
     model_sha256: str
     history: dict[str, list[float]]
 
@@ -101,7 +109,11 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         seconds=round(seconds, 2),
         val_accuracy=accuracy(model, data.validation),
         test_accuracy=accuracy(model, data.test),
+        test_calibration_error=expected_calibration_error(
+            predict(model, data.test.images), data.test.labels
+        ),
         label_names=data.label_names,
+        data_sha256=data.sha256,
         model_sha256=sha256(out / MODEL_NAME),
         history=history,
     )

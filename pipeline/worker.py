@@ -10,6 +10,7 @@ so that it works in `.venv-device` as well.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,8 @@ def classify_apart(
         np.save(given, images)
         command = [str(python), "-m", "pipeline.worker", str(artifact.resolve()), runtime]
         command += [str(given), str(output)]
-        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # the same on every machine
+        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         if child.returncode < 0:
             return f"crashed (signal {-child.returncode})"
         if child.returncode > 0:

@@ -1,6 +1,7 @@
 """Parity cannot be fooled: what is broken fails, what did not run is not a pass."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def judged(subject, flips, n=10_000, wrong=0):
         (INT8, 11, 100, False),
         (INT8, 40, 400, True),  # a reference that errs 4 times as often: 4 times the flips
         (INT8, 41, 400, False),
+        (INT8, 100, 9000, True),  # but never more than 10 times
+        (INT8, 101, 9000, False),
     ],
 )
 def test_budget_is_enforced_to_the_image(subject, flips, wrong, passes):
@@ -85,10 +88,11 @@ def test_a_row_that_did_not_run_is_never_a_pass_unless_allowed(rows, status):
 
 
 def test_noisy_or_unmeasured_layers_fail_an_int8_row():
-    quiet = layer_noise.TensorNoise("lenet5_int8.onnx", "a", 40.0)
-    noisy = replace(quiet, tensor="b", sqnr_db=20.0)
-    assert parity.with_layers([row("pass")], [quiet], BUDGET)[0].status == "pass"
-    failed = parity.with_layers([row("pass")], [quiet, noisy], BUDGET)[0]
+    quiet = [layer_noise.TensorNoise("lenet5_int8.onnx", str(i), 40.0) for i in range(8)]
+    noisy = replace(quiet[0], tensor="b", sqnr_db=20.0)
+    assert parity.with_layers([row("pass")], quiet, BUDGET)[0].status == "pass"
+    assert parity.with_layers([row("pass")], quiet[1:], BUDGET)[0].status == "fail"
+    failed = parity.with_layers([row("pass")], [*quiet, noisy], BUDGET)[0]
     assert failed.status == "fail"
     assert "'b'" in failed.reason
     assert parity.with_layers([row("pass")], [], BUDGET)[0].status == "fail"
@@ -133,6 +137,14 @@ def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
 
 
 BREAKAGES = {
+    "a float file under the name of int8": (
+        "lenet5_int8.tflite",
+        lambda folder: shutil.copy(folder / "lenet5_fp32.tflite", folder / "lenet5_int8.tflite"),
+    ),
+    "a float ONNX file under the name of int8": (
+        "lenet5_int8.onnx",
+        lambda folder: shutil.copy(folder / "lenet5_fp32.onnx", folder / "lenet5_int8.onnx"),
+    ),
     "a float model without weights": (
         "lenet5_fp32.tflite",
         lambda folder: broken.without_weights(folder / "lenet5_fp32.tflite"),
