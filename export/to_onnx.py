@@ -185,6 +185,11 @@ def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     import onnx
 
     proto.ir_version = IR_VERSION
+    # The quantizer names operator sets that no node uses, newer than onnxruntime 1.16 accepts.
+    used = {node.domain for node in proto.graph.node}
+    kept = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
     proto.producer_name = metadata["name"]
     proto.producer_version = metadata["version"]
     del proto.metadata_props[:]
