@@ -20,7 +20,7 @@ def selected(target, packages=None):
 
 def test_python_311_gets_tflite_runtime_and_its_numpy():
     lines = selected("aarch64-cp311")
-    assert set(lines) == {"tflite-runtime", "numpy"}
+    assert set(lines) == {"tflite-runtime", "numpy", "pillow"}
     assert lines["numpy"].startswith("numpy==1.26.")
 
 
