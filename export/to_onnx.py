@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> N
         proto = optimizer.optimize(proto)
     _name_output(proto.graph, "probabilities")
     _name_batch(proto.graph)
+    _number_names(proto.graph)
     _finish(proto, metadata)
     onnx.save(proto, path)
 
@@ -172,6 +174,26 @@ def _name_output(graph: onnx.GraphProto, name: str) -> None:
             if output == old:
                 node.output[i] = name
     graph.output[0].name = name
+
+
+def _number_names(graph: onnx.GraphProto) -> None:
+    """Number tf2onnx's names (`Transpose__34`) by first use: its own counters differ by run."""
+    numbers: dict[str, str] = {}
+
+    def renumbered(name: str) -> str:
+        return re.sub(
+            r"__(\d+)", lambda match: "__" + numbers.setdefault(match[1], str(len(numbers))), name
+        )
+
+    for node in graph.node:
+        node.input[:] = [renumbered(name) for name in node.input]
+        node.output[:] = [renumbered(name) for name in node.output]
+        node.name = renumbered(node.name)
+    for tensor in graph.initializer:
+        tensor.name = renumbered(tensor.name)
+    ordered = sorted(graph.initializer, key=lambda tensor: tensor.name)
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)
 
 
 def _name_batch(graph: onnx.GraphProto) -> None:
