@@ -10,10 +10,9 @@ from typing import Any
 from export import to_onnx, to_tflite
 from pipeline.config import ExportConfig
 from pipeline.data import Dataset, calibration_images
-from pipeline.files import UserError, atomic_path, read_json
+from pipeline.files import ROOT, UserError, atomic_path, read_json
 from pipeline.train import MODEL_NAME, load_model
 
-ROOT = Path(__file__).resolve().parents[1]
 ARTIFACTS = (
     "lenet5_fp32.tflite",
     "lenet5_int8.tflite",

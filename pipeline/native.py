@@ -37,10 +37,10 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     model = folder / MODEL
     if not model.is_file():
         raise UserError(f"{model}: missing; run `make export`")
+    require_trained_on(data, read_json(folder / "train.json"))
     reference = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     if isinstance(reference, str):
         raise UserError(f"{model}: no reference to be bit-exact with: {reference}")
-    require_trained_on(data, read_json(folder / "train.json"))
     native = folder / "native"
     native.mkdir(exist_ok=True)
     try:

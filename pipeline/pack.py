@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
 from pipeline import wheels
-from pipeline.convert import ROOT, project_version
+from pipeline.convert import project_version
 from pipeline.data import Dataset, require_trained_on
-from pipeline.files import UserError, atomic_path, read_json, sha256
+from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256
 
 NAME = "lenet5-edge"
 DEVICE_FILES = (

@@ -15,13 +15,12 @@ from packaging.markers import Marker
 from pipeline import layer_noise
 from pipeline.config import ParityBudget
 from pipeline.data import Dataset, Labels, preprocess, require_trained_on
-from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
+from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256, write_json
 from pipeline.progress import progress
 from pipeline.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
 from pipeline.table import markdown_table
 from pipeline.worker import Outputs, classify_apart
 
-ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "lenet5.keras"
 DEVICE_PYTHON = ROOT / ".venv-device" / "bin" / "python"
 NOISE_IMAGES = 256

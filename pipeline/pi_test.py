@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from device.runner import RUNTIMES
 from pipeline import pi_tree, wheels
 from pipeline.data import Dataset, Images, Labels
-from pipeline.files import UserError, read_json, sha256, write_json
+from pipeline.files import ROOT, UserError, read_json, sha256, write_json
 from pipeline.pack import read_probabilities
 from pipeline.pi_tree import EmulationError, System
 from pipeline.table import markdown_table
 
-ROOT = Path(__file__).resolve().parents[1]
 GUEST_SCRIPT = ROOT / "pipeline" / "pi_guest.py"
 MAX_CLASSIFY_S = 120.0  # of processor time, for one artifact
 MAX_STEP_S = 1800.0  # of wall-clock time: a step that takes longer hangs

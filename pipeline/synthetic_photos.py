@@ -9,6 +9,7 @@ Nothing here knows how `device/photo.py` works.
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -489,6 +490,19 @@ def _on_an_edge(rng: np.random.Generator) -> tuple[float, float]:
     return (along, side) if rng.integers(2) else (side, along)
 
 
+# What a paint program draws: black on white, hard edges, no paper and no camera.
+PAINTED: dict[str, Any] = {
+    "hard": True,
+    "noise": 0,
+    "blur": 0,
+    "texture": 0,
+    "gradient": 0,
+    "quality": None,
+    "paper": (255, 255, 255),
+    "ink": (0, 0, 0),
+    "opacity": 1,
+}
+
 CONDITIONS: dict[str, Callable[[np.random.Generator, Scene], Scene]] = {
     "pen on white paper": lambda r, s: s,
     "pencil": lambda r, s: replace(
@@ -552,30 +566,14 @@ CONDITIONS: dict[str, Callable[[np.random.Generator, Scene], Scene]] = {
         s,
         size=(int(r.integers(60, 400)),) * 2,
         height=r.uniform(0.4, 0.8),
-        hard=True,
-        noise=0,
-        blur=0,
-        texture=0,
-        gradient=0,
-        quality=None,
-        paper=(255, 255, 255),
-        ink=(0, 0, 0),
-        opacity=1,
+        **PAINTED,
         shift=_around(r, 0.9),
     ),
     "paint program at 28x28": lambda r, s: replace(
         s,
         size=(28, 28),
         height=r.uniform(0.5, 0.75),
-        hard=True,
-        noise=0,
-        blur=0,
-        texture=0,
-        gradient=0,
-        quality=None,
-        paper=(255, 255, 255),
-        ink=(0, 0, 0),
-        opacity=1,
+        **PAINTED,
         stroke=r.uniform(0.08, 0.16),
         shift=_around(r, 0.9),
     ),

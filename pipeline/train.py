@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from device.runner import first_line
 from pipeline import cookbook, epochs, lenet5
 from pipeline.config import CookbookRecipe, Recipe
 from pipeline.data import Dataset, Images, Split, preprocess
@@ -135,9 +136,8 @@ def load_model(path: Path) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
         lenet5.check_parameters(model, int(model.output_shape[-1]))
     except Exception as error:  # Keras raises whatever zip, JSON and HDF5 readers raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path}: not a readable LeNet-5 ({reason}); delete it and run `make export`"
+            f"{path}: not a readable LeNet-5 ({first_line(error)}); delete it and run `make export`"
         ) from None
     return model
 

@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.runner import Classifier, InputError, Predictions, runtime_version
-
-ROOT = Path(__file__).resolve().parents[1]
+from pipeline.files import ROOT
 
 
 @dataclass(frozen=True)
