@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 from export.quiet import quiet
 from pipeline import config
-from pipeline.files import UserError, make_folder, read_json, remove_partial_files, write_json
+from pipeline.files import (
+    UserError,
+    make_folder,
+    only_one_run,
+    read_json,
+    remove_partial_files,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pipeline.data import Dataset
@@ -192,6 +199,19 @@ def import_tensorflow() -> None:
         tf.config.set_visible_devices([], "GPU")
 
 
+def run_writing_stage(args: argparse.Namespace) -> int:
+    """Run a stage that writes to its output folder, alone there; keep its time if it succeeds."""
+    start = time.perf_counter()
+    make_folder(args.out)
+    with only_one_run(args.out):
+        remove_partial_files(args.out)
+        code: int = args.run(args)
+        if code == 0:
+            name = " ".join([args.stage, *getattr(args, "artifacts", [])])
+            record_seconds(args.out, name, time.perf_counter() - start)
+    return code
+
+
 def record_seconds(out: Path, stage: str, seconds: float) -> None:
     """Keep the wall-clock time of each stage's last successful run in `timings.json`."""
     path = out / "timings.json"
@@ -207,15 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
-    start = time.perf_counter()
     try:
-        if args.stage != "data":
-            make_folder(args.out)
-            remove_partial_files(args.out)
-        code: int = args.run(args)
-        if code == 0 and args.stage not in ("data", "all"):
-            name = " ".join([args.stage, *getattr(args, "artifacts", [])])
-            record_seconds(args.out, name, time.perf_counter() - start)
+        code = args.run(args) if args.stage in ("data", "all") else run_writing_stage(args)
         print(end="", flush=True)
         return code
     except UserError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -107,6 +109,26 @@ def make_folder(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot be written to ({error.strerror}); choose another folder"
         ) from None
+
+
+@contextlib.contextmanager
+def only_one_run(folder: Path) -> Iterator[None]:
+    """Let one run at a time write to an output folder; the system ends the lock with its process.
+
+    Raises:
+        UserError: Another run has the folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another run is writing there; wait for it or choose another folder"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_partial_files(folder: Path) -> None:

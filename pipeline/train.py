@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from device.runner import first_line
 from pipeline import cookbook, epochs, lenet5
 from pipeline.config import CookbookRecipe, Recipe
-from pipeline.data import Dataset, Images, Split, preprocess
+from pipeline.data import Dataset, Images, Labels, preprocess
 from pipeline.files import UserError, atomic_path, sha256, write_json
 from pipeline.temperature import (
     expected_calibration_error,
@@ -101,6 +101,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
 
     with atomic_path(out / MODEL_NAME) as temporary:
         model.save(temporary)
+    probabilities = predict(model, data.test.images)
     result = TrainResult(
         recipe=name,
         seed=recipe.seed,
@@ -108,11 +109,9 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         epochs=round(steps * batch_size / len(data.train), 3),
         steps=steps,
         seconds=round(seconds, 2),
-        val_accuracy=accuracy(model, data.validation),
-        test_accuracy=accuracy(model, data.test),
-        test_calibration_error=expected_calibration_error(
-            predict(model, data.test.images), data.test.labels
-        ),
+        val_accuracy=accuracy(predict(model, data.validation.images), data.validation.labels),
+        test_accuracy=accuracy(probabilities, data.test.labels),
+        test_calibration_error=expected_calibration_error(probabilities, data.test.labels),
         label_names=data.label_names,
         data_sha256=data.sha256,
         model_sha256=sha256(out / MODEL_NAME),
@@ -157,6 +156,6 @@ def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(batch, np.float32) for batch in batches])
 
 
-def accuracy(model: keras.Model, split: Split) -> float:
-    """Share of the images that the model classifies correctly, 0..1."""
-    return float((predict(model, split.images).argmax(axis=1) == split.labels).mean())
+def accuracy(probabilities: NDArray[np.float32], labels: Labels) -> float:
+    """Share of N images classified correctly, 0..1, from (N, classes) and (N,)."""
+    return float((probabilities.argmax(axis=1) == labels).mean())

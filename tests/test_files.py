@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_stage
 
 from pipeline import files
 from pipeline.files import UserError
@@ -77,6 +77,16 @@ def test_killed_run_leaves_the_old_file_and_the_next_run_cleans_up(tmp_path):
     assert len(names(path.parent)) == 2
     files.remove_partial_files(tmp_path)
     assert names(path.parent) == ["a.png"]
+
+
+def test_second_run_in_a_folder_is_refused_until_the_first_ends(tmp_path):
+    with files.only_one_run(tmp_path):
+        run = run_stage("bundle", "--out", tmp_path, "--dist", tmp_path / "dist")
+        assert run.returncode == 2
+        assert run.stderr.count("\n") == 1
+        assert f"{tmp_path}: another run is writing there" in run.stderr
+    with files.only_one_run(tmp_path):
+        pass
 
 
 def test_folder_is_made_with_its_parents(tmp_path):
