@@ -8,7 +8,8 @@
     python3 runner.py verify                    # is this device's answer the trained model's?
     python3 runner.py accuracy t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz
 
-Needs Python 3.9, numpy and one of tflite-runtime, ai-edge-litert or onnxruntime; nothing else.
+Needs Python 3.9, numpy and one of tflite-runtime, ai-edge-litert, onnxruntime or the compiled C
+of `native/`; nothing else.
 This file works when copied alone beside a model: it then reads 28x28 and 32x32 pictures (PGM,
 NPY) and IDX files. With `picture.py` and `photo.py` beside it any picture of a digit will do;
 `verify` needs the whole bundle.
@@ -40,13 +41,16 @@ HERE = Path(__file__).resolve().parent
 RUNTIMES = {  # file type -> runtimes that read it, the preferred one first
     ".tflite": ("tflite-runtime", "ai-edge-litert"),
     ".onnx": ("onnxruntime",),
+    ".c": ("native",),
+    ".so": ("native",),
 }
 MODULES = {
     "tflite-runtime": "tflite_runtime",
     "ai-edge-litert": "ai_edge_litert",
     "onnxruntime": "onnxruntime",
+    "native": "lenet5_int8",
 }
-DEFAULT_MODELS = ("lenet5_int8.tflite", "lenet5_int8.onnx")
+DEFAULT_MODELS = ("lenet5_int8.tflite", "lenet5_int8.onnx", "native/lenet5_int8.c")
 MAX_FILE_BYTES = 256 * 2**20  # a larger picture or IDX file is a mistake or an attack
 
 
@@ -277,6 +281,77 @@ class OnnxSession:
         return np.concatenate([self.run(images[i : i + self.batch]) for i in starts])
 
 
+class NativeSession:
+    """The generated C model, compiled as a library: device/native/binding.c."""
+
+    input_shape = IMAGE_SHAPE
+    dtype = np.dtype(np.int8)
+
+    def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
+        library = native_library(path) if path.suffix == ".c" else path
+        module = load_native(library)
+        if np.prod(IMAGE_SHAPE) != module.INPUT_BYTES:
+            raise InputError(f"{path}: its input is {module.INPUT_BYTES} bytes, not {IMAGE_SHAPE}")
+        self.input_quantization = (module.INPUT_SCALE, module.INPUT_ZERO_POINT)
+        self.output_quantization = (module.OUTPUT_SCALE, module.OUTPUT_ZERO_POINT)
+        self.classes = module.CLASSES
+        self._run = module.run_int8
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """(N, 32, 32, 1) -> (N, classes), int8, in one call."""
+        output = np.empty((len(images), self.classes), np.int8)
+        self._run(np.ascontiguousarray(images), output)
+        return output
+
+    run_batch = run
+
+
+SESSIONS: dict[str, Any] = {
+    ".tflite": TFLiteSession,
+    ".onnx": OnnxSession,
+    ".c": NativeSession,
+    ".so": NativeSession,
+}
+
+
+def native_library(source: Path) -> Path:
+    """Where the library lies that device/native/Makefile compiles from a C file for this Python."""
+    import platform
+
+    machine = platform.machine()
+    # A 64-bit kernel can have a 32-bit system on it.
+    name = {"armv7l": "armv7", "armv8l": "armv7", "aarch64": "aarch64"}.get(machine, machine)
+    if name == "aarch64" and sys.maxsize < 2**32:
+        name = "armv7"
+    return source.parent / name / f"{source.stem}.so"
+
+
+def load_native(path: Path) -> Any:
+    """Load a library of device/native; that runs its code, so none but the one named is tried.
+
+    Raises:
+        InputError: It is missing, damaged, or for another machine.
+    """
+    from importlib.machinery import ExtensionFileLoader
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    if not path.is_file():
+        raise InputError(f"{path}: not compiled for this machine: make native")
+    data = read_bytes(path)
+    seal = zlib.crc32(data[:-8]).to_bytes(4, "little") + (len(data) - 8).to_bytes(4, "little")
+    if not data.endswith(seal):
+        raise InputError(f"{path}: damaged, or not made by device/native/Makefile")
+    name = MODULES["native"]
+    loader = ExtensionFileLoader(name, str(path.resolve()))
+    try:
+        module = module_from_spec(spec_from_file_location(name, loader=loader))  # type: ignore[arg-type]
+        loader.exec_module(module)
+    except ImportError as error:
+        raise InputError(f"{path}: not for this machine ({first_line(error)})") from None
+    sys.modules[name] = module
+    return module
+
+
 def import_runtime(runtime: str, submodule: str = "") -> Any:
     """Import a runtime's module, with a line that says what to install if it is not there."""
     try:
@@ -297,7 +372,16 @@ def is_installed(runtime: str) -> bool:
     """Whether the runtime's package can be found, without importing it."""
     from importlib.util import find_spec
 
+    if runtime == "native":  # comes with the model
+        return True
     return find_spec(MODULES[runtime]) is not None
+
+
+def has_runtime(model: Path) -> bool:
+    """Whether a runtime for a model is here; for C, whether it is compiled for this machine."""
+    if model.suffix == ".c":
+        return native_library(model).is_file()
+    return any(map(is_installed, RUNTIMES.get(model.suffix, ())))
 
 
 def choose_runtime(model: Path, runtime: str = "auto") -> str:
@@ -419,8 +503,9 @@ class Classifier:
     """A model in a runtime: images in, labels and probabilities out.
 
     Args:
-        model: A `.tflite` or `.onnx` file.
-        runtime: "tflite-runtime", "ai-edge-litert", "onnxruntime" or "auto".
+        model: A `.tflite` or `.onnx` file; or the generated `.c`, compiled, or the library itself
+            (`.so`). To load a library runs its code.
+        runtime: "tflite-runtime", "ai-edge-litert", "onnxruntime", "native" or "auto".
         num_threads: How many threads the runtime may use. One is fastest for a model this small.
 
     Raises:
@@ -434,8 +519,7 @@ class Classifier:
         if not self.model.is_file():
             raise InputError(f"{self.model}: no such model")
         self.runtime = choose_runtime(self.model, runtime)
-        make_session = TFLiteSession if self.model.suffix == ".tflite" else OnnxSession
-        self.session = make_session(self.model, self.runtime, num_threads)
+        self.session: Any = SESSIONS[self.model.suffix](self.model, self.runtime, num_threads)
         self.classes = self.session.classes
         self._run = self.session.run
         self._dtype = self.session.dtype
@@ -518,6 +602,12 @@ def quantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
 # --- The manifest of a bundle ---------------------------------------------------------------
 
 
+def bundle_folder(model: Path) -> Path:
+    """The folder whose manifest tells of a model: native code lies in a folder of the bundle's."""
+    parents = list(model.resolve().parents)
+    return next((p.parent for p in parents[:2] if p.name == "native"), parents[0])
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The bundle's manifest.json, or None when the folder has none.
 
@@ -561,12 +651,12 @@ def default_model(runtime: str) -> Path:
     if not present:
         raise InputError(f"no model beside {Path(__file__).name}: name one with --model")
     for path in present:
-        suitable = RUNTIMES[path.suffix]
-        if runtime in suitable or (runtime == "auto" and any(map(is_installed, suitable))):
+        if runtime in RUNTIMES[path.suffix] or (runtime == "auto" and has_runtime(path)):
             return path
     if runtime != "auto":
         raise InputError(f"no model for {runtime} in {HERE}: name one with --model")
-    raise InputError(f"no runtime for {present[0].name}: pip install {' or '.join(MODULES)}")
+    packages = " or ".join(name for name in MODULES if name != "native")
+    raise InputError(f"no runtime for {present[0].name}: pip install {packages}")
 
 
 # --- Commands -------------------------------------------------------------------------------
@@ -616,7 +706,7 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
 def command_predict(args: argparse.Namespace) -> int:
     """Print a line a picture; go on after a bad one."""
     classifier = Classifier(args.model, args.runtime, args.threads)
-    names = label_names(classifier.model.parent, classifier.classes)
+    names = label_names(bundle_folder(classifier.model), classifier.classes)
     code = 0
     for name, image in read_samples(args.files):
         if isinstance(image, InputError):
@@ -645,13 +735,13 @@ def command_info(args: argparse.Namespace) -> int:
     classifier = Classifier(args.model, args.runtime, args.threads)
     session = classifier.session
     scale, zero_point = session.input_quantization
-    manifest = read_manifest(classifier.model.parent) or {}
+    manifest = read_manifest(bundle_folder(classifier.model)) or {}
     rows = {
         "model": f"{classifier.model.name} ({classifier.model.stat().st_size} bytes)",
         "bundle": f"{manifest.get('name', 'none')} {manifest.get('version', '')}".strip(),
         "input": f"{session.dtype} {session.input_shape}"
         + (f", scale {scale:.9g}, zero point {zero_point}" if scale else ", 0..1"),
-        "classes": " ".join(label_names(classifier.model.parent, classifier.classes)),
+        "classes": " ".join(label_names(bundle_folder(classifier.model), classifier.classes)),
         "runtime": f"{classifier.runtime} {runtime_version(classifier.runtime)}",
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -664,9 +754,11 @@ def command_info(args: argparse.Namespace) -> int:
 
 
 def runtime_version(runtime: str) -> str:
-    """The installed version of a runtime."""
+    """The installed version of a runtime; of a loaded native library, its instruction set."""
     from importlib.metadata import PackageNotFoundError, version
 
+    if runtime == "native":
+        return str(sys.modules[MODULES[runtime]].kernels())
     try:
         return version(runtime)
     except PackageNotFoundError:  # the module came by another name, such as onnxruntime-gpu
@@ -685,7 +777,7 @@ def board_name() -> str:
 
 def command_verify(args: argparse.Namespace) -> int:
     """Check the files' hashes and this device's answers against the bundle's golden vectors."""
-    folder = args.model.resolve().parent
+    folder = bundle_folder(args.model)
     manifest = read_manifest(folder)
     verify = companion("verify")
     if manifest is None or verify is None:
@@ -695,16 +787,20 @@ def command_verify(args: argparse.Namespace) -> int:
         tolerances = {n: float(entry["tolerance"]) for n, entry in manifest["models"].items()}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{folder}/manifest.json: damaged; unpack the bundle again") from None
-    names = list(tolerances) if args.all else [args.model.name]
-    if not set(names) <= set(tolerances):
-        raise InputError(f"{args.model}: not a model of this bundle's manifest")
+    paths = {name: folder / name for name in tolerances}
+    if not args.all:
+        native = "native" in RUNTIMES.get(args.model.suffix, ())
+        name = f"native/{args.model.stem}.c" if native else args.model.name
+        if name not in paths:
+            raise InputError(f"{args.model}: not a model of this bundle's manifest")
+        paths = {name: args.model}
     problems = verify.check_hashes(folder, hashes)
-    for name in [] if problems else names:  # a damaged model is not run
-        if args.all and not any(map(is_installed, RUNTIMES.get(Path(name).suffix, ()))):
+    for name, path in () if problems else paths.items():  # a damaged model is not run
+        if args.all and not has_runtime(path):
             print(f"not run  {name}: no runtime installed")
             continue
-        classifier = Classifier(folder / name, args.runtime, args.threads)
-        differences = verify.check_golden(classifier, tolerances[name])
+        classifier = Classifier(path, args.runtime, args.threads)
+        differences = verify.check_golden(classifier, folder, name, tolerances[name])
         problems += differences
         if not differences:
             print(f"ok       {name} on {classifier.runtime} {runtime_version(classifier.runtime)}")

@@ -29,21 +29,22 @@ def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def check_golden(classifier: Any, tolerance: float) -> list[str]:
+def check_golden(classifier: Any, folder: Path, name: str, tolerance: float) -> list[str]:
     """What differs between this device's outputs and the golden vectors of a model.
 
     Labels must be equal. Probabilities may differ by the tolerance: the kernels of two runtimes
     round the last bit differently.
 
     Args:
-        classifier: A `runner.Classifier` of a model of the bundle, `golden.npz` beside it.
+        classifier: A `runner.Classifier` of a model of the bundle.
+        folder: The unpacked bundle.
+        name: The model's, in the manifest.
         tolerance: The manifest's, for this model, 0..1.
 
     Returns:
         One line a difference.
     """
-    name = classifier.model.name
-    with np.load(classifier.model.parent / "golden.npz", allow_pickle=False) as golden:
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
         images = golden["images"]  # uint8 (256, 28, 28)
         expected = golden[name]  # float32 (256, classes)
     got = classifier.predict(images).probabilities

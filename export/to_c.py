@@ -164,6 +164,8 @@ def _input_fields(graph: Graph) -> dict[str, str]:
     return {
         "input_bytes": str(graph.source.size),
         "input_shape": f"{height} x {width} x {depth}",
+        "input_scale": f"{float(graph.source.scale).hex()}f",
+        "input_zero_point": str(graph.source.zero_point),
         "image_bytes": str(image_height * image_row),
         "image_height": str(image_height),
         "image_width": str(width - 2 * pad),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gzip
-import importlib.util
 import json
+import os
+import platform
+import shutil
 import struct
 import subprocess
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from native_helpers import (
 from numpy.typing import NDArray
 from random_models import random_inputs, random_model
 
+from device.runner import Classifier, InputError, load_native, native_library
 from export.to_c import to_c
 
 MNIST = Path(__file__).parent.parent / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -303,29 +305,19 @@ def test_parser_never_promises_pixels_outside_the_file(find_images: Any, data: b
 
 
 @pytest.fixture(scope="session")
-def binding(lenet5: Lenet5) -> ModuleType:
-    path = lenet5.source.with_name("lenet5_int8.abi3.so")
-    compile_c(
-        path,
-        "-O2",
-        "-shared",
-        "-fPIC",
-        "-I",
-        str(lenet5.source.parent),
-        "-I",
-        sysconfig.get_path("include"),
-        str(NATIVE / "binding.c"),
-        str(lenet5.source),
-    )
-    spec = importlib.util.spec_from_file_location("lenet5_int8", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def library(lenet5: Lenet5) -> Path:
+    """What device/native/Makefile makes for Python on this machine; the command lies beside it."""
+    done = _run("make", "--silent", "-C", NATIVE, f"MODEL={lenet5.source.parent}")
+    assert done.returncode == 0, done.stderr
+    return native_library(lenet5.source)
 
 
-def test_binding_runs_one_image_and_a_batch(binding: ModuleType, lenet5: Lenet5) -> None:
+@pytest.fixture(scope="session")
+def binding(library: Path) -> Any:
+    return load_native(library)
+
+
+def test_binding_runs_one_image_and_a_batch(binding: Any, lenet5: Lenet5) -> None:
     one = np.empty(10, np.int8)
     binding.run(lenet5.images[0], one)
     np.testing.assert_array_equal(one, lenet5.outputs[0])
@@ -338,7 +330,11 @@ def test_binding_runs_one_image_and_a_batch(binding: ModuleType, lenet5: Lenet5)
     np.testing.assert_array_equal(batch, lenet5.outputs)
 
 
-def test_binding_describes_the_model(binding: ModuleType) -> None:
+def test_binding_describes_the_model(binding: Any) -> None:
+    assert (np.float32(binding.INPUT_SCALE), binding.INPUT_ZERO_POINT) == (
+        np.float32(1 / 255),
+        -128,
+    )
     assert (binding.OUTPUT_SCALE, binding.OUTPUT_ZERO_POINT) == (1 / 256, -128)
     assert (binding.IMAGE_BYTES, binding.INPUT_BYTES, binding.CLASSES) == (784, 1024, 10)
     assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "neon", "neondot"}
@@ -348,11 +344,125 @@ def test_binding_describes_the_model(binding: ModuleType) -> None:
     ("image", "output"),
     [(bytes(783), bytearray(10)), (bytes(784), bytearray(9)), (bytes(1568), bytearray(10))],
 )
-def test_binding_refuses_wrong_sizes(binding: ModuleType, image: bytes, output: bytearray) -> None:
+def test_binding_refuses_wrong_sizes(binding: Any, image: bytes, output: bytearray) -> None:
     with pytest.raises(ValueError, match="each item takes"):
         binding.run(image, output)
 
 
-def test_binding_refuses_read_only_outputs(binding: ModuleType) -> None:
+def test_binding_refuses_read_only_outputs(binding: Any) -> None:
     with pytest.raises(BufferError):
         binding.run(bytes(784), bytes(10))
+
+
+_LAYOUT = """
+#include <stddef.h>
+#include <stdio.h>
+#include HEADER
+#define AT(type, field) printf(#type "." #field " %zu\\n", offsetof(type, field))
+int main(void)
+{
+    printf("%zu %zu %zu %zu %zu\\n", sizeof(PyObject), sizeof(Py_buffer), sizeof(PyMethodDef),
+           sizeof(PyModuleDef), sizeof(Py_ssize_t));
+    AT(Py_buffer, buf); AT(Py_buffer, len); AT(Py_buffer, internal);
+    AT(PyMethodDef, ml_meth); AT(PyMethodDef, ml_flags); AT(PyMethodDef, ml_doc);
+    AT(PyModuleDef, m_name); AT(PyModuleDef, m_doc); AT(PyModuleDef, m_methods);
+    printf("%d %d %d %d %d\\n", PyBUF_SIMPLE, PyBUF_WRITABLE, METH_NOARGS, METH_FASTCALL,
+           PYTHON_ABI_VERSION);
+    return 0;
+}
+"""
+
+
+def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path: Path) -> None:
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").is_file():
+        assert not os.environ.get("CI"), "Python.h is not installed"
+        pytest.skip("Python.h is not installed")
+    source = tmp_path / "layout.c"
+    source.write_text(_LAYOUT)
+    printed = []
+    for header, folder in (("python_abi.h", NATIVE), ("Python.h", headers)):
+        program = tmp_path / f"{header}.out"
+        command = [
+            "gcc",
+            f'-DHEADER="{header}"',
+            "-I",
+            str(folder),
+            str(source),
+            "-o",
+            str(program),
+        ]
+        done = _run(*command)
+        assert done.returncode == 0, done.stderr
+        printed.append(_run(program).stdout)
+    assert printed[0] == printed[1] != ""
+
+
+# --- The runtime `native` -----------------------------------------------------------------------
+
+
+def test_classifier_runs_the_compiled_c_and_is_bit_exact(library: Path, lenet5: Lenet5) -> None:
+    for model in (library, lenet5.source):
+        classifier = Classifier(model)
+        assert classifier.runtime == "native"
+        predictions = classifier.predict(lenet5.images)
+        np.testing.assert_array_equal(predictions.raw, lenet5.outputs)
+        ready = classifier.prepare(lenet5.images[:1])
+        np.testing.assert_array_equal(classifier.predict(ready).raw, lenet5.outputs[:1])
+        sideways = np.asfortranarray(ready)
+        np.testing.assert_array_equal(classifier.predict(sideways).raw, lenet5.outputs[:1])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "unsealed", "empty"])
+def test_damaged_library_is_refused_before_it_is_loaded(
+    damage: str, library: Path, tmp_path: Path
+) -> None:
+    content = bytearray(library.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    elif damage == "altered":
+        content[len(content) // 2] ^= 1
+    elif damage == "unsealed":
+        del content[-8:]
+    else:
+        content.clear()
+    path = tmp_path / "lenet5_int8.so"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged|empty") as caught:
+        Classifier(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_library_of_another_machine_is_one_line(lenet5: Lenet5, tmp_path: Path) -> None:
+    arch = "armv7" if platform.machine() != "armv7l" else "aarch64"
+    compiler = {"armv7": "arm-linux-gnueabihf-gcc", "aarch64": "aarch64-linux-gnu-gcc"}[arch]
+    require(compiler)
+    folder = lenet5.source.parent
+    done = _run("make", "-s", "-C", NATIVE, f"MODEL={folder}", f"ARCH={arch}", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InputError, match="not for this machine") as caught:
+        Classifier(tmp_path / "lenet5_int8.so")
+    assert "\n" not in str(caught.value)
+
+
+def test_c_that_is_not_compiled_says_what_to_do(lenet5: Lenet5, tmp_path: Path) -> None:
+    source = shutil.copy(lenet5.source, tmp_path)
+    with pytest.raises(InputError, match="not compiled for this machine: make native"):
+        Classifier(source)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "armv7", "armv6"])
+def test_same_source_gives_the_same_binaries_wherever_it_lies(
+    arch: str, lenet5: Lenet5, tmp_path: Path
+) -> None:
+    results = []
+    for folder in (tmp_path / "here", tmp_path / "further" / "away"):
+        shutil.copytree(NATIVE, folder)
+        for path in (lenet5.source, lenet5.source.with_suffix(".h")):
+            shutil.copy(path, folder)
+        require(_run("make", "-s", "-C", folder, f"ARCH={arch}", "compiler").stdout.strip())
+        done = _run("make", "-s", "-C", folder, f"ARCH={arch}")
+        assert done.returncode == 0, done.stderr
+        results.append({path.name: path.read_bytes() for path in (folder / arch).iterdir()})
+    assert "lenet5" in results[0]
+    assert results[0] == results[1]

@@ -1,10 +1,7 @@
 /* Python module lenet5_int8: the generated C model, called on anything with the buffer protocol
- * (numpy arrays, bytes). Stable ABI of Python 3.11: one binary serves all later versions. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
-
+ * (numpy arrays, bytes). device/runner.py loads it as the runtime `native`. */
 #include "lenet5_int8.h"
+#include "python_abi.h"
 
 /* Whole images or inputs per call, each item_bytes long; NULL with an exception set on misuse. */
 static PyObject *run(PyObject *const *args, Py_ssize_t count, Py_ssize_t item_bytes, int raw_pixels)
@@ -44,7 +41,8 @@ static PyObject *run(PyObject *const *args, Py_ssize_t count, Py_ssize_t item_by
     if (!fits) {
         return NULL;
     }
-    Py_RETURN_NONE;
+    Py_IncRef(&_Py_NoneStruct);
+    return &_Py_NoneStruct;
 }
 
 static PyObject *run_images(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -75,28 +73,39 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int fill(PyObject *module)
+static int add_float(PyObject *module, const char *name, float value)
 {
-    PyObject *scale = PyFloat_FromDouble((double)LENET5_INT8_OUTPUT_SCALE);
-    const int failed =
-        scale == NULL || PyModule_AddObjectRef(module, "OUTPUT_SCALE", scale) != 0 ||
-        PyModule_AddIntConstant(module, "OUTPUT_ZERO_POINT", LENET5_INT8_OUTPUT_ZERO_POINT) != 0 ||
-        PyModule_AddIntConstant(module, "INPUT_BYTES", LENET5_INT8_INPUT_BYTES) != 0 ||
-        PyModule_AddIntConstant(module, "IMAGE_BYTES", LENET5_INT8_IMAGE_BYTES) != 0 ||
-        PyModule_AddIntConstant(module, "CLASSES", LENET5_INT8_CLASSES) != 0;
-    Py_XDECREF(scale);
-    return failed ? -1 : 0;
+    PyObject *number = PyFloat_FromDouble((double)value);
+    if (number == NULL || PyModule_AddObject(module, name, number) != 0) {
+        Py_DecRef(number); /* PyModule_AddObject takes it only when it succeeds */
+        return -1;
+    }
+    return 0;
 }
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "lenet5_int8", "LeNet-5 int8 as compiled C.", 0, methods, NULL, NULL,
-    NULL, NULL};
-
-PyMODINIT_FUNC PyInit_lenet5_int8(void)
+static int fill(PyObject *module)
 {
-    PyObject *module = PyModule_Create(&definition);
+    return add_float(module, "INPUT_SCALE", LENET5_INT8_INPUT_SCALE) != 0 ||
+           PyModule_AddIntConstant(module, "INPUT_ZERO_POINT", LENET5_INT8_INPUT_ZERO_POINT) != 0 ||
+           add_float(module, "OUTPUT_SCALE", LENET5_INT8_OUTPUT_SCALE) != 0 ||
+           PyModule_AddIntConstant(module, "OUTPUT_ZERO_POINT", LENET5_INT8_OUTPUT_ZERO_POINT) != 0 ||
+           PyModule_AddIntConstant(module, "INPUT_BYTES", LENET5_INT8_INPUT_BYTES) != 0 ||
+           PyModule_AddIntConstant(module, "IMAGE_BYTES", LENET5_INT8_IMAGE_BYTES) != 0 ||
+           PyModule_AddIntConstant(module, "CLASSES", LENET5_INT8_CLASSES) != 0;
+}
+
+static PyModuleDef definition = {.m_base = {.ob_base = {.ob_refcnt = 1}},
+                                 .m_name = "lenet5_int8",
+                                 .m_doc = "LeNet-5 int8 as compiled C.",
+                                 .m_methods = methods};
+
+PyObject *PyInit_lenet5_int8(void);
+
+PyObject *PyInit_lenet5_int8(void)
+{
+    PyObject *module = PyModule_Create2(&definition, PYTHON_ABI_VERSION);
     if (module != NULL && fill(module) != 0) {
-        Py_DECREF(module);
+        Py_DecRef(module);
         return NULL;
     }
     return module;

@@ -125,3 +125,15 @@ const char *find_images(const uint8_t *data, size_t size, size_t height, size_t 
     found->count = size / image;
     return NULL;
 }
+
+const char *find_golden(const uint8_t *data, size_t size, size_t record_bytes, images *found)
+{
+    static const char magic[8] = {'L', 'E', 'N', 'E', 'T', '5', 'G', '1'};
+    if (size <= sizeof magic || memcmp(data, magic, sizeof magic) != 0 ||
+        (size - sizeof magic) % record_bytes != 0) {
+        return "not a golden file of this model (LENET5G1, then whole records)";
+    }
+    found->pixels = data + sizeof magic;
+    found->count = (size - sizeof magic) / record_bytes;
+    return NULL;
+}

@@ -31,7 +31,6 @@ enum {
 };
 
 static const size_t LARGEST_FILE_BYTES = (size_t)256 << 20;
-static const char GOLDEN_MAGIC[8] = {'L', 'E', 'N', 'E', 'T', '5', 'G', '1'};
 
 static int complain(const char *path, const char *problem)
 {
@@ -118,25 +117,25 @@ static int verify(const char *path)
     enum { RECORD = IMAGE_BYTES + CLASSES };
     uint8_t scratch[LENET5_INT8_SCRATCH_BYTES];
     int8_t output[CLASSES];
+    images records;
     size_t size;
     uint8_t *data = read_file(path, &size);
     if (data == NULL) {
         return BAD_INPUT;
     }
-    const size_t header = sizeof GOLDEN_MAGIC;
-    if (size <= header || memcmp(data, GOLDEN_MAGIC, header) != 0 || (size - header) % RECORD != 0) {
+    const char *problem = find_golden(data, size, RECORD, &records);
+    if (problem != NULL) {
         free(data);
-        return complain(path, "not a golden file of this model (LENET5G1, then whole records)");
+        return complain(path, problem);
     }
-    const size_t count = (size - header) / RECORD;
     size_t different = 0;
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t *record = data + header + i * RECORD;
+    for (size_t i = 0; i < records.count; i++) {
+        const uint8_t *record = records.pixels + i * RECORD;
         lenet5_int8_run(record, output, scratch);
         different += memcmp(output, record + IMAGE_BYTES, CLASSES) != 0;
     }
     free(data);
-    printf("%zu of %zu outputs equal (%s kernels)\n", count - different, count,
+    printf("%zu of %zu outputs equal (%s kernels)\n", records.count - different, records.count,
            lenet5_int8_kernels());
     return different == 0 ? DONE : CHECK_FAILED;
 }
