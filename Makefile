@@ -97,8 +97,15 @@ $(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onn
 PARITY := $(addprefix pipeline/,parity.py layer_noise.py statistics.py worker.py)
 PASSED := $(OUT)/.parity-passed
 
+# The stage compiles as well, where there is a compiler, and keeps golden outputs beside the source.
+NATIVE := $(OUT)/native
+NATIVE_FILES := pipeline/native.py $(wildcard export/*.py export/c_templates/* device/native/*)
+
+$(NATIVE)/lenet5_int8.c: $(OUT)/lenet5_int8.tflite $(NATIVE_FILES) | .venv/.installed .venv-device/.installed
+	$(STAGE) native $(WHERE)
+
 # A failed parity.json stays for its reader; only the stamp says that parity passed.
-$(PASSED): $(MODELS) $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py | .venv/.installed .venv-device/.installed
+$(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py | .venv/.installed .venv-device/.installed
 	$(STAGE) parity --budget $(BUDGET) $(WHERE)
 	@touch $@
 
@@ -108,7 +115,7 @@ $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py install.sh) \
 	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
-$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)
+$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)
 	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
 
 # --- The device's side, here --------------------------------------------------------------------
@@ -121,14 +128,10 @@ run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
 
-NATIVE := $(OUT)/native
-ARCH   ?= $(patsubst armv%l,armv%,$(shell uname -m))
-
-$(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin &: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/*.py export/c_templates/*) | .venv/.installed .venv-device/.installed
-	$(STAGE) native $(WHERE)
+ARCH ?= $(patsubst armv%l,armv%,$(shell uname -m))
 
 # A binary for another architecture is verified where it runs: lenet5 --verify golden.bin.
-native: $(NATIVE)/lenet5_int8.c $(NATIVE)/lenet5_int8.h $(NATIVE)/golden.bin ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
+native: $(NATIVE)/lenet5_int8.c ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
 	$(MAKE) --no-print-directory -C device/native MODEL=$(if $(filter /%,$(NATIVE)),,../../)$(NATIVE) ARCH=$(ARCH)
 	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-EXECUTABLE = (".py", ".sh")
+EXECUTABLE = (".py", ".sh", "/lenet5", "/lenet5-dotprod")
 
 
 def write_bundle(

@@ -28,7 +28,7 @@ from pipeline.files import (
 if TYPE_CHECKING:
     from pipeline.data import Dataset
 
-STAGES_ALL = ("train", "export", "parity", "bundle")
+STAGES_ALL = ("train", "export", "native", "parity", "bundle")
 
 
 def stage_data(args: argparse.Namespace) -> int:
@@ -96,16 +96,18 @@ def stage_bundle(args: argparse.Namespace) -> int:
     from pipeline import pack
 
     remove_partial_files(args.dist)
-    path = pack.pack(args.out, args.dist, load_data(args.data), args.wheels)
+    path, missing = pack.pack(args.out, args.dist, load_data(args.data), args.wheels)
+    for arch, reason in missing.items():
+        print(f"bundle: no native binaries for {arch}: {reason}")
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
 
 def stage_native(args: argparse.Namespace) -> int:
-    """Write the int8 model as C source, with the outputs that it must reproduce bit by bit."""
+    """Write the int8 model as C, compile it, and keep the outputs that it must reproduce."""
     from pipeline import native
 
-    print(native.generate(args.out, load_data(args.data)))
+    print("\n".join(native.generate(args.out, load_data(args.data))))
     return 0
 
 

@@ -116,13 +116,15 @@ class AllowedNotRun:
 
     Attributes:
         runtime: Its name.
-        when: A PEP 508 environment marker; the allowance holds where it is true.
         reason: Why it cannot run there; printed with the row.
+        when: A PEP 508 environment marker; the allowance holds where it is true.
+        when_missing: A program; the allowance holds where it is not on PATH. One of the two is set.
     """
 
     runtime: str
-    when: str
     reason: str
+    when: str = ""
+    when_missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,10 @@ def load_parity_budget(path: Path = PARITY_BUDGET) -> ParityBudget:
         raise UserError(f"{where} is not a list of tables; write [[allowed_not_run]]")
     allowed = tuple(from_table(AllowedNotRun, row, where) for row in rows)
     for row in allowed:
+        if bool(row.when) == bool(row.when_missing):
+            raise UserError(f"{where}: {row.runtime} needs either when or when_missing")
         try:
-            Marker(row.when)
+            Marker(row.when or "python_version > '0'")
         except InvalidMarker as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{where}: when is {row.when!r}: {reason}") from None

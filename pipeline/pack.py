@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
-from pipeline import wheels
+from pipeline import native, wheels
 from pipeline.convert import project_version
 from pipeline.data import Dataset, require_trained_on
 from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256
@@ -35,10 +35,12 @@ GOLDEN_IMAGES = 256
 GOLDEN_SEED = 256
 # How far a device's probability may be from the golden one. Float kernels differ in the order of
 # their sums; int8 kernels by a unit in the last place of some layer (docs/adr/0004-parity.md).
-TOLERANCE = {"fp32": 1e-4, "int8": 0.0625}
+TOLERANCE = {"fp32": 1e-4, "int8": 0.0625, "native": 0.0}  # C gives the same bits everywhere
 
 
-def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> Path:
+def pack(
+    folder: Path, dist: Path, data: Dataset, target: str | None = None
+) -> tuple[Path, dict[str, str]]:
     """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
 
     Args:
@@ -48,7 +50,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
 
     Returns:
-        The bundle's path.
+        The bundle's path, and why it has no native binaries for an architecture.
 
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
@@ -67,6 +69,8 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
         files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
     files["golden.npz"] = golden_archive(data, probabilities, chosen)
+    native_files, native_description = native.bundle_files(folder, data.test.images, chosen)
+    files |= native_files
     manifest = {
         "schema_version": 1,
         "name": NAME,
@@ -75,6 +79,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         "labels": training["label_names"],
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
+        "native": native_description,
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
         "tools": {tool: version(tool) for tool in TOOLS},
     }
@@ -82,7 +87,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     path = dist / ("-".join(filter(None, [root, target])) + ".tar.gz")
     with atomic_path(path) as temporary:
         bundle.write_bundle(files, manifest, root, temporary)
-    return path
+    return path, native_description["missing"]
 
 
 def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
@@ -97,7 +102,7 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     checked = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["status"] == "pass"}
     checked[parity["reference"]["artifact"]] = parity["reference"]["sha256"]
     for row in parity["rows"]:
-        if row["artifact"] not in checked:
+        if row["artifact"] not in checked and not row["allowed"]:
             raise UserError(f"{path}: {row['artifact']} passed on no runtime")
     for name, digest in checked.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
@@ -164,7 +169,7 @@ def golden_archive(
 
 def tolerance(artifact: str) -> float:
     """How far a device's probabilities may be from the golden ones, 0..1."""
-    return TOLERANCE["int8" if "int8" in artifact else "fp32"]
+    return TOLERANCE[next(kind for kind in ("native", "int8", "fp32") if kind in artifact)]
 
 
 def training_summary(folder: Path) -> dict[str, Any]:
@@ -176,13 +181,17 @@ def training_summary(folder: Path) -> dict[str, Any]:
 
 def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
     """A model's part of the manifest: its input and output contract, accuracy and tolerance."""
-    row = next(r for r in parity["rows"] if r["artifact"] == path.name and r["status"] == "pass")
+    artifact = native.SOURCE if path.suffix == ".c" else path.name
+    row = next(r for r in parity["rows"] if r["artifact"] == artifact and r["status"] == "pass")
     description: dict[str, Any] = {
         "accuracy": row["accuracy"],
         "agreement": row["agreement"],
         "golden_runtime": f"{row['runtime']} {row['runtime_version']}",
-        "tolerance": tolerance(path.name),
+        "tolerance": tolerance(artifact),
     }
+    if path.suffix == ".c":
+        contract = to_tflite.describe(path.parents[1] / native.MODEL)
+        return {**description, "bit_identical": row["bit_identical"], **contract}
     if path.suffix == ".tflite":
         return {**description, **to_tflite.describe(path)}
     return {**description, **to_onnx.describe(path)}

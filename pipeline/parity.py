@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from packaging.markers import Marker
 
 from pipeline import layer_noise
-from pipeline.config import ParityBudget
+from pipeline.config import AllowedNotRun, ParityBudget
 from pipeline.data import Dataset, Labels, preprocess, require_trained_on
 from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256, write_json
 from pipeline.progress import progress
@@ -22,6 +23,7 @@ from pipeline.table import markdown_table
 from pipeline.worker import Outputs, classify_apart
 
 REFERENCE = "lenet5.keras"
+SAME_BITS_AS = ("lenet5_int8.tflite", "tflite-runtime")  # what the C file promises (ADR 7)
 DEVICE_PYTHON = ROOT / ".venv-device" / "bin" / "python"
 NOISE_IMAGES = 256
 MIN_LAYERS = 8  # of a LeNet-5 whose layers could all be compared
@@ -82,6 +84,8 @@ class Row:
         agreement: Share of images with the reference's label, 0..1.
         max_abs_dp, mean_abs_dp: Differences of all probabilities.
         flips: The images that do not agree.
+        bit_identical: Of the C file: whether every output is that of `SAME_BITS_AS`, to the last
+            bit; None where that did not run.
     """
 
     artifact: str
@@ -100,6 +104,7 @@ class Row:
     max_abs_dp: float | None = None
     mean_abs_dp: float | None = None
     flips: tuple[Flip, ...] = ()
+    bit_identical: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ def subjects(device_python: Path = DEVICE_PYTHON) -> tuple[Subject, ...]:
         Subject("lenet5_fp32.tflite", "ai-edge-litert", here, True),
         Subject("lenet5_int8.tflite", "tflite-runtime", device_python, False),
         Subject("lenet5_int8.tflite", "ai-edge-litert", here, False),
+        Subject("native/lenet5_int8.c", "native", here, False),
         Subject("lenet5_fp32.onnx", "onnxruntime", here, True),
         Subject("lenet5_int8.onnx", "onnxruntime", here, False),
     )
@@ -154,6 +160,7 @@ def check_parity(
     """
     test = data.test
     probabilities: dict[str, Probabilities] = {}
+    promised: Outputs | None = None
     rows: list[Row] = []
     todo = subjects(device_python)
     with progress("parity") as report:
@@ -163,8 +170,11 @@ def check_parity(
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
             path = folder / subject.artifact
             got = classify_apart(path, subject.runtime, subject.python, test.images)
-            rows.append(_judge(subject, folder, got, reference, test.labels, budget))
+            row = _judge(subject, folder, got, reference, test.labels, budget)
+            rows.append(with_bits(row, got, promised))
             if isinstance(got, Outputs):
+                if (subject.artifact, subject.runtime) == SAME_BITS_AS:
+                    promised = got
                 probabilities[f"{subject.artifact}@{subject.runtime}"] = got.probabilities
         report(len(todo), len(todo), "layer by layer")
     layers = tuple(_layers(folder, rows, test.images))
@@ -250,6 +260,30 @@ def _over_budget(
     return reasons
 
 
+def with_bits(row: Row, got: Outputs | str, promised: Outputs | None) -> Row:
+    """Fail the row of the C file if any output is not, to the last bit, the promised one.
+
+    Args:
+        row: Judged by the int8 budget.
+        got: What it gave.
+        promised: What `SAME_BITS_AS` gave, if it ran.
+
+    Returns:
+        The row; of any other artifact as it was.
+    """
+    if row.runtime != "native" or isinstance(got, str) or promised is None:
+        return row
+    if got.raw.shape == promised.raw.shape and got.raw.dtype == promised.raw.dtype:
+        different = int((got.raw != promised.raw).any(axis=1).sum())
+    else:
+        different = len(got.raw)
+    if not different:
+        return replace(row, bit_identical=True)
+    reason = f"{different} outputs are not, bit for bit, those of {' on '.join(SAME_BITS_AS)}"
+    reasons = "; ".join(filter(None, [row.reason, reason]))
+    return replace(row, status="fail", reason=reasons, bit_identical=False)
+
+
 def with_layers(
     rows: Sequence[Row], layers: Sequence[layer_noise.TensorNoise], budget: ParityBudget
 ) -> tuple[Row, ...]:
@@ -257,7 +291,8 @@ def with_layers(
 
     Labels can survive what damages every layer: weights cast without rounding change no more
     labels than good ones, but lose 10 dB. An int8 artifact whose layers could not be measured
-    has not been checked and fails as well.
+    has not been checked and fails as well. The C file has no layers to look into; it is compared
+    with the TFLite file bit by bit instead.
 
     Args:
         rows: Judged by their outputs.
@@ -270,7 +305,7 @@ def with_layers(
     judged = []
     for row in rows:
         reason = ""
-        if "int8" in row.artifact and row.status != "not_run":
+        if "int8" in row.artifact and row.runtime != "native" and row.status != "not_run":
             own = [noise for noise in layers if noise.artifact == row.artifact]
             worst = min(own, key=lambda noise: noise.sqnr_db, default=None)
             if worst is None or len(own) < MIN_LAYERS:
@@ -300,7 +335,7 @@ def _judge(
     if isinstance(got, str):
         reason, allowed = got, False
         for allowance in budget.allowed_not_run:
-            if allowance.runtime == subject.runtime and Marker(allowance.when).evaluate():
+            if allowance.runtime == subject.runtime and holds(allowance):
                 reason, allowed = f"{allowance.reason} ({got})", True
         return Row(
             subject.artifact, subject.runtime, "", digest, "not_run", reason, allowed=allowed
@@ -320,15 +355,22 @@ def _judge(
     )
 
 
+def holds(allowance: AllowedNotRun) -> bool:
+    """Whether what an allowance is for is so on this machine."""
+    if allowance.when_missing:
+        return shutil.which(allowance.when_missing) is None
+    return Marker(allowance.when).evaluate()
+
+
 def is_int8(path: Path, got: Outputs) -> bool:
     """Whether a file is what its name says: a float file under it would be at par with itself.
 
     Args:
-        path: A TFLite file, whose outputs then are int8; or ONNX, in which every convolution and
-            matrix product then works on dequantized int8.
+        path: A TFLite or C file, whose outputs then are int8; or ONNX, in which every convolution
+            and matrix product then works on dequantized int8.
         got: What it gave.
     """
-    if path.suffix == ".tflite":
+    if path.suffix != ".onnx":
         return got.raw.dtype == np.int8
     import onnx
 
@@ -395,7 +437,8 @@ def format_table(result: dict[str, Any]) -> str:
     cells = [[REFERENCE, "keras", "reference", f"{reference['accuracy']:.2%}", "", "", "", ""]]
     for row in result["rows"]:
         runtime = f"{row['runtime']} {row['runtime_version']}".strip()
-        line = [row["artifact"], runtime, row["status"]]
+        same = " (same bits as tflite-runtime)" if row.get("bit_identical") else ""
+        line = [row["artifact"], runtime, row["status"] + same]
         if row["accuracy"] is None:
             line += [""] * 5
         else:

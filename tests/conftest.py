@@ -83,9 +83,9 @@ def tiny_recipe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(small_data, tiny_recipe, tmp_path_factory):
-    """A folder with a tiny model and its four artifacts, all at par. Read only."""
+    """A folder with a tiny model and its artifacts, all at par. Read only."""
     out = tmp_path_factory.mktemp("exported")
-    for stage in (["train", "--recipe", tiny_recipe], ["export"], ["parity"]):
+    for stage in (["train", "--recipe", tiny_recipe], ["export"], ["native"], ["parity"]):
         run = run_stage(*stage, "--data", small_data, "--out", out)
         assert run.returncode == 0, run.stdout + run.stderr
     return out

@@ -71,7 +71,7 @@ def test_unpacked_bundle_verifies_in_the_device_environment(unpacked):
 def test_every_model_verifies_on_every_runtime_of_the_development_environment(unpacked):
     run = run_runner("verify", "--all", runner=unpacked / "runner.py")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("ok ") == 4
+    assert run.stdout.count("ok ") == 5
 
 
 def test_artifact_that_changed_since_parity_is_not_packed(artifacts, small_data):

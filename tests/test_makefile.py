@@ -12,7 +12,8 @@ from conftest import ROOT, TINY_RECIPE
 
 MODELS = ["lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"]
 PARITY, BUNDLE = ["parity"], ["bundle"]
-EVERYTHING = ["train", *MODELS, *PARITY, *BUNDLE]
+NATIVE = ["native", *PARITY, *BUNDLE]  # the C file and what hangs on it
+EVERYTHING = ["train", *MODELS, *NATIVE]
 
 
 def copy_tree(folder):
@@ -44,6 +45,7 @@ STAND_IN = """#!/bin/sh
 case $3 in
   train) touch artifacts/lenet5.keras artifacts/train.json ;;
   export) touch "artifacts/$4" ;;
+  native) mkdir -p artifacts/native && touch artifacts/native/lenet5_int8.c ;;
   parity) touch artifacts/parity.json artifacts/probabilities.npz ;;
   bundle) mkdir -p dist && touch dist/BUNDLE ;;
 esac
@@ -131,9 +133,11 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
         ("tiny.toml", EVERYTHING),
         ("pipeline/lenet5.py", EVERYTHING),
         ("my data/small.npz", EVERYTHING),
-        ("export/to_tflite.py", [*MODELS[:2], *PARITY, *BUNDLE]),
-        ("export/logits.py", [*MODELS[:2], *PARITY, *BUNDLE]),
-        ("export/to_onnx.py", [*MODELS[2:], *PARITY, *BUNDLE]),
+        ("export/to_tflite.py", [*MODELS[:2], *NATIVE]),
+        ("export/logits.py", [*MODELS[:2], *NATIVE]),
+        ("export/to_onnx.py", [*MODELS[2:], *NATIVE]),
+        ("export/c_templates/neon.c.in", NATIVE),
+        ("device/native/binding.c", NATIVE),
         ("pipeline/parity.toml", PARITY + BUNDLE),
         ("pipeline/statistics.py", PARITY + BUNDLE),
         ("device/runner.py", PARITY + BUNDLE),
@@ -152,7 +156,8 @@ def test_changed_file_rebuilds_what_hangs_on_it(tree, touched, stages):
         ("artifacts/lenet5.keras", EVERYTHING),
         ("artifacts/train.json", EVERYTHING),
         ("artifacts/lenet5_fp32.tflite", [MODELS[0], *PARITY, *BUNDLE]),
-        ("artifacts/lenet5_int8.tflite", [MODELS[1], *PARITY, *BUNDLE]),
+        ("artifacts/lenet5_int8.tflite", [MODELS[1], *NATIVE]),
+        ("artifacts/native", NATIVE),
         ("artifacts/lenet5_fp32.onnx", [*MODELS[2:], *PARITY, *BUNDLE]),
         ("artifacts/lenet5_int8.onnx", [MODELS[3], *PARITY, *BUNDLE]),
         ("dist", BUNDLE),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import run_stage
 
-from pipeline import config, layer_noise, parity
+from pipeline import config, layer_noise, native, parity
 from pipeline.parity import Row, Subject
+from pipeline.worker import Outputs
 
 BUDGET = config.load_parity_budget()
 FLOAT = Subject("lenet5_fp32.onnx", "onnxruntime", Path("python"), True)
@@ -124,6 +126,7 @@ def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
         "lenet5_int8.tflite",
         "lenet5_fp32.onnx",
         "lenet5_int8.onnx",
+        "native/lenet5_int8.c",
     }
     assert all(r["status"] == "pass" or r["allowed"] for r in result["rows"])
     for r in ran:
@@ -183,8 +186,13 @@ def test_broken_artifact_makes_parity_exit_1_and_name_the_row(breakage, artifact
     assert "parity: fail" in run.stdout
     result = json.loads((artifacts / "parity.json").read_text())
     failed = {r["artifact"] for r in result["rows"] if r["status"] == "fail"}
-    # int8 cannot be compared layer by layer with a float artifact that is itself broken.
-    assert failed == ({name, "lenet5_int8.tflite"} if "without weights" in breakage else {name})
+    also = set()
+    if "without weights" in breakage:
+        # int8 cannot be compared layer by layer with a float artifact that is itself broken.
+        also = {"lenet5_int8.tflite"}
+    if name == "lenet5_int8.tflite" and any(r["bit_identical"] is not None for r in result["rows"]):
+        also = {"native/lenet5_int8.c"}  # made from the whole one, it does not give these outputs
+    assert failed == {name} | also
     assert f"{name} on " in run.stdout
     run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
     assert run.returncode == 2
@@ -206,3 +214,40 @@ def test_reference_that_is_not_what_training_wrote_is_refused(artifacts, small_d
     run = run_stage("parity", "--data", small_data, "--out", artifacts)
     assert run.returncode == 2
     assert "lenet5.keras: not the file that train.json tells of" in run.stderr
+
+
+# --- The C file ---------------------------------------------------------------------------------
+
+NATIVE = Subject("native/lenet5_int8.c", "native", Path("python"), False)
+
+
+def outputs(raw):
+    return Outputs(np.zeros(raw.shape, np.float32), raw, "1")
+
+
+def test_one_bit_of_one_output_fails_the_c_file_and_no_other():
+    promised = np.zeros((5, 10), np.int8)
+    got = promised.copy()
+    passed = replace(row("pass"), artifact=NATIVE.artifact, runtime="native")
+    assert parity.with_bits(passed, outputs(got), outputs(promised)).bit_identical is True
+    got[3, 2] = 1
+    failed = parity.with_bits(passed, outputs(got), outputs(promised))
+    assert (failed.status, failed.bit_identical) == ("fail", False)
+    assert failed.reason.startswith("1 outputs are not, bit for bit, those of lenet5_int8.tflite")
+    assert parity.with_bits(row("pass"), outputs(got), outputs(promised)) == row("pass")
+    assert parity.with_bits(passed, outputs(got), None) == passed
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_c_that_is_not_compiled_may_be_missing_only_where_there_is_no_compiler(
+    compiler, artifacts, small_data, monkeypatch
+):
+    shutil.rmtree(artifacts / "native" / native.MACHINE)
+    if not compiler:
+        monkeypatch.setattr(parity.shutil, "which", lambda program: None)
+    source = artifacts / "native" / "lenet5_int8.c"
+    got = parity.classify_apart(source, "native", Path(sys.executable), np.zeros((1, 28, 28), "u1"))
+    judged = parity._judge(NATIVE, artifacts, got, None, None, BUDGET)
+    assert (judged.status, judged.allowed) == ("not_run", not compiler)
+    assert "not compiled for this machine" in judged.reason
+    assert ("has no C compiler" in judged.reason) is not compiler
