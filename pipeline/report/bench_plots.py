@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.plots import label_bars, new_figure, short
+from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
     GREEN,
@@ -44,22 +44,42 @@ def runtime_colors(rows: Sequence[Row]) -> dict[str, str]:
 def latency(rows: Sequence[Row]) -> Plot:
     """The distribution function of each row's latency."""
     colors = runtime_colors(rows)
+    limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
     with style():
         figure = new_figure(3.1 + 0.19 * len(rows))
         axes = figure.add_subplot(
             xlabel="latency of a call, µs (log scale)", ylabel="share of calls, %", xscale="log"
         )
+        parts = []
         for row in rows:
             line = "--" if "int8" in row["artifact"] else "-"
             shares, values = distribution(row)
+            parts.append(f"{name_of(row)}: {number(row['latency_us']['p50'])} µs")
             color = colors[row["runtime"]]
-            axes.plot(values, shares, color=color, linestyle=line, label=name_of(row))
-        axes.set_ylim(0, 100)
-        figure.legend(loc="outside lower left", ncols=1, title="solid: float; dashed: int8")
-        parts = [f"{name_of(row)} {row['latency_us']['p50']:.1f}" for row in rows]
-        text = f"Cumulative distribution of latency; medians in microseconds: {'; '.join(parts)}."
-        caption = "How large a share of the calls took at most so long, one image a call."
+            axes.plot(values, shares, color=color, linestyle=line, label=parts[-1])
+        least_us = min(row["latency_us"]["min"] for row in rows)
+        plain_log_axis(axes.xaxis, (least_us, limit_us))
+        axes.set(xlim=(least_us / 1.2, limit_us * 1.2), ylim=(0, 100))
+        figure.legend(loc="outside lower left", ncols=1, title="median; solid: float, dashed: int8")
+        text = f"Cumulative distribution of latency; medians: {'; '.join(parts)}."
+        caption = (
+            "How large a share of the calls took at most so long, one image a call. The axis ends "
+            f"at {number(limit_us * 1.2)} µs."
+        )
         return Plot("latency", to_svg(figure, "latency", text), caption)
+
+
+def axis_limit(values: Sequence[float]) -> float:
+    """Where an axis should end: the largest value that is not ten times the median of all.
+
+    One row (Keras) can be so far from the others that they could not be told apart.
+    """
+    return max(value for value in values if value <= 10 * float(np.median(values)))
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def distribution(row: Row) -> tuple[list[float], list[float]]:
@@ -87,8 +107,8 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
             low, high = row.get("ratio_ci95") or (value, value)
             axes.plot((low, high), (y, y), color=color, linewidth=2)
             axes.plot(value, y, "o", color=color)
-            parts.append(f"{name_of(row)} {value:.3g}")
-        plain_log_axis(axes)
+            parts.append(f"{name_of(row)}: {number(value)}")
+        plain_log_axis(axes.xaxis, [row["ratio_to_baseline"] for row in rows])
         label_bars(axes, parts)
         text = f"Latency as a multiple of {baseline}: {'; '.join(parts)}."
         caption = (
@@ -96,15 +116,6 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
             "interval; further left is faster."
         )
         return Plot("ratio", to_svg(figure, "ratio", text), caption)
-
-
-def plain_log_axis(axes: Any) -> None:
-    """Few, plain numbers on a logarithmic x axis: "0.5", not a power of ten in small print."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def pareto(rows: Sequence[Row]) -> Plot:
@@ -121,20 +132,22 @@ def pareto(rows: Sequence[Row]) -> Plot:
         for i, row in enumerate(rows):
             color = colors[row["runtime"]]
             x, y = row["latency_us"]["p50"], 100 * row["accuracy"]
-            area = row["size_bytes"] / 1000
             fill = color if i in best else "none"
+            area = row["size_bytes"] / 1000
             axes.scatter(x, y, s=area, color=color, facecolor=fill, alpha=0.75, linewidth=1.5)
-        plain_log_axis(axes)
-        axes.margins(0.15, 0.25)
+            if i in best:
+                text, at = str(best.index(i) + 1), (0, 11 + 9 * (best.index(i) % 2))
+                axes.annotate(text, (x, y), xytext=at, textcoords="offset points", ha="center")
+        plain_log_axis(axes.xaxis, [row["latency_us"]["p50"] for row in rows])
+        axes.margins(0.15, 0.3)
         for runtime, color in colors.items():
             axes.plot([], [], "o", color=color, label=runtime)
         figure.legend(loc="outside lower left", ncols=2)
-        names = "; ".join(name_of(rows[i]) for i in best)
+        names = "; ".join(f"{k}: {name_of(rows[i])}" for k, i in enumerate(best, 1))
         text = f"Accuracy against median latency. Not beaten in latency, accuracy and size: {names}"
         caption = (
-            "Accuracy against latency; the area of a disc is the file's size (78 kB and 250 kB "
-            f"differ by a factor of three). Filled, because no other row is at least as good in "
-            f"all three: {names}."
+            "Accuracy against latency; the area of a disc is the size of the file. Filled: no "
+            f"other row is at least as good in latency, accuracy and size. {names}."
         )
         return Plot("pareto", to_svg(figure, "pareto", text + "."), caption)
 
@@ -166,13 +179,15 @@ def cold_start(rows: Sequence[Row]) -> Plot:
             values = np.array([row["cold_start_ms"].get(part) or 0.0 for row in rows])
             axes.barh(range(len(rows)), values, left=left, height=0.32, color=color, label=part)
             left += values
-        names = [f"{name_of(row)}: {row['cold_start_ms']['total']:.0f} ms" for row in rows]
+        totals = [row["cold_start_ms"]["total"] for row in rows]
+        axes.set_xlim(0, 1.05 * axis_limit(totals))
+        names = [f"{name_of(r)}: {number(t)} ms" for r, t in zip(rows, totals, strict=True)]
         label_bars(axes, names)
         figure.legend(loc="outside lower left", ncols=4)
         text = f"Cold start in milliseconds: {'; '.join(names)}."
         caption = (
             "Cold start: the interpreter, importing runtime and numpy, loading the model, first "
-            "inference."
+            "inference. A bar that reaches the edge is longer than the plot."
         )
         return Plot("cold-start", to_svg(figure, "cold-start", text), caption)
 
@@ -184,10 +199,14 @@ def memory(rows: Sequence[Row]) -> Plot:
         axes = figure.add_subplot(xlabel="peak resident memory, MiB")
         values = [row["peak_rss_mib"] for row in rows]
         axes.barh(range(len(rows)), values, height=0.32, color=BLUE)
-        names = [f"{name_of(row)}: {row['peak_rss_mib']:.1f} MiB" for row in rows]
+        axes.set_xlim(0, 1.05 * axis_limit(values))
+        names = [f"{name_of(r)}: {number(v)} MiB" for r, v in zip(rows, values, strict=True)]
         label_bars(axes, names)
         text = f"Peak memory: {'; '.join(names)}."
-        caption = "Peak resident memory of a fresh process that has classified some images."
+        caption = (
+            "Peak resident memory of a fresh process that has classified some images. A bar that "
+            "reaches the edge is longer than the plot."
+        )
         return Plot("memory", to_svg(figure, "memory", text), caption)
 
 
@@ -202,8 +221,8 @@ def robustness(rows: Sequence[Row]) -> Plot:
     lines = (("float", BLUE, "o-"), ("int8", VERMILION, "s--"))
     with style():
         figure = new_figure(0.4 + 1.65 * -(-len(kinds) // 2))
-        panels = figure.subplots(-(-len(kinds) // 2), 2, sharey=True, squeeze=False).ravel()
-        for axes, kind in zip(panels, kinds, strict=False):
+        grid = panels(figure, len(kinds), sharey=True)
+        for axes, kind in zip(grid, kinds, strict=True):
             own = [row for row in rows if row["distortion"] == kind]
             for name, color, form in lines:
                 values = [100 * row["accuracy"][name] for row in own]
@@ -213,11 +232,8 @@ def robustness(rows: Sequence[Row]) -> Plot:
                     axes.axhline(100 * plain[0][name], color=color, linewidth=0.6)
             axes.set_title(kind, loc="left")
             axes.set_xlabel(own[0]["unit"])
-            if axes.get_subplotspec().is_first_col():
-                axes.set_ylabel("accuracy, %")
-        for axes in panels[len(kinds) :]:
-            axes.set_visible(False)
-        handles, labels = panels[0].get_legend_handles_labels()
+            axes.set_ylabel("accuracy, %")
+        handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=2)
         worst = max(rows, key=lambda row: abs(row["accuracy"]["float"] - row["accuracy"]["int8"]))
         gap = 100 * (worst["accuracy"]["int8"] - worst["accuracy"]["float"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,25 @@ from export import to_onnx, to_tflite
 from pipeline.convert import ARTIFACTS, project_version
 from pipeline.data import Dataset, require_trained_on
 from pipeline.files import ROOT, UserError, read_json, sha256
+from pipeline.layer_noise import TensorNoise
 from pipeline.pack import TOOLS, read_probabilities
+from pipeline.parity import Row
+from pipeline.photo_bench import DigitRow, EmptyRow, Timing
+from pipeline.pi_test import Cell
 from pipeline.report.weights import LayerWeights, read_weights
 from pipeline.train import MODEL_NAME
 
 T = TypeVar("T")
 Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 SEEDS = ROOT / "docs" / "accuracy.json"
+
+
+BENCH_KEYS = (
+    *("artifact", "runtime", "runtime_version", "threads", "batch", "status", "reason"),
+    *("accuracy", "latency_us", "throughput_ips", "cold_start_ms", "peak_rss_mib", "size_bytes"),
+    "ratio_to_baseline",
+)
+ROBUSTNESS_KEYS = ("distortion", "strength", "unit", "n", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,46 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         raise UserError(
             f"{folder / MODEL_NAME}: not the file that train.json tells of; delete it and retrain"
         )
-    parity = read(folder / "parity.json", "make export", hashes, parity_models, "rows", "layers")
+    parity = read(
+        folder / "parity.json",
+        "make export",
+        hashes,
+        parity_models,
+        ("status", "reference", "budget"),
+        {"rows": _keys(Row), "layers": _keys(TensorNoise)},
+    )
+    bench = read(
+        folder / "bench.json",
+        "make bench",
+        hashes,
+        bench_models,
+        ("host", "method"),
+        {"rows": BENCH_KEYS},
+    )
+    robustness = read(
+        folder / "robustness.json",
+        "make robustness",
+        hashes,
+        robustness_models,
+        (),
+        {"rows": ROBUSTNESS_KEYS},
+    )
+    pi = read(
+        folder / "pi-matrix.json",
+        "make pi-test",
+        hashes,
+        pi_models,
+        ("status", "bundle"),
+        {"cells": _keys(Cell)},
+    )
+    photos = read(
+        folder / "photos.json",
+        "make photos",
+        hashes,
+        photo_models,
+        ("model", "accuracy", "raw_resize_accuracy", "refused_share"),
+        {"digits": _keys(DigitRow), "empties": _keys(EmptyRow), "timings": _keys(Timing)},
+    )
     return Report(
         version=project_version(),
         commit=exported_commit(folder),
@@ -114,12 +165,16 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         parity=parity,
         probabilities=gather_probabilities(folder / "probabilities.npz", data, parity.value),
         weights=gather_weights(folder),
-        bench=read(folder / "bench.json", "make bench", hashes, bench_models, "rows"),
-        robustness=read(folder / "robustness.json", "make robustness", hashes, robustness_models, "rows"),
-        pi=read(folder / "pi-matrix.json", "make pi-test", hashes, pi_models, "cells"),
-        photos=read(folder / "photos.json", "make photos", hashes, photo_models, "digits"),
+        bench=bench,
+        robustness=robustness,
+        pi=pi,
+        photos=photos,
         seeds=gather_seeds(seeds, str(training["recipe"])),
     )
+
+
+def _keys(row: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(row)}
 
 
 def read(
@@ -127,7 +182,8 @@ def read(
     command: str,
     hashes: Mapping[str, str],
     models: Callable[[dict[str, Any]], dict[str, str]],
-    *keys: str,
+    keys: Sequence[str],
+    row_keys: Mapping[str, Collection[str]],
 ) -> Input[dict[str, Any]]:
     """Read a file of results, and refuse it if it is of other models than those that are there.
 
@@ -136,26 +192,32 @@ def read(
         command: What makes it.
         hashes: The SHA-256 of each model that is there, by name.
         models: It tells the SHA-256 that the file says it measured, by name.
-        *keys: What the file must have.
+        keys: What the file must have.
+        row_keys: What each row of its lists must have, by the list's name.
     """
     if not path.is_file():
         return Input(None, f"not measured: run `{command}`")
+    damaged = f"{path.name} is damaged or of another version: run `{command}` again"
     try:
-        value = read_json(path, *keys)
+        value = read_json(path, *keys, *row_keys)
+        for name, needed in row_keys.items():
+            if not all(row.keys() >= set(needed) for row in value[name]):
+                return Input(None, damaged)
         measured = models(value)
-    except (UserError, KeyError, TypeError, AttributeError):
-        return Input(None, f"{path.name} is damaged or of another version: run `{command}` again")
-    for name, digest in measured.items():
-        if digest and digest != hashes.get(name):
-            here = f"is {hashes[name][:12]}" if name in hashes else "is not there"
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return Input(None, damaged)
+    known = {name: digest for name, digest in measured.items() if name in hashes}
+    for name, digest in known.items():
+        if digest and digest != hashes[name]:
             return Input(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
-                f"the present one {here}: run `{command}` again",
+                f"the present one has {hashes[name][:12]}: run `{command}` again",
             )
-    unnamed = sorted(name for name, digest in measured.items() if not digest)
-    doubt = f"{path.name} does not say by hash which {', '.join(unnamed)} it measured."
-    return Input(value, doubt=doubt if unnamed else "")
+    if not all(known.values()):
+        doubt = f"{path.name} does not say by hash which models it measured; they may be others."
+        return Input(value, doubt=doubt)
+    return Input(value)
 
 
 def parity_models(parity: dict[str, Any]) -> dict[str, str]:
@@ -243,7 +305,7 @@ def gather_weights(folder: Path) -> Input[tuple[LayerWeights, ...]]:
 
 def gather_seeds(path: Path, recipe: str) -> Input[dict[str, Any]]:
     """The accuracy over several seeds, which are other models by intention."""
-    seeds = read(path, "make accuracy", {}, lambda value: {}, "recipes")
+    seeds = read(path, "make accuracy", {}, lambda value: {}, ("machine",), {"recipes": ()})
     if seeds.value is None:
         return seeds
     names = [block["recipe"] for block in seeds.value["recipes"] if block]

@@ -7,12 +7,15 @@ from typing import Any
 
 from pipeline.pi_test import matrix_table
 from pipeline.report import bench_plots
+from pipeline.report.bench_plots import number
 from pipeline.report.gather import Report
 from pipeline.report.page import Section, Table
 
 Row = Mapping[str, Any]
-BENCH_HEADER = ("artifact", "runtime", "status", "size, kB", "accuracy", "p50, µs", "p90, µs")
-BENCH_HEADER += ("p99, µs", "ratio (95 % CI)", "images/s", "cold start, ms", "memory, MiB")
+BENCH_HEADER = (
+    *("artifact", "runtime", "status", "size, kB", "accuracy", "p50, µs", "p90, µs", "p99, µs"),
+    *("ratio (95 % CI)", "images/s", "cold start, ms", "memory, MiB"),
+)
 
 
 def speed(report: Report) -> Section:
@@ -56,11 +59,14 @@ def bench_cells(row: Row) -> list[str]:
     def text(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
+    def significant(value: float | None) -> str:
+        return "" if value is None else number(value)
+
     latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
-    ratio = text(row["ratio_to_baseline"], ".3g")
+    ratio = significant(row["ratio_to_baseline"])
     if row.get("ratio_ci95"):
         low, high = row["ratio_ci95"]
-        ratio += f" ({low:.3g} to {high:.3g})"
+        ratio += f" ({number(low)} to {number(high)})"
     cold_start = row["cold_start_ms"] or {"total": None}
     return [
         row["artifact"],
@@ -71,8 +77,8 @@ def bench_cells(row: Row) -> list[str]:
         *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
         ratio,
         text(row["throughput_ips"], ",.0f"),
-        text(cold_start["total"], ".0f"),
-        text(row["peak_rss_mib"], ".1f"),
+        significant(cold_start["total"]),
+        significant(row["peak_rss_mib"]),
     ]
 
 

@@ -106,8 +106,10 @@ def parity(report: Report) -> Section:
         rows.append(_parity_row(row, allowed, result["layers"], budget))
     allowed = limits(False, reference["accuracy"], budget)
     has_int8 = any("int8" in row["artifact"] for row in compared)
-    header = ("artifact", "runtime", "status", "accuracy", "difference (95 % CI), pp")
-    header += ("agreement", "max |dp|", "McNemar p", "budget used")
+    header = (
+        *("artifact", "runtime", "status", "accuracy", "difference (95 % CI), pp", "agreement"),
+        *("max |dp|", "McNemar p", "budget used"),
+    )
     missing = [row for row in result["rows"] if row["status"] != "pass"]
     return Section(
         title,
@@ -225,7 +227,7 @@ def _answers(
         is_float_copy = "fp32" in artifact and got.argmax() == expected
         if not is_float_copy:
             name = "float" if artifact == MODEL_NAME else plots.short(artifact)
-            lines.append(f"{name}: {names[got.argmax()]} {got.max():.1%}")
+            lines.append(f"{name}: {names[got.argmax()]}, {got.max():.1%}")
     return lines
 
 
@@ -269,6 +271,6 @@ def weights(report: Report) -> Section:
     header = ("layer", "weights", "range", "RMS error", "SQNR, dB", "codes that are 0")
     return Section(
         title,
-        plots=(plots.weights(source.value),),
+        plots=(plots.weights(source.value), plots.codes(source.value)),
         tables=(Table("Weights of lenet5_int8.tflite against lenet5_fp32.tflite", header, rows),),
     )

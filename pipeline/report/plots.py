@@ -13,6 +13,7 @@ from pipeline.report.weights import LayerWeights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 WIDTH = 4.5  # inches: a phone's screen shows it at its full size, a desktop two beside each other
@@ -34,6 +35,7 @@ def loss(history: Mapping[str, Sequence[float]]) -> Plot:
     with style():
         figure = new_figure(2.8)
         axes = figure.add_subplot(xlabel=unit, ylabel="cross-entropy, nats", yscale="log")
+        plain_log_axis(axes.yaxis, history["train_loss"])
         axes.plot(steps, history["train_loss"], color=BLUE, label="train")
         if "validation_loss" in history:
             values = history["validation_loss"]
@@ -129,21 +131,13 @@ def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> P
         allowed_loss_pp: How much accuracy int8 may lose; None: there is no int8 row.
     """
     with style():
-        figure = new_figure(0.9 + 0.42 * len(rows))
+        figure = new_figure(1.1 + 0.42 * len(rows))
         axes = figure.add_subplot(xlabel="accuracy less the float model's, percentage points")
         axes.axvline(0, color=INK, linewidth=1)
         if allowed_loss_pp is not None:
-            axes.axvline(-allowed_loss_pp, color=VERMILION, linestyle="--", linewidth=1.2)
-            axes.annotate(
-                f"int8 may lose {allowed_loss_pp:.2f}",
-                (-allowed_loss_pp, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, -2),
-                textcoords="offset points",
-                va="top",
-                color=VERMILION,
-                fontsize=8.5,
-            )
+            line = axes.axvline(-allowed_loss_pp, color=VERMILION, linestyle="--", linewidth=1.2)
+            name = f"int8 may lose {allowed_loss_pp:.2f} percentage points"
+            figure.legend([line], [name], loc="outside lower left")
         labels, parts = [], []
         for y, row in enumerate(rows):
             low, high = row["delta_ci95_pp"]
@@ -202,43 +196,65 @@ def _tensor(name: str) -> str:
 
 
 def weights(layers: Sequence[LayerWeights]) -> Plot:
-    """Histograms of each layer's weights before and after, and of the int8 codes."""
+    """Histograms of each layer's weights before and after quantization."""
     with style():
-        figure = new_figure(1.65 * len(layers))
-        grid = figure.subplots(len(layers), 2)
-        for (left, right), layer in zip(grid, layers, strict=True):
-            _histogram(left, layer)
-            codes = np.arange(-128, 129) - 0.5
-            counts, _ = np.histogram(layer.codes, codes[::4])
-            right.stairs(counts, codes[::4], fill=True, color=BLUE, alpha=0.6)
-            right.set_xlim(-132, 132)
-            right.set_xticks((-127, 0, 127))
-            left.set_title(f"{layer.layer}: {len(layer.codes):,} weights", loc="left")
-            left.set_ylabel("weights")
-        grid[-1][0].set_xlabel("weight")
-        grid[-1][1].set_xlabel("int8 code, 4 a bar")
-        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
+        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
+            values = np.concatenate([layer.float32, layer.dequantized])
+            edges = np.histogram_bin_edges(values, 40)
+            before, _ = np.histogram(layer.float32, edges)
+            after, _ = np.histogram(layer.dequantized, edges)
+            axes.stairs(before, edges, fill=True, color=BLUE, alpha=0.4, label="float32")
+            axes.stairs(
+                after, edges, color=VERMILION, linestyle="--", linewidth=1.2, label="from int8"
+            )
+            axes.set_title(layer.layer, loc="left")
+            axes.set(xlabel="weight", ylabel="count")
+        handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=2)
         names = ", ".join(layer.layer for layer in layers)
-        text = (
-            f"Histograms of the weights of {names}: float32 and dequantized int8 nearly coincide; "
-            "the int8 codes of each layer spread over -127 to 127."
-        )
-        caption = (
-            "Left: weights before (filled) and after (dashed) quantization. Right: the int8 codes "
-            "that the file holds; each output channel has a scale of its own."
-        )
+        text = f"Histograms of the weights of {names}, as float32 and as dequantized from int8."
+        caption = "Weights before (filled) and after (dashed) quantization."
         return Plot("weights", to_svg(figure, "weights", text), caption)
 
 
-def _histogram(axes: Axes, layer: LayerWeights) -> None:
-    edges = np.histogram_bin_edges(np.concatenate([layer.float32, layer.dequantized]), 40)
-    before, _ = np.histogram(layer.float32, edges)
-    after, _ = np.histogram(layer.dequantized, edges)
-    axes.stairs(before, edges, fill=True, color=BLUE, alpha=0.4, label="float32")
-    axes.stairs(
-        after, edges, color=VERMILION, linestyle="--", linewidth=1.2, label="int8, dequantized"
-    )
+def codes(layers: Sequence[LayerWeights]) -> Plot:
+    """Histograms of the int8 values that the file holds."""
+    with style():
+        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
+        edges = np.arange(-128, 129, 4) - 0.5
+        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
+            counts, _ = np.histogram(layer.codes, edges)
+            axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.6)
+            axes.set(xlim=(-132, 132), xticks=(-127, 0, 127), xlabel="int8 value", ylabel="count")
+            axes.set_title(layer.layer, loc="left")
+        parts = [f"{x.layer} {x.codes.min()} to {x.codes.max()}" for x in layers]
+        text = f"Histograms of the int8 values of the weights: {'; '.join(parts)}."
+        caption = "The int8 values of the weights, 4 a bar; each output channel has its own scale."
+        return Plot("codes", to_svg(figure, "codes", text), caption)
+
+
+def panels(figure: Figure, count: int, **shared: Any) -> list[Axes]:
+    """Axes in two columns, row by row."""
+    grid = figure.subplots(-(-count // 2), 2, squeeze=False, **shared).ravel().tolist()
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
+def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
+    """Few, plain numbers on a logarithmic axis: "0.5", where matplotlib would use mathtext.
+
+    Args:
+        axis: The axis.
+        values: What it will show.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = np.log10(max(values) / min(values))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_bars(axes: Axes, labels: Sequence[str]) -> None:
@@ -253,10 +269,11 @@ def label_bars(axes: Axes, labels: Sequence[str]) -> None:
             label,
             (0, y),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 6),
+            xytext=(3, 6),
             textcoords="offset points",
             va="bottom",
             fontsize=8.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
         )
     axes.set_ylim(len(labels) - 0.5, -0.85)
     axes.set_yticks([])
