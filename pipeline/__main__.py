@@ -134,6 +134,18 @@ def stage_pi_test(args: argparse.Namespace) -> int:
     return pi_test.exit_code(matrix, args.allow_not_run)
 
 
+def stage_report(args: argparse.Namespace) -> int:
+    """Write report.html and MODEL_CARD.md from all that was measured."""
+    from pipeline.report import write
+
+    sections = write.write(args.out, load_data(args.data))
+    for section in sections:
+        if section.problem or section.doubt:
+            print(f"{section.title}: {section.problem or section.doubt}")
+    print(f"{args.out / write.PAGE}, {args.out / write.CARD}")
+    return 0
+
+
 def stage_all(args: argparse.Namespace) -> int:
     """Run train, export, parity and bundle in turn (`make export` does so incrementally)."""
     for stage in STAGES_ALL:
@@ -171,6 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
     photos = add("photos", stage_photos)
     photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
     photos.add_argument("--seed", type=int, default=1, help="of the pictures")
+    add("report", stage_report)
     pi_test = add("pi-test", stage_pi_test)
     pi_test.add_argument("bundle", type=Path, metavar="BUNDLE")
     pi_test.add_argument("--allow-not-run", action="append", default=[], metavar="OS/ARCH/RUNTIME")

@@ -108,6 +108,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the budget allows one artifact; None: no limit.
+
+    Attributes:
+        disagreement: Share of images with another label than the reference's, 0..1.
+        max_abs_dp: Greatest difference of a probability.
+        loss_pp: Accuracy lost, in percentage points.
+    """
+
+    disagreement: float
+    max_abs_dp: float | None
+    loss_pp: float | None
+
+
+@dataclass(frozen=True)
 class ParityResult:
     """The parity of a folder of artifacts; `parity.json` holds it.
 
@@ -238,25 +253,36 @@ def judge(
             for i in np.flatnonzero(predicted != expected)
         ),
     }
-    error = float((expected != labels).mean())
-    return _over_budget(figures, subject.is_float, error, budget), figures
+    accuracy = float((expected == labels).mean())
+    return _over_budget(figures, limits(subject.is_float, accuracy, budget)), figures
 
 
-def _over_budget(
-    figures: dict[str, Any], is_float: bool, reference_error: float, budget: ParityBudget
-) -> list[str]:
+def limits(is_float: bool, reference_accuracy: float, budget: ParityBudget) -> Limits:
+    """What the budget allows an artifact.
+
+    Args:
+        is_float: Whether it is a float artifact.
+        reference_accuracy: The float model's, 0..1.
+        budget: The budget.
+    """
+    if is_float:
+        return Limits(1.0 - budget.float_min_agreement, budget.float_max_abs_dp, None)
+    scale = float(np.clip((1.0 - reference_accuracy) / budget.reference_error, 1.0, MAX_SCALE))
+    disagreement = (1.0 - budget.int8_min_agreement) * scale
+    return Limits(disagreement, None, budget.int8_max_loss_pp * scale)
+
+
+def _over_budget(figures: dict[str, Any], allowed: Limits) -> list[str]:
     agreement, loss_pp = figures["agreement"], -figures["delta_pp"]
-    scale = 1.0 if is_float else np.clip(reference_error / budget.reference_error, 1.0, MAX_SCALE)
-    share = budget.float_min_agreement if is_float else budget.int8_min_agreement
-    least = 1.0 - (1.0 - share) * scale
-    allowed_loss_pp = budget.int8_max_loss_pp * scale
+    max_abs_dp = figures["max_abs_dp"]
+    least = 1.0 - allowed.disagreement
     reasons = []
     if agreement < least - ROUNDING:
         reasons.append(f"agreement {agreement:.2%}, below {least:.2%}")
-    if is_float and figures["max_abs_dp"] > budget.float_max_abs_dp:
-        reasons.append(f"max |dp| {figures['max_abs_dp']:.1e}, above {budget.float_max_abs_dp:.1e}")
-    if not is_float and loss_pp > allowed_loss_pp + ROUNDING:
-        reasons.append(f"accuracy {loss_pp:.2f} pp lower, {allowed_loss_pp:.2f} pp is allowed")
+    if allowed.max_abs_dp is not None and max_abs_dp > allowed.max_abs_dp:
+        reasons.append(f"max |dp| {max_abs_dp:.1e}, above {allowed.max_abs_dp:.1e}")
+    if allowed.loss_pp is not None and loss_pp > allowed.loss_pp + ROUNDING:
+        reasons.append(f"accuracy {loss_pp:.2f} pp lower, {allowed.loss_pp:.2f} pp is allowed")
     return reasons
 
 

@@ -22,7 +22,7 @@ from device.photo import NoDigit, find_digit
 from device.picture import decode_image
 from device.runner import Classifier, InputError
 from pipeline.data import Split
-from pipeline.files import UserError
+from pipeline.files import UserError, sha256
 from pipeline.synthetic_photos import (
     Photo,
     Scene,
@@ -74,6 +74,7 @@ class PhotoBench:
     """What `photo_bench` measured."""
 
     model: str
+    model_sha256: str
     seed: int
     digits: tuple[DigitRow, ...]
     empties: tuple[EmptyRow, ...]
@@ -180,6 +181,7 @@ def measure(
         empties.setdefault(photo.condition, []).append(photo)
     return PhotoBench(
         model=model.name,
+        model_sha256=sha256(model),
         seed=seed,
         digits=tuple(rows),
         empties=tuple(measure_empties(batch) for batch in empties.values()),

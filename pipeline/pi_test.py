@@ -122,12 +122,14 @@ class PiMatrix:
     Attributes:
         status: "fail" if a cell failed; else "not_run" if one did not run; else "pass".
         bundle, bundle_sha256: What was tested.
+        models: The SHA-256 of each model in it, by name.
         cells: One an artifact and environment.
     """
 
     status: str
     bundle: str
     bundle_sha256: str
+    models: dict[str, str]
     cells: tuple[Cell, ...]
 
 
@@ -250,7 +252,7 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
         cells = tuple(cell for task in tasks for cell in task.result())
     statuses = [cell.status for cell in cells]
     overall = next((s for s in ("fail", "not_run") if s in statuses), "pass")
-    matrix = PiMatrix(overall, bundle.name, sha256(bundle), cells)
+    matrix = PiMatrix(overall, bundle.name, sha256(bundle), models, cells)
     write_json(folder / "pi-matrix.json", asdict(matrix))
     return matrix
 
@@ -316,8 +318,8 @@ def run_environment(
     return cells
 
 
-def bundle_models(bundle: Path, parity: dict[str, Any]) -> list[str]:
-    """The models of a bundle, after checking that parity judged these very files.
+def bundle_models(bundle: Path, parity: dict[str, Any]) -> dict[str, str]:
+    """The models of a bundle and their SHA-256, after checking that parity judged these very files.
 
     Raises:
         UserError: The bundle is missing, damaged, or made of other files.
@@ -331,11 +333,11 @@ def bundle_models(bundle: Path, parity: dict[str, Any]) -> list[str]:
         raise UserError(f"{bundle}: missing; run `make bundle`") from None
     except (tarfile.TarError, StopIteration, ValueError, EOFError, OSError):
         raise UserError(f"{bundle}: damaged; delete it and run `make bundle`") from None
-    for name in manifest["models"]:
-        judged = {row["sha256"] for row in parity["rows"] if row["artifact"] == name}
-        if judged != {manifest["files"][name]["sha256"]}:
+    models = {name: str(manifest["files"][name]["sha256"]) for name in manifest["models"]}
+    for name, digest in models.items():
+        if {row["sha256"] for row in parity["rows"] if row["artifact"] == name} != {digest}:
             raise UserError(f"{bundle}: {name} is not what parity judged; run `make bundle`")
-    return list(manifest["models"])
+    return models
 
 
 def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home: Path) -> Guest:
@@ -490,14 +492,23 @@ def format_cells(matrix: PiMatrix) -> str:
 
 
 def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
-    """Which artifact runs on which runtime, Python and architecture, as a Markdown table.
+    """The table of `matrix_table` in Markdown."""
+    header, rows = matrix_table(matrix, parity)
+    return markdown_table(header, [[cell.replace("|", "\\|") for cell in row] for row in rows])
+
+
+def matrix_table(
+    matrix: Mapping[str, Any], parity: Mapping[str, Any]
+) -> tuple[list[str], list[list[str]]]:
+    """Which artifact runs on which runtime, Python and architecture.
 
     Args:
         matrix: What `pi-matrix.json` holds.
         parity: What `parity.json` holds, for the development machine.
 
     Returns:
-        A row an artifact and runtime, a column a system; "-" where nothing was tested.
+        The header, and a row an artifact and runtime with a column a system; "-" where nothing
+        was tested.
     """
     here = "development machine"
     results: dict[tuple[str, str], dict[str, str]] = {}
@@ -513,10 +524,10 @@ def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
         if cell["bit_identical"]:
             text += ", same bits"
         elif cell["max_abs_dp"] is not None:
-            text += f", max \\|dp\\| {cell['max_abs_dp']:.1e}"
+            text += f", max |dp| {cell['max_abs_dp']:.1e}"
         results.setdefault((cell["artifact"], cell["runtime"]), {})[system] = text
     rows = [
         [*subject, *(found.get(system, "-") for system in systems)]
         for subject, found in results.items()
     ]
-    return markdown_table(["artifact", "runtime", *systems], rows)
+    return ["artifact", "runtime", *systems], rows

@@ -104,7 +104,7 @@ def test_nothing_to_compare_with_is_not_a_pass(reference):
 )
 def test_only_passed_or_excused_cells_give_exit_code_0(statuses, allowed, code):
     cells = tuple(replace(CELL, status=status) for status in statuses)
-    assert pi_test.exit_code(PiMatrix("", "", "", cells), allowed) == code
+    assert pi_test.exit_code(PiMatrix("", "", "", {}, cells), allowed) == code
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_blank_sheets_are_counted_as_refused() -> None:
 
 def test_result_tells_the_shares_over_all_rows(photos: list[Photo]) -> None:
     row = measure_digits(photos[:1], lambda image: 1)
-    bench = PhotoBench("m.tflite", 5, (row,), (EmptyRow("blank paper", 2, 1),), ())
+    bench = PhotoBench("m.tflite", "0" * 64, 5, (row,), (EmptyRow("blank paper", 2, 1),), ())
     result = photo_bench.as_json(bench)
     assert (result["accuracy"], result["refused_share"]) == (1.0, 0.5)
     text = photo_bench.format_result(bench)

@@ -1,0 +1,271 @@
+"""The plots of what was measured with the models: time, memory, robustness, photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
+from pipeline.report.svg import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Plot,
+    style,
+    to_svg,
+)
+
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+COLD_START_PARTS = ("interpreter", "import", "load", "first")
+KNOWN_SHARES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+Row = Mapping[str, Any]  # of `bench.json`
+
+
+def name_of(row: Row) -> str:
+    """Such as "int8.tflite, tflite-runtime"."""
+    return f"{short(row['artifact'])}, {row['runtime']}"
+
+
+def runtime_colors(rows: Sequence[Row]) -> dict[str, str]:
+    """A colour for each runtime; what remains is grey."""
+    runtimes = dict.fromkeys(row["runtime"] for row in rows)
+    colors = [*COLORS, *[MUTED] * len(runtimes)]
+    return dict(zip(runtimes, colors, strict=False))
+
+
+def latency(rows: Sequence[Row]) -> Plot:
+    """The distribution function of each row's latency."""
+    colors = runtime_colors(rows)
+    limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
+    with style():
+        figure = new_figure(3.1 + 0.19 * len(rows))
+        axes = figure.add_subplot(
+            xlabel="latency of a call, µs (log scale)", ylabel="share of calls, %", xscale="log"
+        )
+        parts = []
+        for row in rows:
+            line = "--" if "int8" in row["artifact"] else "-"
+            shares, values = distribution(row)
+            parts.append(f"{name_of(row)}: {number(row['latency_us']['p50'])} µs")
+            color = colors[row["runtime"]]
+            axes.plot(values, shares, color=color, linestyle=line, label=parts[-1])
+        least_us = min(row["latency_us"]["min"] for row in rows)
+        plain_log_axis(axes.xaxis, (least_us, limit_us))
+        axes.set(xlim=(least_us / 1.2, limit_us * 1.2), ylim=(0, 100))
+        figure.legend(loc="outside lower left", ncols=1, title="median; solid: float, dashed: int8")
+        text = f"Cumulative distribution of latency; medians: {'; '.join(parts)}."
+        caption = (
+            "How large a share of the calls took at most so long, one image a call. The axis ends "
+            f"at {number(limit_us * 1.2)} µs."
+        )
+        return Plot("latency", to_svg(figure, "latency", text), caption)
+
+
+def axis_limit(values: Sequence[float]) -> float:
+    """Where an axis should end: the largest value that is not ten times the median of all.
+
+    One row (Keras) can be so far from the others that they could not be told apart.
+    """
+    return max(value for value in values if value <= 10 * float(np.median(values)))
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+def distribution(row: Row) -> tuple[list[float], list[float]]:
+    """Shares of the calls, in per cent, and the latencies in us that they do not exceed.
+
+    From the row's evenly spaced quantiles or, where it has none, the few that every row has.
+    """
+    quantiles_us = row.get("quantiles_us") or []
+    if len(quantiles_us) > 1:
+        return np.linspace(0, 100, len(quantiles_us)).tolist(), list(quantiles_us)
+    known = row["latency_us"]
+    return [100 * share for share in KNOWN_SHARES.values()], [known[key] for key in KNOWN_SHARES]
+
+
+def ratio(rows: Sequence[Row], baseline: str) -> Plot:
+    """Each row's latency as a multiple of the baseline's, with its interval."""
+    colors = runtime_colors(rows)
+    with style():
+        figure = new_figure(0.9 + 0.4 * len(rows))
+        axes = figure.add_subplot(xlabel="latency, times the baseline's (log scale)", xscale="log")
+        axes.axvline(1, color=INK, linewidth=1)
+        parts = []
+        for y, row in enumerate(rows):
+            value, color = row["ratio_to_baseline"], colors[row["runtime"]]
+            low, high = row.get("ratio_ci95") or (value, value)
+            axes.plot((low, high), (y, y), color=color, linewidth=2)
+            axes.plot(value, y, "o", color=color)
+            parts.append(f"{name_of(row)}: {number(value)}")
+        plain_log_axis(axes.xaxis, [row["ratio_to_baseline"] for row in rows])
+        label_bars(axes, parts)
+        text = f"Latency as a multiple of {baseline}: {'; '.join(parts)}."
+        caption = (
+            f"Median latency as a multiple of {baseline}, taken within rounds, with its 95 % "
+            "interval; further left is faster."
+        )
+        return Plot("ratio", to_svg(figure, "ratio", text), caption)
+
+
+def pareto(rows: Sequence[Row]) -> Plot:
+    """Latency, accuracy and size at once; what no other row beats in all three stands out."""
+    colors = runtime_colors(rows)
+    best = pareto_front(
+        [(row["latency_us"]["p50"], -row["accuracy"], row["size_bytes"]) for row in rows]
+    )
+    with style():
+        figure = new_figure(3.4 + 0.19 * len(colors))
+        axes = figure.add_subplot(
+            xlabel="median latency, µs (log scale)", ylabel="accuracy, %", xscale="log"
+        )
+        for i, row in enumerate(rows):
+            color = colors[row["runtime"]]
+            x, y = row["latency_us"]["p50"], 100 * row["accuracy"]
+            fill = color if i in best else "none"
+            area = row["size_bytes"] / 1000
+            axes.scatter(x, y, s=area, color=color, facecolor=fill, alpha=0.75, linewidth=1.5)
+            if i in best:
+                text, at = str(best.index(i) + 1), (0, 11 + 9 * (best.index(i) % 2))
+                axes.annotate(text, (x, y), xytext=at, textcoords="offset points", ha="center")
+        plain_log_axis(axes.xaxis, [row["latency_us"]["p50"] for row in rows])
+        axes.margins(0.15, 0.3)
+        for runtime, color in colors.items():
+            axes.plot([], [], "o", color=color, label=runtime)
+        figure.legend(loc="outside lower left", ncols=2)
+        names = "; ".join(f"{k}: {name_of(rows[i])}" for k, i in enumerate(best, 1))
+        text = f"Accuracy against median latency. Not beaten in latency, accuracy and size: {names}"
+        caption = (
+            "Accuracy against latency; the area of a disc is the size of the file. Filled: no "
+            f"other row is at least as good in latency, accuracy and size. {names}."
+        )
+        return Plot("pareto", to_svg(figure, "pareto", text + "."), caption)
+
+
+def pareto_front(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Which points no other dominates.
+
+    Args:
+        points: Costs, all to be small; another point dominates one if it is nowhere larger and
+            somewhere smaller.
+
+    Returns:
+        Their indices, ascending.
+    """
+
+    def dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+    return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
+
+
+def cold_start(rows: Sequence[Row]) -> Plot:
+    """Where the time from starting a process to its first answer goes."""
+    with style():
+        figure = new_figure(1.2 + 0.4 * len(rows))
+        axes = figure.add_subplot(xlabel="time from start to first answer, ms")
+        left = np.zeros(len(rows))
+        for part, color in zip(COLD_START_PARTS, COLORS, strict=False):
+            values = np.array([row["cold_start_ms"].get(part) or 0.0 for row in rows])
+            axes.barh(range(len(rows)), values, left=left, height=0.32, color=color, label=part)
+            left += values
+        totals = [row["cold_start_ms"]["total"] for row in rows]
+        axes.set_xlim(0, 1.05 * axis_limit(totals))
+        names = [f"{name_of(r)}: {number(t)} ms" for r, t in zip(rows, totals, strict=True)]
+        label_bars(axes, names)
+        figure.legend(loc="outside lower left", ncols=4)
+        text = f"Cold start in milliseconds: {'; '.join(names)}."
+        caption = (
+            "Cold start: the interpreter, importing runtime and numpy, loading the model, first "
+            "inference. A bar that reaches the edge is longer than the plot."
+        )
+        return Plot("cold-start", to_svg(figure, "cold-start", text), caption)
+
+
+def memory(rows: Sequence[Row]) -> Plot:
+    """The most memory that each process held."""
+    with style():
+        figure = new_figure(0.9 + 0.4 * len(rows))
+        axes = figure.add_subplot(xlabel="peak resident memory, MiB")
+        values = [row["peak_rss_mib"] for row in rows]
+        axes.barh(range(len(rows)), values, height=0.32, color=BLUE)
+        axes.set_xlim(0, 1.05 * axis_limit(values))
+        names = [f"{name_of(r)}: {number(v)} MiB" for r, v in zip(rows, values, strict=True)]
+        label_bars(axes, names)
+        text = f"Peak memory: {'; '.join(names)}."
+        caption = (
+            "Peak resident memory of a fresh process that has classified some images. A bar that "
+            "reaches the edge is longer than the plot."
+        )
+        return Plot("memory", to_svg(figure, "memory", text), caption)
+
+
+def robustness(rows: Sequence[Row]) -> Plot:
+    """Accuracy by strength of each distortion, float and int8.
+
+    Args:
+        rows: Of `robustness.json`.
+    """
+    kinds = dict.fromkeys(row["distortion"] for row in rows if row["unit"])
+    plain = [row["accuracy"] for row in rows if not row["unit"]]
+    lines = (("float", BLUE, "o-"), ("int8", VERMILION, "s--"))
+    with style():
+        figure = new_figure(0.4 + 1.65 * -(-len(kinds) // 2))
+        grid = panels(figure, len(kinds), sharey=True)
+        for axes, kind in zip(grid, kinds, strict=True):
+            own = [row for row in rows if row["distortion"] == kind]
+            for name, color, form in lines:
+                values = [100 * row["accuracy"][name] for row in own]
+                strengths = [row["strength"] for row in own]
+                axes.plot(strengths, values, form, color=color, markersize=4, label=name)
+                if plain:
+                    axes.axhline(100 * plain[0][name], color=color, linewidth=0.6)
+            axes.set_title(kind, loc="left")
+            axes.set_xlabel(own[0]["unit"])
+            axes.set_ylabel("accuracy, %")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
+        worst = max(rows, key=lambda row: abs(row["accuracy"]["float"] - row["accuracy"]["int8"]))
+        gap = 100 * (worst["accuracy"]["int8"] - worst["accuracy"]["float"])
+        at = f"{worst['distortion']} {worst['strength']:g} {worst['unit']}".strip()
+        text = (
+            f"Accuracy under {', '.join(kinds)}, by strength. The largest difference of int8 from "
+            f"float is {gap:+.2f} percentage points, at {at}."
+        )
+        return Plot("robustness", to_svg(figure, "robustness", text), f"{text} Thin: undistorted.")
+
+
+def photographs(rows: Sequence[Row]) -> Plot:
+    """How many photographs of each condition are read right, by a plain resize and by photo.py.
+
+    Args:
+        rows: The digits of `photos.json`.
+    """
+    with style():
+        figure = new_figure(1.1 + 0.3 * len(rows))
+        axes = figure.add_subplot(xlabel="read right, %", xlim=(-3, 103))
+        parts = []
+        for y, row in enumerate(rows):
+            raw, found = (
+                100 * row[key] / row["n"] for key in ("raw_resize_correct", "find_digit_correct")
+            )
+            first = y == 0
+            axes.plot((raw, found), (y, y), color=MUTED, linewidth=1)
+            axes.plot(raw, y, "s", color=VERMILION, label="plain resize" if first else None)
+            axes.plot(found, y, "o", color=BLUE, label="device/photo.py" if first else None)
+            parts.append(f"{row['condition']} {raw:.0f} to {found:.0f}")
+        label_bars(axes, [row["condition"] for row in rows])
+        figure.legend(loc="outside lower left", ncols=2)
+        text = f"Per cent read right, plain resize to photo.py: {'; '.join(parts)}."
+        caption = "Photographs read right by condition: a plain resize, and device/photo.py."
+        return Plot("photographs", to_svg(figure, "photographs", text), caption)

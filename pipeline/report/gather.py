@@ -1,0 +1,315 @@
+"""Read what the stages wrote, and keep apart what is not of this model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import to_onnx, to_tflite
+from pipeline.convert import ARTIFACTS, project_version
+from pipeline.data import Dataset, require_trained_on
+from pipeline.files import ROOT, UserError, read_json, sha256
+from pipeline.layer_noise import TensorNoise
+from pipeline.pack import TOOLS, read_probabilities
+from pipeline.parity import Row
+from pipeline.photo_bench import DigitRow, EmptyRow, Timing
+from pipeline.pi_test import Cell
+from pipeline.report.weights import LayerWeights, read_weights
+from pipeline.train import MODEL_NAME
+
+T = TypeVar("T")
+Probabilities = NDArray[np.float32]  # (N, classes), 0..1
+SEEDS = ROOT / "docs" / "accuracy.json"
+
+
+BENCH_KEYS = (
+    *("artifact", "runtime", "runtime_version", "threads", "batch", "status", "reason"),
+    *("accuracy", "latency_us", "throughput_ips", "cold_start_ms", "peak_rss_mib", "size_bytes"),
+    "ratio_to_baseline",
+)
+ROBUSTNESS_KEYS = ("distortion", "strength", "unit", "n", "accuracy")
+
+
+@dataclass(frozen=True)
+class Input(Generic[T]):
+    """One source of the report.
+
+    Attributes:
+        value: What it holds; None: it cannot be shown.
+        problem: Why it cannot be shown, and which command makes it; "" if it can.
+        doubt: What a reader must know of a value that is shown; "" if nothing.
+    """
+
+    value: T | None
+    problem: str = ""
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of one model.
+
+    Attributes:
+        version: Of the project.
+        commit: Of the source tree that exported the models; None: unknown.
+        tools: Versions by package.
+        data: The data set that the model was trained and tested on.
+        training: What `train.json` holds.
+        hashes, sizes_bytes: Of the float model and of each artifact that is there, by name.
+        contracts: Input and output of each artifact, by name.
+        parity: What `parity.json` holds.
+        probabilities: Of every test image, by "artifact@runtime" and of the float model.
+        weights: Of each layer, before and after quantization.
+        bench, robustness, pi, photos: What these files hold.
+        seeds: What `docs/accuracy.json` holds: the same recipe with other seeds.
+    """
+
+    version: str
+    commit: str | None
+    tools: dict[str, str]
+    data: Dataset
+    training: dict[str, Any]
+    hashes: dict[str, str]
+    sizes_bytes: dict[str, int]
+    contracts: dict[str, dict[str, Any]]
+    parity: Input[dict[str, Any]]
+    probabilities: Input[dict[str, Probabilities]]
+    weights: Input[tuple[LayerWeights, ...]]
+    bench: Input[dict[str, Any]]
+    robustness: Input[dict[str, Any]]
+    pi: Input[dict[str, Any]]
+    photos: Input[dict[str, Any]]
+    seeds: Input[dict[str, Any]]
+
+
+def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
+    """Read everything that there is.
+
+    Args:
+        folder: The artifacts.
+        data: The data set.
+        seeds: `docs/accuracy.json`.
+
+    Returns:
+        The report's content; a source that is missing, damaged or of another model says so.
+
+    Raises:
+        UserError: There is no trained model, or it is not of this data set.
+    """
+    training = read_json(folder / "train.json", "history", "label_names", "model_sha256")
+    if not (folder / MODEL_NAME).is_file():
+        raise UserError(f"{folder / MODEL_NAME}: missing; run `make export`")
+    require_trained_on(data, training)
+    names = [name for name in (MODEL_NAME, *ARTIFACTS) if (folder / name).is_file()]
+    hashes = {name: sha256(folder / name) for name in names}
+    if training["model_sha256"] != hashes[MODEL_NAME]:
+        raise UserError(
+            f"{folder / MODEL_NAME}: not the file that train.json tells of; delete it and retrain"
+        )
+    parity = read(
+        folder / "parity.json",
+        "make export",
+        hashes,
+        parity_models,
+        ("status", "reference", "budget"),
+        {"rows": _keys(Row), "layers": _keys(TensorNoise)},
+    )
+    bench = read(
+        folder / "bench.json",
+        "make bench",
+        hashes,
+        bench_models,
+        ("host", "method"),
+        {"rows": BENCH_KEYS},
+    )
+    robustness = read(
+        folder / "robustness.json",
+        "make robustness",
+        hashes,
+        robustness_models,
+        (),
+        {"rows": ROBUSTNESS_KEYS},
+    )
+    pi = read(
+        folder / "pi-matrix.json",
+        "make pi-test",
+        hashes,
+        pi_models,
+        ("status", "bundle"),
+        {"cells": _keys(Cell)},
+    )
+    photos = read(
+        folder / "photos.json",
+        "make photos",
+        hashes,
+        photo_models,
+        ("model", "accuracy", "raw_resize_accuracy", "refused_share"),
+        {"digits": _keys(DigitRow), "empties": _keys(EmptyRow), "timings": _keys(Timing)},
+    )
+    return Report(
+        version=project_version(),
+        commit=exported_commit(folder),
+        tools={tool: version(tool) for tool in TOOLS},
+        data=data,
+        training=training,
+        hashes=hashes,
+        sizes_bytes={name: (folder / name).stat().st_size for name in names},
+        contracts={name: contract(folder / name) for name in names if name in ARTIFACTS},
+        parity=parity,
+        probabilities=gather_probabilities(folder / "probabilities.npz", data, parity.value),
+        weights=gather_weights(folder),
+        bench=bench,
+        robustness=robustness,
+        pi=pi,
+        photos=photos,
+        seeds=gather_seeds(seeds, str(training["recipe"])),
+    )
+
+
+def _keys(row: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(row)}
+
+
+def read(
+    path: Path,
+    command: str,
+    hashes: Mapping[str, str],
+    models: Callable[[dict[str, Any]], dict[str, str]],
+    keys: Sequence[str],
+    row_keys: Mapping[str, Collection[str]],
+) -> Input[dict[str, Any]]:
+    """Read a file of results, and refuse it if it is of other models than those that are there.
+
+    Args:
+        path: The file.
+        command: What makes it.
+        hashes: The SHA-256 of each model that is there, by name.
+        models: It tells the SHA-256 that the file says it measured, by name.
+        keys: What the file must have.
+        row_keys: What each row of its lists must have, by the list's name.
+    """
+    if not path.is_file():
+        return Input(None, f"not measured: run `{command}`")
+    damaged = f"{path.name} is damaged or of another version: run `{command}` again"
+    try:
+        value = read_json(path, *keys, *row_keys)
+        for name, needed in row_keys.items():
+            if not all(row.keys() >= set(needed) for row in value[name]):
+                return Input(None, damaged)
+        measured = models(value)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return Input(None, damaged)
+    known = {name: digest for name, digest in measured.items() if name in hashes}
+    for name, digest in known.items():
+        if digest and digest != hashes[name]:
+            return Input(
+                None,
+                f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
+                f"the present one has {hashes[name][:12]}: run `{command}` again",
+            )
+    if not all(known.values()):
+        doubt = f"{path.name} does not say by hash which models it measured; they may be others."
+        return Input(value, doubt=doubt)
+    return Input(value)
+
+
+def parity_models(parity: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each model that parity judged, and of its reference."""
+    reference = parity["reference"]
+    judged = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["sha256"]}
+    return {reference["artifact"]: reference["sha256"], **judged}
+
+
+def bench_models(bench: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each model that was timed; "" where the file does not say."""
+    timed = {row["artifact"]: row.get("sha256") or "" for row in bench["rows"] if row["latency_us"]}
+    return timed | dict(bench.get("models", {}))
+
+
+def robustness_models(robustness: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of the two models that read distorted images; "" where it does not say."""
+    both = {MODEL_NAME: "", "lenet5_int8.tflite": ""}
+    return both | dict(robustness.get("models", {}))
+
+
+def pi_models(matrix: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of each model of the bundle; "" where the file does not say."""
+    return {cell["artifact"]: "" for cell in matrix["cells"]} | dict(matrix.get("models", {}))
+
+
+def photo_models(photos: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of the model that read the photographs, by its name."""
+    return {photos["model"]: photos.get("model_sha256") or ""}
+
+
+def contract(path: Path) -> dict[str, Any]:
+    """Name, shape and type of an artifact's input and output; empty if it is damaged."""
+    describe = to_tflite.describe if path.suffix == ".tflite" else to_onnx.describe
+    try:
+        return describe(path)
+    except Exception:  # flatbuffers and onnx raise a dozen kinds for damaged files
+        return {}
+
+
+def exported_commit(folder: Path) -> str | None:
+    """The commit that the int8 TFLite file says it was exported at."""
+    try:
+        commit = to_tflite.read_metadata(folder / "lenet5_int8.tflite").get("source_commit")
+    except Exception:  # flatbuffers raises a dozen kinds for damaged files
+        return None
+    return str(commit) if commit else None
+
+
+def gather_probabilities(
+    path: Path, data: Dataset, parity: Mapping[str, Any] | None
+) -> Input[dict[str, Probabilities]]:
+    """Every artifact's outputs, if they are those that parity judged.
+
+    The file holds no hash, but parity counted in it: the same images must be flipped.
+    """
+    if parity is None:
+        return Input(None, "there is no valid parity.json to check them by: run `make export`")
+    try:
+        values = read_probabilities(path)
+    except UserError:
+        return Input(None, f"{path.name} is missing or damaged: run `make export`")
+    reference = values.get(MODEL_NAME)
+    shape = (len(data.test), data.classes)
+    for row in parity["rows"]:
+        got = values.get(f"{row['artifact']}@{row['runtime']}")
+        if got is None and row["accuracy"] is None:
+            continue
+        if got is None or reference is None or not got.shape == reference.shape == shape:
+            return Input(None, f"{path.name} is not of this parity.json: run `make export`")
+        flips = np.flatnonzero(got.argmax(axis=1) != reference.argmax(axis=1))
+        if flips.tolist() != [flip["index"] for flip in row["flips"]]:
+            return Input(None, f"{path.name} is not of this parity.json: run `make export`")
+    return Input(values)
+
+
+def gather_weights(folder: Path) -> Input[tuple[LayerWeights, ...]]:
+    """The weights of the two TFLite files."""
+    try:
+        paths = [folder / f"lenet5_{kind}.tflite" for kind in ("fp32", "int8")]
+        return Input(tuple(read_weights(*paths)))
+    except (ValueError, RuntimeError) as error:
+        return Input(None, f"the TFLite files cannot be compared ({error}): run `make export`")
+
+
+def gather_seeds(path: Path, recipe: str) -> Input[dict[str, Any]]:
+    """The accuracy over several seeds, which are other models by intention."""
+    seeds = read(path, "make accuracy", {}, lambda value: {}, ("machine",), {"recipes": ()})
+    if seeds.value is None:
+        return seeds
+    names = [block["recipe"] for block in seeds.value["recipes"] if block]
+    if recipe in names:
+        return seeds
+    doubt = f"These are of {', '.join(names)}; the model of this page is of recipe {recipe}."
+    return dataclasses.replace(seeds, doubt=doubt)

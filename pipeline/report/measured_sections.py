@@ -1,0 +1,256 @@
+"""The sections on what was measured with the artifacts: speed, other systems, other images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.pi_test import matrix_table
+from pipeline.report import bench_plots
+from pipeline.report.bench_plots import number
+from pipeline.report.gather import Report
+from pipeline.report.page import Section, Table
+
+Row = Mapping[str, Any]
+BENCH_HEADER = (
+    *("artifact", "runtime", "status", "size, kB", "accuracy", "p50, µs", "p90, µs", "p99, µs"),
+    *("ratio (95 % CI)", "images/s", "cold start, ms", "memory, MiB"),
+)
+
+
+def speed(report: Report) -> Section:
+    """Latency, its ratio to the baseline, and what it trades off against."""
+    title = "Latency and throughput"
+    bench = report.bench.value
+    if bench is None:
+        return Section(title, report.bench.problem)
+    rows = single_rows(bench)
+    timed = [row for row in rows if row["latency_us"]]
+    compared = [row for row in timed if row["ratio_to_baseline"] is not None]
+    complete = [row for row in timed if row["accuracy"] is not None and row["size_bytes"]]
+    plots = []
+    if timed:
+        plots.append(bench_plots.latency(timed))
+    if compared:
+        plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
+    if complete:
+        plots.append(bench_plots.pareto(complete))
+    tables = [Table("One image a call, one thread", BENCH_HEADER, [bench_cells(r) for r in rows])]
+    batches = [row for row in bench["rows"] if row not in rows]
+    if batches:
+        tables.append(_batch_table(batches))
+    missing = [
+        f"{bench_plots.name_of(row)}: {row['status']}: {row['reason']}"
+        for row in rows
+        if row["status"] != "ok"
+    ]
+    text = [*bench.get("findings", ()), *missing]
+    return Section(title, "", report.bench.doubt, text, plots, [*tables, _machine(bench)])
+
+
+def single_rows(bench: Mapping[str, Any]) -> list[Row]:
+    """The rows of one image a call on one thread."""
+    return [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
+
+
+def bench_cells(row: Row) -> list[str]:
+    """A row's cells under `BENCH_HEADER`; empty where nothing was measured."""
+
+    def text(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    def significant(value: float | None) -> str:
+        return "" if value is None else number(value)
+
+    latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
+    ratio = significant(row["ratio_to_baseline"])
+    if row.get("ratio_ci95"):
+        low, high = row["ratio_ci95"]
+        ratio += f" ({number(low)} to {number(high)})"
+    cold_start = row["cold_start_ms"] or {"total": None}
+    return [
+        row["artifact"],
+        f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
+        row["status"],
+        text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
+        text(row["accuracy"], ".2%"),
+        *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
+        ratio,
+        text(row["throughput_ips"], ",.0f"),
+        significant(cold_start["total"]),
+        significant(row["peak_rss_mib"]),
+    ]
+
+
+def _batch_table(rows: Sequence[Row]) -> Table:
+    cells = [
+        (
+            bench_plots.name_of(row),
+            str(row["threads"]),
+            str(row["batch"]),
+            row["status"],
+            f"{row['throughput_ips']:,.0f}" if row["throughput_ips"] else "",
+        )
+        for row in rows
+    ]
+    header = ("artifact, runtime", "threads", "batch", "status", "images/s")
+    return Table("Throughput with more threads or images a call", header, cells)
+
+
+def _machine(bench: Mapping[str, Any]) -> Table:
+    """The machine and the method, as the file tells them."""
+    facts = [
+        (f"{part} {key}".replace("_", " "), _plain(value))
+        for part in ("host", "method")
+        for key, value in bench[part].items()
+    ]
+    return Table("Where and how it was measured", ("what", "value"), facts)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return "unknown" if value is None else str(value)
+
+
+def footprint(report: Report) -> Section:
+    """Cold start and memory."""
+    title = "Cold start and memory"
+    bench = report.bench.value
+    if bench is None:
+        return Section(title, report.bench.problem)
+    rows = single_rows(bench)
+    started = [row for row in rows if row["cold_start_ms"]]
+    weighed = [row for row in rows if row["peak_rss_mib"] is not None]
+    plots = [bench_plots.cold_start(started)] if started else []
+    plots += [bench_plots.memory(weighed)] if weighed else []
+    problem = "" if plots else "bench.json holds no cold start: run `make bench`"
+    return Section(title, problem, report.bench.doubt, plots=plots)
+
+
+def pi_matrix(report: Report) -> Section:
+    """The emulated Raspberry Pis."""
+    title = "Raspberry Pi matrix"
+    matrix = report.pi.value
+    if matrix is None:
+        return Section(title, report.pi.problem)
+    header, rows = matrix_table(matrix, report.parity.value or {"rows": []})
+    failed = [
+        f"{c['artifact']} on {c['os']} {c['arch']}, {c['runtime']}: {c['status']}: {c['reason']}"
+        for c in matrix["cells"]
+        if c["status"] != "pass"
+    ]
+    text = (
+        f"The bundle {matrix['bundle']} was installed and verified on emulated systems: "
+        f"{matrix['status']}. 'Same bits' means that every output for every test image is, bit "
+        "for bit, what the development machine gave. Emulation says nothing about speed.",
+        *failed,
+    )
+    return Section(title, "", report.pi.doubt, text, tables=(Table("Systems", header, rows),))
+
+
+def robustness(report: Report) -> Section:
+    """Distorted test images."""
+    title = "Robustness"
+    result = report.robustness.value
+    if result is None:
+        return Section(title, report.robustness.problem)
+    header, cells = robustness_cells(result["rows"])
+    return Section(
+        title,
+        doubt=report.robustness.doubt,
+        plots=(bench_plots.robustness(result["rows"]),),
+        tables=(Table("Accuracy on distorted test images", header, cells),),
+    )
+
+
+def robustness_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """A table of the rows of `robustness.json`: its header and its cells."""
+    cells = [
+        [
+            row["distortion"],
+            f"{row['strength']:g} {row['unit']}" if row["unit"] else "",
+            f"{row['n']:,}",
+            f"{row['accuracy']['float']:.2%}",
+            f"{row['accuracy']['int8']:.2%}",
+            f"{100 * (row['accuracy']['int8'] - row['accuracy']['float']):+.2f}",
+        ]
+        for row in rows
+    ]
+    return ["distortion", "strength", "images", "float", "int8", "difference, pp"], cells
+
+
+def photographs(report: Report) -> Section:
+    """Generated photographs."""
+    title = "Photographs"
+    photos = report.photos.value
+    if photos is None:
+        return Section(title, report.photos.problem)
+    digits, empties = (sum(row["n"] for row in photos[key]) for key in ("digits", "empties"))
+    counts = ("raw_resize_correct", "find_digit_correct", "find_digit_refused")
+    rows = [
+        (row["condition"], str(row["n"]), *(str(row[key]) for key in counts))
+        for row in photos["digits"]
+    ]
+    header = ("condition", "pictures", "plain resize right", "photo.py right", "photo.py refused")
+    empty = [(row["condition"], str(row["n"]), str(row["refused"])) for row in photos["empties"]]
+    timings = [
+        (
+            f"{row['width']}x{row['height']} {row['format']}",
+            f"{row['size_bytes'] / 1e6:.1f}",
+            f"{row['decode_ms']:.0f}",
+            f"{row['find_ms']:.0f}",
+        )
+        for row in photos["timings"]
+    ]
+    text = (
+        f"Of {digits} generated photographs of digits a plain resize is read right "
+        f"{photos['raw_resize_accuracy']:.1%}, device/photo.py {photos['accuracy']:.1%}; of "
+        f"{empties} without a digit {photos['refused_share']:.1%} are refused. "
+        f"Read by {photos['model']}.",
+    )
+    tables = (
+        Table("Photographs with a digit", header, rows),
+        Table("Photographs without a digit", ("condition", "pictures", "refused"), empty),
+        Table("Time of a photograph", ("file", "size, MB", "decode, ms", "find, ms"), timings),
+    )
+    plots = (bench_plots.photographs(photos["digits"]),)
+    return Section(title, "", report.photos.doubt, text, plots, tables)
+
+
+def seeds(report: Report) -> Section:
+    """The same recipes with other seeds."""
+    title = "Accuracy over seeds"
+    result = report.seeds.value
+    if result is None:
+        return Section(title, report.seeds.problem)
+    tables = []
+    for block in filter(None, result["recipes"]):
+        rows = [("lenet5.keras", *_spread_cells(block), "", "")]
+        for name, of in block["artifacts"].items():
+            loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
+            rows.append((name, *_spread_cells(of), loss, agreement))
+        header = ("artifact", "mean accuracy", "sd, pp", "95 % interval", "loss, pp", "agreement")
+        caption = f"Recipe {block['recipe']}, {len(block['seeds'])} seeds"
+        tables.append(Table(caption, header, rows))
+        for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
+            shares = [
+                (name, f"{of['float']:.1%}", f"{of['int8']:.1%}")
+                for name, of in block.get(part, {}).items()
+            ]
+            if shares:
+                caption = f"Recipe {block['recipe']}, generated images that are {what}, mean"
+                tables.append(Table(caption, ("images", "float", "int8"), shares))
+    text = (
+        "Each seed was trained, converted and judged by itself; the intervals are Student's. "
+        f"Measured on: {result['machine']}.",
+    )
+    return Section(title, "", report.seeds.doubt, text, tables=tables)
+
+
+def _spread_cells(of: Mapping[str, Any]) -> tuple[str, str, str]:
+    low, high = of["ci95"]
+    interval = f"{low:.3%} to {high:.3%}"
+    return f"{of['mean_test_accuracy']:.3%}", f"{100 * of['sd']:.3f}", interval

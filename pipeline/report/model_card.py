@@ -1,0 +1,135 @@
+"""The model card: Markdown with the front matter that Hugging Face reads.
+
+Source of the format: https://github.com/huggingface/hub-docs/blob/main/modelcard.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.parity import format_table
+from pipeline.report.gather import Report
+from pipeline.report.measured_sections import (
+    BENCH_HEADER,
+    bench_cells,
+    robustness_cells,
+    single_rows,
+)
+from pipeline.report.page import environment
+from pipeline.table import markdown_table
+from pipeline.train import MODEL_NAME
+
+MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+MNIST_DATASET = {"name": "MNIST", "type": "ylecun/mnist", "config": "mnist", "split": "test"}
+CARD_COLUMNS = ("artifact", "runtime", "p50, µs", "p90, µs", "cold start, ms", "memory, MiB")
+TASK = {"type": "image-classification", "name": "Image Classification"}
+
+
+def render(report: Report) -> str:
+    """The model card of a report."""
+    matter = front_matter(report)
+    # JSON is YAML, and json.dumps escapes whatever a folder or a class may be called.
+    lines = [f"{key}: {json.dumps(value)}" for key, value in matter.items()]
+    photos = report.photos.value
+    return (
+        environment()
+        .get_template("model_card.md.j2")
+        .render(
+            front_matter="\n".join(lines),
+            training=report.training,
+            data=report.data,
+            is_mnist=report.data.sha256 == MNIST_SHA256,
+            labels=", ".join(map(plain, report.data.label_names)),
+            commit=report.commit,
+            tools=", ".join(f"{name} {version}" for name, version in report.tools.items()),
+            files=files_table(report),
+            parity=format_table(report.parity.value) if report.parity.value else "",
+            host=report.bench.value["host"] if report.bench.value else {},
+            bench=bench_table(report.bench.value) if report.bench.value else "",
+            robustness=robustness_table(report.robustness.value) if report.robustness.value else "",
+            photos=photos,
+            doubts=[
+                source.doubt
+                for source in (report.bench, report.robustness, report.photos)
+                if source.doubt
+            ],
+        )
+    )
+
+
+def front_matter(report: Report) -> dict[str, Any]:
+    """The metadata: licence, tags, data set, and the measured accuracies as a model-index."""
+    is_mnist = report.data.sha256 == MNIST_SHA256
+    name = report.data.source.resolve().name
+    dataset = MNIST_DATASET if is_mnist else {"name": name, "type": name, "split": "test"}
+    metrics = [_metric(MODEL_NAME, report.training["test_accuracy"])]
+    if report.parity.value is not None:
+        artifacts = {
+            row["artifact"]: row["accuracy"]
+            for row in reversed(report.parity.value["rows"])
+            if row["status"] == "pass"
+        }
+        metrics += [_metric(artifact, artifacts[artifact]) for artifact in sorted(artifacts)]
+    matter: dict[str, Any] = {
+        "license": "mit",
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "lenet", "mnist", "tflite", "onnx", "int8"],
+    }
+    if is_mnist:
+        matter["datasets"] = [MNIST_DATASET["type"]]
+    else:
+        matter["tags"].remove("mnist")
+    results = [{"task": TASK, "dataset": dataset, "metrics": metrics}]
+    return {
+        **matter,
+        "metrics": ["accuracy"],
+        "model-index": [{"name": "lenet5-edge", "results": results}],
+    }
+
+
+def _metric(artifact: str, accuracy: float) -> dict[str, Any]:
+    return {"type": "accuracy", "value": accuracy, "name": f"Accuracy of {artifact}"}
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    line = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", line)
+
+
+def files_table(report: Report) -> str:
+    """The files, with what goes in and comes out."""
+    rows = []
+    for name, size in report.sizes_bytes.items():
+        contract = _contract(report, name)
+        rows.append([f"`{name}`", contract, f"{size / 1000:.1f}", f"`{report.hashes[name][:16]}`"])
+    return markdown_table(["file", "input and output", "size, kB", "SHA-256 begins"], rows)
+
+
+def _contract(report: Report, name: str) -> str:
+    if name == MODEL_NAME:
+        return f"float32 (batch, 32, 32, 1), 0 to 1 -> float32 (batch, {report.data.classes})"
+    return " -> ".join(map(_tensor, report.contracts[name].values()))
+
+
+def _tensor(tensor: Mapping[str, Any]) -> str:
+    text = f"{tensor['dtype']} ({', '.join(map(str, tensor['shape']))})"
+    if "scale" in tensor:
+        text += f", scale {tensor['scale']:.6g}, zero point {tensor['zero_point']}"
+    return text
+
+
+def bench_table(bench: Mapping[str, Any]) -> str:
+    """Latency of one image a call on one thread, of the rows that ran."""
+    rows = [bench_cells(row) for row in single_rows(bench) if row["latency_us"]]
+    columns = [BENCH_HEADER.index(name) for name in CARD_COLUMNS]
+    return markdown_table(CARD_COLUMNS, [[row[i] for i in columns] for row in rows])
+
+
+def robustness_table(robustness: Mapping[str, Any]) -> str:
+    """Accuracy on distorted images."""
+    return markdown_table(*robustness_cells(robustness["rows"]))

@@ -1,0 +1,276 @@
+"""The sections on the model and its artifacts: what was built, and how alike they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import ParityBudget
+from pipeline.figures import SAMPLE_DIGITS
+from pipeline.layer_noise import sqnr_db
+from pipeline.pack import golden_source
+from pipeline.parity import Limits, limits
+from pipeline.report import plots
+from pipeline.report.gather import Input, Probabilities, Report
+from pipeline.report.page import Bar, Picture, Section, Table
+from pipeline.report.weights import LayerWeights
+from pipeline.train import MODEL_NAME
+
+MAX_PICTURES = 1000  # of a bad model: more would make the page too large to open
+
+
+def built(report: Report) -> Section:
+    """What was built, from what, with what."""
+    training, data = report.training, report.data
+    facts = {
+        "recipe": f"{training['recipe']}, seed {training['seed']}",
+        "parameters": f"{training['parameters']:,}",
+        "training": f"{training['epochs']:g} epochs, {training['steps']:,} steps, "
+        f"{training['seconds']:.0f} s",
+        "images": f"{len(data.train):,} to train on, {len(data.validation):,} to select by, "
+        f"{len(data.test):,} to test on",
+        "validation accuracy": f"{training['val_accuracy']:.2%}",
+        "test accuracy": f"{training['test_accuracy']:.2%}",
+        "expected calibration error": f"{training['test_calibration_error']:.2%}",
+        "classes": ", ".join(data.label_names),
+        "version": report.version,
+        "commit": report.commit or "unknown: exported outside a git repository",
+        "data set, SHA-256": data.sha256,
+        **report.tools,
+    }
+    files = [
+        (name, f"{size / 1000:.1f}", report.hashes[name])
+        for name, size in report.sizes_bytes.items()
+    ]
+    return Section(
+        "What was built",
+        tables=(
+            Table("Model, data and tools", ("what", "value"), list(facts.items())),
+            Table("Files", ("file", "size, kB", "SHA-256"), files),
+        ),
+    )
+
+
+def training(report: Report) -> Section:
+    """The training curves."""
+    history = report.training["history"]
+    return Section("Training", plots=(plots.loss(history), plots.accuracy(history)))
+
+
+def sample_digits(report: Report) -> Section:
+    """The six test digits that the recipe shows."""
+    title = "Six test digits"
+    probabilities = report.probabilities
+    if probabilities.value is None:
+        return Section(title, probabilities.problem)
+    test, names = report.data.test, report.data.label_names
+    pictures = []
+    for i in SAMPLE_DIGITS:
+        if i < len(test):
+            lines = _answers(probabilities.value, i, names)
+            pictures.append(Picture(test.images[i], _title(report, i), lines))
+    return Section(title, pictures=pictures)
+
+
+def confusion(report: Report) -> Section:
+    """The confusion matrices of the float model and of the int8 TFLite file."""
+    title = "Confusion matrix"
+    if report.probabilities.value is None:
+        return Section(title, report.probabilities.problem)
+    labels, names = report.data.test.labels, report.data.label_names
+    figures = []
+    for artifact, values in _one_each(report.probabilities.value).items():
+        if artifact in (MODEL_NAME, "lenet5_int8.tflite"):
+            name = "confusion-float" if artifact == MODEL_NAME else "confusion-int8"
+            predicted = values.argmax(axis=1)
+            figures.append(plots.confusion(name, artifact, labels, predicted, names))
+    return Section(title, plots=figures)
+
+
+def parity(report: Report) -> Section:
+    """The parity table, with how much of each budget is used."""
+    title = "Parity with the float model"
+    result = report.parity.value
+    if result is None:
+        return Section(title, report.parity.problem)
+    reference = result["reference"]
+    budget = ParityBudget(**{**result["budget"], "allowed_not_run": ()})
+    rows: list[tuple[str | tuple[Bar, ...], ...]] = [
+        (reference["artifact"], "keras", "reference", f"{reference['accuracy']:.2%}", *[""] * 5)
+    ]
+    compared = [row for row in result["rows"] if row["accuracy"] is not None]
+    for row in result["rows"]:
+        allowed = limits("int8" not in row["artifact"], reference["accuracy"], budget)
+        rows.append(_parity_row(row, allowed, result["layers"], budget))
+    allowed = limits(False, reference["accuracy"], budget)
+    has_int8 = any("int8" in row["artifact"] for row in compared)
+    header = (
+        *("artifact", "runtime", "status", "accuracy", "difference (95 % CI), pp", "agreement"),
+        *("max |dp|", "McNemar p", "budget used"),
+    )
+    missing = [row for row in result["rows"] if row["status"] != "pass"]
+    return Section(
+        title,
+        doubt=report.parity.doubt,
+        text=(
+            f"Parity: {result['status']}. Each artifact on each runtime, in a process of its own, "
+            f"against {reference['artifact']} on all {reference['n']:,} test images.",
+            *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
+        ),
+        plots=(plots.delta(compared, allowed.loss_pp if has_int8 else None),) if compared else (),
+        tables=(Table("Parity by artifact and runtime", header, rows),),
+    )
+
+
+def _parity_row(
+    row: Mapping[str, Any],
+    allowed: Limits,
+    layers: list[dict[str, Any]],
+    budget: ParityBudget,
+) -> tuple[str | tuple[Bar, ...], ...]:
+    runtime = f"{row['runtime']} {row['runtime_version']}".strip()
+    if row["accuracy"] is None:
+        return (row["artifact"], runtime, row["status"], *[""] * 6)
+    low, high = row["delta_ci95_pp"]
+    own = [layer["sqnr_db"] for layer in layers if layer["artifact"] == row["artifact"]]
+    return (
+        row["artifact"],
+        runtime,
+        row["status"],
+        f"{row['accuracy']:.2%}",
+        f"{row['delta_pp']:+.2f} ({low:+.2f} to {high:+.2f})",
+        f"{row['agreement']:.2%}",
+        f"{row['max_abs_dp']:.1e}",
+        f"{row['mcnemar_p']:.2f}",
+        tuple(budget_bars(row, allowed, min(own, default=None), budget.int8_min_sqnr_db)),
+    )
+
+
+def budget_bars(
+    row: Mapping[str, Any], allowed: Limits, worst_sqnr_db: float | None, min_sqnr_db: float
+) -> Iterator[Bar]:
+    """How much a row uses of each budget that applies to it.
+
+    Args:
+        row: Of `parity.json`, with figures.
+        allowed: What it may differ.
+        worst_sqnr_db: Of its noisiest layer; None: it has none to judge.
+        min_sqnr_db: The least that is allowed.
+
+    Yields:
+        A bar a budget. Of decibels the share is that of the noise's power.
+    """
+    flips = round((1.0 - row["agreement"]) * row["n"])
+    if allowed.disagreement * row["n"] < 0.5:  # no flip at all is allowed
+        yield Bar(f"{flips} flips of 0", 2.0 if flips else 0.0)
+    else:
+        most = allowed.disagreement * row["n"]
+        yield Bar(f"{flips} flips of {most:.0f}", flips / most)
+    if allowed.max_abs_dp is not None:
+        share = row["max_abs_dp"] / allowed.max_abs_dp
+        yield Bar(f"max |dp| {share:.1%}", share)
+    if allowed.loss_pp is not None:
+        loss_pp = max(0.0, -row["delta_pp"])
+        yield Bar(f"{loss_pp:.2f} pp of {allowed.loss_pp:.2f} lost", loss_pp / allowed.loss_pp)
+    if worst_sqnr_db is not None:
+        share = 10 ** ((min_sqnr_db - worst_sqnr_db) / 10)
+        yield Bar(f"noise {worst_sqnr_db:.1f} of {min_sqnr_db:.0f} dB", share)
+
+
+def gallery(report: Report) -> Section:
+    """Every test image that an artifact reads otherwise than the float model, or wrongly."""
+    title = "Flipped and misread images"
+    if report.probabilities.value is None:
+        return Section(title, report.probabilities.problem)
+    probabilities = _one_each(report.probabilities.value)
+    labels = report.data.test.labels
+    answers = np.stack([values.argmax(axis=1) for values in probabilities.values()])
+    flipped = np.flatnonzero((answers != answers[0]).any(axis=0))
+    wrong = np.flatnonzero((answers != labels).any(axis=0))
+    misread = np.setdiff1d(wrong, flipped)
+    chosen = [*flipped, *misread][:MAX_PICTURES]
+    pictures = []
+    for i in chosen:
+        lines = _answers(report.probabilities.value, int(i), report.data.label_names)
+        kind = "flipped: " if i in flipped else ""
+        pictures.append(Picture(report.data.test.images[i], kind + _title(report, int(i)), lines))
+    text = [
+        f"{len(flipped)} of {len(labels):,} test images are flipped, that is read otherwise by "
+        f"some artifact than by the float model; {len(misread)} more are misread by all alike. "
+        "Each is shown with what a model reads and how probable it finds that."
+    ]
+    left_out = len(flipped) + len(misread) - len(chosen)
+    if left_out:
+        text.append(f"{left_out} more are left out of this page.")
+    return Section(title, text=text, pictures=pictures)
+
+
+def _one_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilities]:
+    """The float model's probabilities, then one runtime's of each artifact."""
+    return {MODEL_NAME: probabilities[MODEL_NAME], **golden_source(probabilities)}
+
+
+def _title(report: Report, index: int) -> str:
+    return f"{report.data.label_names[report.data.test.labels[index]]} (image {index})"
+
+
+def _answers(
+    probabilities: dict[str, Probabilities], index: int, names: tuple[str, ...]
+) -> list[str]:
+    """What the float model and the int8 artifacts say; float artifacts, if they differ."""
+    lines = []
+    expected = probabilities[MODEL_NAME][index].argmax()
+    for artifact, values in _one_each(probabilities).items():
+        got = values[index]
+        is_float_copy = "fp32" in artifact and got.argmax() == expected
+        if not is_float_copy:
+            name = "float" if artifact == MODEL_NAME else plots.short(artifact)
+            lines.append(f"{name}: {names[got.argmax()]}, {got.max():.1%}")
+    return lines
+
+
+def noise(report: Report) -> Section:
+    """The quantization noise of each layer."""
+    title = "Quantization noise by layer"
+    result = report.parity.value
+    if result is None:
+        return Section(title, report.parity.problem)
+    artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
+    if not artifacts:
+        return Section(title, "no layer could be compared: run `make export`")
+    limit_db = result["budget"]["int8_min_sqnr_db"]
+    figures = []
+    for artifact in artifacts:
+        own = [layer for layer in result["layers"] if layer["artifact"] == artifact]
+        name = "noise-" + artifact.rpartition(".")[2]
+        figures.append(plots.noise(name, own, limit_db))
+    return Section(title, plots=figures)
+
+
+def weights(report: Report) -> Section:
+    """The weights before and after quantization."""
+    title = "Weights before and after quantization"
+    source: Input[tuple[LayerWeights, ...]] = report.weights
+    if source.value is None:
+        return Section(title, source.problem)
+    rows = []
+    for layer in source.value:
+        error = layer.float32 - layer.dequantized
+        rows.append(
+            (
+                layer.layer,
+                f"{len(layer.codes):,}",
+                f"{layer.float32.min():+.3f} to {layer.float32.max():+.3f}",
+                f"{np.sqrt(np.mean(np.square(error, dtype=np.float64))):.1e}",
+                f"{sqnr_db(layer.float32, layer.dequantized):.1f}",
+                f"{(layer.codes == 0).mean():.1%}",
+            )
+        )
+    header = ("layer", "weights", "range", "RMS error", "SQNR, dB", "codes that are 0")
+    return Section(
+        title,
+        plots=(plots.weights(source.value), plots.codes(source.value)),
+        tables=(Table("Weights of lenet5_int8.tflite against lenet5_fp32.tflite", header, rows),),
+    )

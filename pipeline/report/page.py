@@ -1,0 +1,125 @@
+"""What the page is made of, and the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from pipeline.report.svg import Plot
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A table cell that shows how much of a budget is used.
+
+    Attributes:
+        label: What is written.
+        used: The share, 0 (nothing) to 1 (all); above: over budget.
+    """
+
+    label: str
+    used: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column heads its rows.
+
+    Attributes:
+        caption: What it shows.
+        header: The columns' names.
+        rows: Cells: a text, or bars below each other.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | tuple[Bar, ...]]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image.
+
+    Attributes:
+        pixels: uint8 (28, 28), white ink on black.
+        title: What it is.
+        lines: What the models say of it.
+    """
+
+    pixels: NDArray[np.uint8]
+    title: str
+    lines: Sequence[str]
+
+    @property
+    def source(self) -> str:
+        """A data URI: a PNG with black ink on white."""
+        from PIL import Image
+
+        stream = io.BytesIO()
+        Image.fromarray(255 - self.pixels).save(stream, "PNG", optimize=True)
+        return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+        title: Its heading.
+        problem: Why it has no content; "" if it has.
+        doubt: What the reader must know of its content first.
+        text: Paragraphs.
+        plots, tables, pictures: Its content, in this order.
+    """
+
+    title: str
+    problem: str = ""
+    doubt: str = ""
+    text: Sequence[str] = field(default=())
+    plots: Sequence[Plot] = field(default=())
+    tables: Sequence[Table] = field(default=())
+    pictures: Sequence[Picture] = field(default=())
+
+    @property
+    def anchor(self) -> str:
+        """The id of its heading."""
+        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def environment() -> jinja2.Environment:
+    """Jinja2 that escapes every value in HTML and leaves no name undefined."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render_page(title: str, summary: Sequence[str], sections: Sequence[Section]) -> str:
+    """The HTML of the page.
+
+    Args:
+        title: Of the page.
+        summary: Lines below the title.
+        sections: Its content.
+    """
+    style = (TEMPLATES / "page.css").read_text("utf-8")
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(title=title, summary=summary, sections=sections, style=Markup(style), Markup=Markup)
+    )

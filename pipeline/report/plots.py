@@ -1,0 +1,292 @@
+"""The plots of the model itself: training, errors, parity, noise, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.report.svg import BLUE, INK, MUTED, PAPER, VERMILION, Plot, style, to_svg
+from pipeline.report.weights import LayerWeights
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+WIDTH = 4.5  # inches: a phone's screen shows it at its full size, a desktop two beside each other
+MAX_NAME = 12  # characters of a class's name
+MAX_NUMBERED_CLASSES = 20  # more leave no room for a number in each cell
+MAX_DB = 80.0  # what is not quantized at all has hundreds
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the page's width."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def loss(history: Mapping[str, Sequence[float]]) -> Plot:
+    """Training and, where there is one, validation loss."""
+    unit, steps = _steps(history)
+    with style():
+        figure = new_figure(2.8)
+        axes = figure.add_subplot(xlabel=unit, ylabel="cross-entropy, nats", yscale="log")
+        plain_log_axis(axes.yaxis, history["train_loss"])
+        axes.plot(steps, history["train_loss"], color=BLUE, label="train")
+        if "validation_loss" in history:
+            values = history["validation_loss"]
+            axes.plot(steps, values, color=VERMILION, linestyle="--", label="validation")
+        axes.legend()
+        last = history["train_loss"][-1]
+        text = f"Cross-entropy loss over {len(steps)} points, ending at {last:.4f} in training."
+        return Plot("loss", to_svg(figure, "loss", text), f"Loss by {unit}, on a log scale.")
+
+
+def accuracy(history: Mapping[str, Sequence[float]]) -> Plot:
+    """Training accuracy and that on validation (or, for the cookbook recipe, test) images."""
+    unit, steps = _steps(history)
+    other = "test" if "test_accuracy" in history else "validation"
+    with style():
+        figure = new_figure(2.8)
+        axes = figure.add_subplot(xlabel=unit, ylabel="accuracy, %")
+        for name, color, line in (("train", BLUE, "-"), (other, VERMILION, "--")):
+            values = 100 * np.asarray(history[f"{name}_accuracy"])
+            axes.plot(steps, values, color=color, linestyle=line, label=name)
+        axes.legend(loc="lower right")
+        last = history[f"{other}_accuracy"][-1]
+        text = f"Accuracy by {unit}, ending at {last:.2%} on {other} images."
+        note = " Training images are distorted, the others are not." if other != "test" else ""
+        return Plot("accuracy", to_svg(figure, "accuracy", text), f"Accuracy by {unit}.{note}")
+
+
+def _steps(history: Mapping[str, Sequence[float]]) -> tuple[str, Sequence[float]]:
+    unit = "step" if "step" in history else "epoch"
+    return unit, history[unit]
+
+
+def confusion(
+    name: str,
+    title: str,
+    labels: NDArray[np.uint8],
+    predicted: NDArray[np.intp],
+    class_names: Sequence[str],
+) -> Plot:
+    """The confusion matrix.
+
+    Args:
+        name: Of the plot.
+        title: Which model's.
+        labels: (N,), the true classes.
+        predicted: (N,).
+        class_names: One a class.
+    """
+    from matplotlib.patches import Rectangle
+
+    classes = len(class_names)
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predicted), 1)
+    wrong = counts - np.diag(np.diag(counts))
+    names = [shorten(class_name) for class_name in class_names]
+    with style():
+        figure = new_figure(4.5)
+        axes = figure.add_subplot(xlabel="predicted class", ylabel="true class")
+        axes.grid(False)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            count, right = int(counts[row, column]), row == column
+            strength = 0.3 if right else 0.15 + 0.45 * count / wrong.max()
+            color = BLUE if right else VERMILION
+            axes.add_patch(
+                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=strength)
+            )
+            if classes <= MAX_NUMBERED_CLASSES:
+                size = min(8.5, 85 / classes)
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=size)
+        rotation = 90 if max(map(len, names)) > 2 else 0
+        axes.set_xticks(range(classes), names, rotation=rotation)
+        axes.set_yticks(range(classes), names)
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
+        axes.tick_params(length=0)
+        text = f"{title}: {counts.sum() - wrong.sum()} of {counts.sum()} images on the diagonal"
+        for row, column in _largest(wrong):
+            text += f"; {wrong[row, column]} of {class_names[row]} read as {class_names[column]}"
+        caption = f"{title}: images by true and predicted class; errors in orange."
+        return Plot(name, to_svg(figure, name, text + "."), caption)
+
+
+def _largest(counts: NDArray[np.int_], most: int = 3) -> list[tuple[int, int]]:
+    order = np.argsort(-counts, axis=None, kind="stable")[:most]
+    cells = [divmod(int(i), counts.shape[1]) for i in order]
+    return [cell for cell in cells if counts[cell]]
+
+
+def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> Plot:
+    """Each artifact's accuracy less the float model's, with its interval and the int8 budget.
+
+    Args:
+        rows: Of `parity.json`, those with figures.
+        allowed_loss_pp: How much accuracy int8 may lose; None: there is no int8 row.
+    """
+    with style():
+        figure = new_figure(1.1 + 0.42 * len(rows))
+        axes = figure.add_subplot(xlabel="accuracy less the float model's, percentage points")
+        axes.axvline(0, color=INK, linewidth=1)
+        if allowed_loss_pp is not None:
+            line = axes.axvline(-allowed_loss_pp, color=VERMILION, linestyle="--", linewidth=1.2)
+            name = f"int8 may lose {allowed_loss_pp:.2f} percentage points"
+            figure.legend([line], [name], loc="outside lower left")
+        labels, parts = [], []
+        for y, row in enumerate(rows):
+            low, high = row["delta_ci95_pp"]
+            axes.plot((low, high), (y, y), color=BLUE, linewidth=2)
+            axes.plot(row["delta_pp"], y, "o", color=BLUE)
+            labels.append(f"{short(row['artifact'])}, {row['runtime']}")
+            parts.append(f"{labels[-1]} {row['delta_pp']:+.2f} ({low:+.2f} to {high:+.2f})")
+        label_bars(axes, labels)
+        text = "Accuracy difference with 95 % interval: " + "; ".join(parts) + "."
+        caption = "Difference of accuracy with its 95 % interval (Newcombe, paired)."
+        return Plot("delta", to_svg(figure, "delta", text), caption)
+
+
+def noise(name: str, layers: Sequence[Mapping[str, Any]], limit_db: float) -> Plot:
+    """The signal-to-quantization-noise ratio of each layer of one int8 artifact.
+
+    Args:
+        name: Of the plot.
+        layers: Of `parity.json`, those of the artifact.
+        limit_db: The least that the budget allows.
+    """
+    with style():
+        figure = new_figure(0.9 + 0.34 * len(layers))
+        axes = figure.add_subplot(xlabel="signal-to-quantization-noise ratio, dB", xlim=(0, MAX_DB))
+        values = [layer["sqnr_db"] for layer in layers]
+        shown = np.clip(values, 0, MAX_DB)
+        axes.barh(range(len(layers)), shown, height=0.32, color=BLUE)
+        for y, (value, width) in enumerate(zip(values, shown, strict=True)):
+            inside = width > 0.8 * MAX_DB
+            axes.annotate(
+                f"{value:.1f}",
+                (width, y),
+                xytext=(-4 if inside else 4, 0),
+                textcoords="offset points",
+                va="center",
+                ha="right" if inside else "left",
+                fontsize=8.5,
+                color=PAPER if inside else INK,
+            )
+        axes.axvline(limit_db, color=VERMILION, linestyle="--", linewidth=1.2)
+        names = [_tensor(layer["tensor"]) for layer in layers]
+        label_bars(axes, names)
+        artifact = layers[0]["artifact"]
+        parts = [f"{tensor} {value:.1f}" for tensor, value in zip(names, values, strict=True)]
+        text = f"{artifact}, dB by layer: {'; '.join(parts)}; the budget is {limit_db:.0f} dB."
+        caption = (
+            f"{artifact}: each layer's output against the float artifact's; dashed: the least that "
+            f"the budget allows, {limit_db:.0f} dB."
+        )
+        return Plot(name, to_svg(figure, name, text), caption)
+
+
+def _tensor(name: str) -> str:
+    """A layer's name without the scopes that a converter put around it."""
+    return "/".join(name.removesuffix(":0").split("/")[-2:])
+
+
+def weights(layers: Sequence[LayerWeights]) -> Plot:
+    """Histograms of each layer's weights before and after quantization."""
+    with style():
+        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
+        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
+            values = np.concatenate([layer.float32, layer.dequantized])
+            edges = np.histogram_bin_edges(values, 40)
+            before, _ = np.histogram(layer.float32, edges)
+            after, _ = np.histogram(layer.dequantized, edges)
+            axes.stairs(before, edges, fill=True, color=BLUE, alpha=0.4, label="float32")
+            axes.stairs(
+                after, edges, color=VERMILION, linestyle="--", linewidth=1.2, label="from int8"
+            )
+            axes.set_title(layer.layer, loc="left")
+            axes.set(xlabel="weight", ylabel="count")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
+        names = ", ".join(layer.layer for layer in layers)
+        text = f"Histograms of the weights of {names}, as float32 and as dequantized from int8."
+        caption = "Weights before (filled) and after (dashed) quantization."
+        return Plot("weights", to_svg(figure, "weights", text), caption)
+
+
+def codes(layers: Sequence[LayerWeights]) -> Plot:
+    """Histograms of the int8 values that the file holds."""
+    with style():
+        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
+        edges = np.arange(-128, 129, 4) - 0.5
+        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
+            counts, _ = np.histogram(layer.codes, edges)
+            axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.6)
+            axes.set(xlim=(-132, 132), xticks=(-127, 0, 127), xlabel="int8 value", ylabel="count")
+            axes.set_title(layer.layer, loc="left")
+        parts = [f"{x.layer} {x.codes.min()} to {x.codes.max()}" for x in layers]
+        text = f"Histograms of the int8 values of the weights: {'; '.join(parts)}."
+        caption = "The int8 values of the weights, 4 a bar; each output channel has its own scale."
+        return Plot("codes", to_svg(figure, "codes", text), caption)
+
+
+def panels(figure: Figure, count: int, **shared: Any) -> list[Axes]:
+    """Axes in two columns, row by row."""
+    grid = figure.subplots(-(-count // 2), 2, squeeze=False, **shared).ravel().tolist()
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
+def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
+    """Few, plain numbers on a logarithmic axis: "0.5", where matplotlib would use mathtext.
+
+    Args:
+        axis: The axis.
+        values: What it will show.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    decades = np.log10(max(values) / min(values))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def label_bars(axes: Axes, labels: Sequence[str]) -> None:
+    """Write each bar's name above it, not beside it, where it would take half of a phone's width.
+
+    Args:
+        axes: Horizontal bars at y = 0, 1, ...; the first is put at the top.
+        labels: Their names.
+    """
+    for y, label in enumerate(labels):
+        axes.annotate(
+            label,
+            (0, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 6),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=8.5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
+        )
+    axes.set_ylim(len(labels) - 0.5, -0.85)
+    axes.set_yticks([])
+    axes.spines["left"].set_color(MUTED)
+    axes.grid(axis="y", visible=False)
+
+
+def short(artifact: str) -> str:
+    """An artifact's name without what all have in common."""
+    return artifact.removeprefix("lenet5_").removeprefix("lenet5.")
+
+
+def shorten(text: str) -> str:
+    """A name that fits a tick, without characters that cannot be shown."""
+    clean = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return clean if len(clean) <= MAX_NAME else clean[: MAX_NAME - 1] + "…"

@@ -1,0 +1,72 @@
+"""The report stage: `report.html` and `MODEL_CARD.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.data import Dataset
+from pipeline.files import write_bytes
+from pipeline.report import measured_sections, model_card, model_sections
+from pipeline.report.gather import Report, gather
+from pipeline.report.page import Section, render_page
+
+PAGE, CARD = "report.html", "MODEL_CARD.md"
+
+
+def write(folder: Path, data: Dataset) -> list[Section]:
+    """Write both files.
+
+    The same results give the same bytes.
+
+    Args:
+        folder: The artifacts; the two files are written to it.
+        data: The data set.
+
+    Returns:
+        The sections of the page; one without data says why.
+
+    Raises:
+        UserError: There is no trained model, or it is not of this data set.
+    """
+    report = gather(folder, data)
+    sections = [describe(report) for describe in SECTIONS]
+    page = render_page("LeNet-5: from training to the device", summarise(report), sections)
+    write_bytes(folder / PAGE, page.encode())
+    write_bytes(folder / CARD, model_card.render(report).encode())
+    return sections
+
+
+SECTIONS: tuple[Callable[[Report], Section], ...] = (
+    model_sections.built,
+    model_sections.training,
+    model_sections.sample_digits,
+    model_sections.confusion,
+    model_sections.parity,
+    model_sections.gallery,
+    model_sections.noise,
+    model_sections.weights,
+    measured_sections.speed,
+    measured_sections.footprint,
+    measured_sections.pi_matrix,
+    measured_sections.robustness,
+    measured_sections.photographs,
+    measured_sections.seeds,
+)
+
+
+def summarise(report: Report) -> list[str]:
+    """The result in a few lines."""
+    training = report.training
+    lines = [
+        f"Recipe {training['recipe']}, seed {training['seed']}: {training['parameters']:,} "
+        f"parameters, {training['test_accuracy']:.2%} of {len(report.data.test):,} test images."
+    ]
+    if report.parity.value is not None:
+        rows = report.parity.value["rows"]
+        passed = sum(row["status"] == "pass" for row in rows)
+        lines.append(
+            f"Parity with the float model: {report.parity.value['status']} "
+            f"({passed} of {len(rows)} artifacts and runtimes pass)."
+        )
+    return lines
