@@ -21,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run native deploy pi-test photos readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run bench bench-pi native deploy pi-test photos readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -113,6 +113,7 @@ $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
 DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py install.sh) \
+	$(addprefix device/,bench.py bench_rounds.py bench_rows.py machine.py) \
 	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)
@@ -127,6 +128,13 @@ run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
+
+bench: $(MODELS) .venv-device/.installed ## Time every artifact on every runtime (minutes); FLAGS=--full takes longer
+	$(STAGE) bench $(FLAGS) $(WHERE)
+
+bench-pi: ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
+	@tools/bench-pi.sh "$(PI)" "$(PORT)" "$(DIR)" "$(OUT)/bench-pi.json" $(FLAGS)
+	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
 
 ARCH ?= $(patsubst armv%l,armv%,$(shell uname -m))
 

@@ -7,12 +7,13 @@
     python3 runner.py info                      # model, runtime, versions, machine
     python3 runner.py verify                    # is this device's answer the trained model's?
     python3 runner.py accuracy t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz
+    python3 runner.py bench                     # how fast is each model on each runtime here?
 
 Needs Python 3.9, numpy and one of tflite-runtime, ai-edge-litert, onnxruntime or the compiled C
 of `native/`; nothing else.
 This file works when copied alone beside a model: it then reads 28x28 and 32x32 pictures (PGM,
 NPY) and IDX files. With `picture.py` and `photo.py` beside it any picture of a digit will do;
-`verify` needs the whole bundle.
+`verify` and `bench` need the whole bundle.
 
 As a library:
 
@@ -828,6 +829,40 @@ def command_accuracy(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_bench(args: argparse.Namespace) -> int:
+    """Time every model on every installed runtime, each in a process of its own."""
+    bench, rounds, rows = companion("bench"), companion("bench_rounds"), companion("bench_rows")
+    machine, photo = companion("machine"), companion("photo")
+    if not (bench and rounds and rows and machine):
+        raise InputError(f"{HERE}: bench works in an unpacked bundle; here is no bench.py")
+    folder: Path = args.model if args.model.is_dir() else args.model.parent
+    models = [args.model] if folder != args.model else sorted(folder.iterdir())
+    subjects = [
+        rounds.Subject(model, runtime)
+        for model in models
+        for runtime in RUNTIMES.get(model.suffix, ())
+        if args.runtime in ("auto", runtime) and is_installed(runtime)
+    ]
+    if not subjects:
+        raise InputError(f"{args.model}: no model that an installed runtime reads")
+    images, labels = np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8), None
+    if (folder / "golden.npz").is_file():
+        with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+            images, labels = golden["images"], golden["labels"]
+    session = rounds.Session(
+        subjects,
+        rounds.FULL if args.full else rounds.Effort(),
+        *(images, labels, machine, rounds.lines_on_stderr),
+        time_photo=photo and (lambda: bench.time_photo(photo, images[0])),
+    )
+    session.run()
+    result = rows.describe(session)
+    print(json.dumps(result, indent=2) if args.json else rows.format_result(result))
+    if session.interrupted:
+        return 130
+    return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     common = argparse.ArgumentParser(add_help=False)
@@ -854,6 +889,12 @@ def build_parser() -> argparse.ArgumentParser:
     accuracy.add_argument("images", type=Path, help="IDX file, .gz or not")
     accuracy.add_argument("labels", type=Path, help="IDX file, .gz or not")
     accuracy.set_defaults(run=command_accuracy)
+    bench = commands.add_parser("bench", help="how fast is each model here")
+    bench.add_argument("-m", "--model", type=Path, default=HERE, help="or a folder of models")
+    bench.add_argument("--runtime", default="auto", choices=["auto", *MODULES], help="auto: all")
+    bench.add_argument("--full", action="store_true", help="three times the calls")
+    bench.add_argument("--json", action="store_true", help="print all figures as JSON")
+    bench.set_defaults(run=command_bench)
     return parser
 
 
@@ -868,7 +909,7 @@ def positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands = ("predict", "info", "verify", "accuracy", "-h", "--help")
+    commands = ("predict", "info", "verify", "accuracy", "bench", "-h", "--help")
     if arguments and arguments[0] not in commands:
         arguments.insert(0, "predict")
     args = build_parser().parse_args(arguments)

@@ -22,6 +22,7 @@ from pipeline.files import (
     only_one_run,
     read_json,
     remove_partial_files,
+    write_bytes,
     write_json,
 )
 
@@ -124,6 +125,34 @@ def stage_photos(args: argparse.Namespace) -> int:
     return 0
 
 
+def stage_bench(args: argparse.Namespace) -> int:
+    """Time every artifact on every runtime, or show and compare what was timed before."""
+    from device.bench_rounds import FULL, Effort
+    from pipeline import bench, bench_compare
+
+    # Read first: a file that is not there should be found before the minutes of measuring.
+    before = read_json(args.compare, "rows", "host") if args.compare else None
+    if args.show:
+        result = read_json(args.show, "rows", "method", "host")
+    else:
+        result = bench.measure(args.out, load_data(args.data), FULL if args.full else Effort())
+        write_json(args.json or args.out / "bench.json", result)
+    print(bench.format_markdown(result))
+    if args.csv:
+        write_bytes(args.csv, bench.format_csv(result).encode())
+    if args.markdown:
+        write_bytes(args.markdown, (bench.format_markdown(result) + "\n").encode())
+    if result["method"]["interrupted"] and not args.show:
+        raise KeyboardInterrupt
+    if before is None:
+        return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1
+    changes = bench_compare.compare(before, result, args.max_regression)
+    print(f"\nCompared with {args.compare}:\n\n{bench_compare.format_changes(changes)}")
+    if before["host"]["cpu"] != result["host"]["cpu"]:
+        print("\nThese were two machines: the changes say nothing about the code.")
+    return 1 if any(change.regressed for change in changes) else 0
+
+
 def stage_pi_test(args: argparse.Namespace) -> int:
     """Install and verify the bundle on emulated Raspberry Pis, and compare their outputs."""
     from pipeline import pi_test
@@ -184,6 +213,16 @@ def build_parser() -> argparse.ArgumentParser:
     photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
     photos.add_argument("--seed", type=int, default=1, help="of the pictures")
     add("report", stage_report)
+    bench = add("bench", stage_bench)
+    bench.add_argument("--full", action="store_true", help="24,576 calls a row, MLPerf's for p90")
+    bench.add_argument("--show", type=Path, metavar="JSON", help="do not measure, show this")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="default: bench.json in --out")
+    bench.add_argument("--csv", type=Path, metavar="FILE", help="write the rows as CSV as well")
+    bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as well")
+    bench.add_argument("--compare", type=Path, metavar="JSON", help="an earlier result")
+    bench.add_argument(
+        "--max-regression", type=float, default=10.0, metavar="PERCENT", help="else exit 1; 10"
+    )
     pi_test = add("pi-test", stage_pi_test)
     pi_test.add_argument("bundle", type=Path, metavar="BUNDLE")
     pi_test.add_argument("--allow-not-run", action="append", default=[], metavar="OS/ARCH/RUNTIME")

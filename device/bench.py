@@ -1,0 +1,305 @@
+"""Time one model on one runtime in this process.
+
+`bench_rounds.py` starts this in processes of their own, since two runtimes in one can disturb or
+even corrupt each other, and asks for one burst of calls after the other. What is timed is
+`Classifier.predict` of a ready-made input: the call that an application makes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+WITHOUT_XNNPACK = " without XNNPACK"  # after a runtime's name: its kernels, not the delegate's
+INPUTS = 256  # different images in turn, so that no branch predictor learns the one
+SETTLING_CALLS = 16  # at the start of a burst: others have had the caches since the last one
+OVERHEAD_CALLS = 10_001
+PHOTO_CALLS = 50
+
+
+def time_calls(
+    call: Callable[..., Any],
+    inputs: Sequence[tuple[Any, ...]],
+    count: int,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> list[int]:
+    """Call a function again and again and time each call.
+
+    Args:
+        call: The function.
+        inputs: Its arguments, taken in turn.
+        count: How many calls.
+        clock_ns: The clock.
+
+    Returns:
+        The duration of each call in ns, with the clock's own overhead in it.
+    """
+    times_ns = [0] * count
+    for i in range(count):
+        arguments = inputs[i % len(inputs)]
+        start = clock_ns()
+        call(*arguments)
+        times_ns[i] = clock_ns() - start
+    return times_ns
+
+
+def timer_overhead_ns() -> int:
+    """What a timed call of nothing takes: the median over `OVERHEAD_CALLS` of them."""
+    return sorted(time_calls(lambda: None, [()], OVERHEAD_CALLS))[OVERHEAD_CALLS // 2]
+
+
+def time_photo(photo: Any, digit: np.ndarray) -> list[int]:
+    """Time `photo.find_digit` on a drawn picture of 640x480.
+
+    Args:
+        photo: The module `photo`.
+        digit: uint8 (28, 28), white on black: drawn dark on grey paper.
+
+    Returns:
+        Durations in ns.
+    """
+    picture = np.full((480, 640), 200, np.uint8)
+    picture[100:380, 180:460] -= np.kron(digit // 2, np.ones((10, 10), np.uint8))
+
+    def find() -> None:
+        with contextlib.suppress(photo.PhotoError):  # random images hold none; it was looked for
+            photo.find_digit(picture)
+
+    return time_calls(find, [()], PHOTO_CALLS)
+
+
+def runner_module() -> Any:
+    """The runner beside this file."""
+    return importlib.import_module(f"{__package__}.runner" if __package__ else "runner")
+
+
+def load(model: Path, runtime: str, threads: int) -> Any:
+    """The runner's classifier; `runtime` may end in `WITHOUT_XNNPACK`.
+
+    Raises:
+        InputError: As `runner.Classifier` does.
+    """
+    runner = runner_module()
+    name = runtime.replace(WITHOUT_XNNPACK, "")
+    if name != runtime:
+        # The runner has no such option, for it would only be slower. This process has one model.
+        module = runner.import_runtime(name, ".interpreter")
+        module.Interpreter = functools.partial(
+            module.Interpreter,
+            experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+    return runner.Classifier(model, name, threads)
+
+
+def import_only(model: Path, runtime: str) -> None:
+    """Import what `load` will need, so that the two can be timed apart."""
+    runner = runner_module()
+    name = runtime.replace(WITHOUT_XNNPACK, "")
+    if name in runner.MODULES:
+        runner.import_runtime(name, ".interpreter" if model.suffix == ".tflite" else "")
+
+
+def bare_calls(
+    classifier: Any, image: np.ndarray
+) -> tuple[Callable[..., Any] | None, Callable[[], Any] | None]:
+    """The runtime's own calls, without the runner around them.
+
+    Args:
+        classifier: A `runner.Classifier`.
+        image: (1, 32, 32, 1) of the model's dtype.
+
+    Returns:
+        Set, invoke and get as one function of the image, and invoke alone on the given image;
+        None where the runtime has no such thing.
+    """
+    interpreter = getattr(classifier.session, "_interpreter", None)
+    if interpreter is not None:
+        into = interpreter.get_input_details()[0]["index"]
+        out_of = interpreter.get_output_details()[0]["index"]
+
+        def set_invoke_get(image: np.ndarray) -> Any:
+            interpreter.set_tensor(into, image)
+            interpreter.invoke()
+            return interpreter.get_tensor(out_of)
+
+        set_invoke_get(image)
+        return set_invoke_get, interpreter.invoke
+    session = getattr(classifier.session, "_session", None)
+    if session is not None:
+        into, outputs = session.get_inputs()[0].name, [session.get_outputs()[0].name]
+        binding = session.io_binding()
+        binding.bind_cpu_input(into, image)
+        binding.bind_output(outputs[0])
+        run_bound = functools.partial(session.run_with_iobinding, binding)
+        return lambda image: session.run(outputs, {into: image}), run_bound
+    return None, None
+
+
+class Timing:
+    """One classifier and the calls to time.
+
+    Args:
+        classifier: A `runner.Classifier`, or what has its `predict`, `prepare` and `session`.
+        images: uint8 (N, 28, 28).
+        labels: uint8 (N,), or None where the images have none.
+    """
+
+    def __init__(self, classifier: Any, images: np.ndarray, labels: np.ndarray | None) -> None:
+        self.classifier = classifier
+        self.images, self.labels = images, labels
+        some = images[np.arange(INPUTS) % len(images)]
+        self._pictures = [(some[i : i + 1],) for i in range(INPUTS)]
+        self._prepared = classifier.prepare(some)  # (INPUTS, 32, 32, 1)
+        self._inputs = [(self._prepared[i : i + 1],) for i in range(INPUTS)]
+        self._bare, self._invoke = bare_calls(classifier, self._prepared[:1])
+
+    @property
+    def largest_batch(self) -> int:
+        """How many images the model takes at once; 1 for a graph of a fixed batch of one."""
+        return int(getattr(self.classifier.session, "batch", 1))
+
+    def burst(self, batch: int, calls: int) -> dict[str, list[int]]:
+        """Time some calls, after `SETTLING_CALLS` images that are not timed.
+
+        Args:
+            batch: Images a call.
+            calls: How many calls of each kind.
+
+        Returns:
+            Durations in ns: `call` of the full call and, for a batch of one, `bare` of the same
+            by the runtime's own functions, `invoke` of invoke alone, `prepare` of making one
+            input of one picture.
+        """
+        run_batch = self.classifier.session.run_batch
+        if batch > 1:
+            step = range(0, INPUTS, batch)
+            inputs = [(self._prepared[i : i + batch],) for i in step]
+            time_calls(run_batch, inputs, max(1, SETTLING_CALLS // batch))
+            return {"call": time_calls(run_batch, inputs, calls)}
+        kinds: dict[str, tuple[Any, Any]] = {
+            "call": (self.classifier.predict, self._inputs),
+            "bare": (self._bare, self._inputs),
+            "invoke": (self._invoke, [()]),
+            "prepare": (self.classifier.prepare, self._pictures),
+        }
+        times_ns = {}
+        for kind, (call, inputs) in kinds.items():
+            if call is not None:
+                time_calls(call, inputs, SETTLING_CALLS)
+                times_ns[kind] = time_calls(call, inputs, calls)
+        return times_ns
+
+    def accuracy(self, batch: int) -> float | None:
+        """The share of the images read right, by the calls that `burst` times; None: no labels."""
+        if self.labels is None:
+            return None
+        right = 0
+        for i in range(0, len(self.images), batch):
+            images = self.images[i : i + batch]
+            given = self.classifier.prepare(images) if batch == 1 else images
+            predictions = self.classifier.predict(given)
+            right += int((predictions.labels == self.labels[i : i + batch]).sum())
+        return right / len(self.images)
+
+
+def peak_rss_mib() -> float | None:
+    """The most memory that this process has held at once, in MiB.
+
+    Not `ru_maxrss`: that one starts with what the parent held when it started this process.
+    """
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+    except OSError:
+        return None
+    kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(kilobytes[0]) / 1024 if kilobytes else None
+
+
+def cold_start(
+    model: Path,
+    runtime: str,
+    started_ns: int,
+    import_only: Callable[[Path, str], Any] = import_only,
+    load: Callable[[Path, str, int], Any] = load,
+) -> dict[str, Any]:
+    """Import, load and classify one picture, once, and say when each was done.
+
+    Returns:
+        `marks_ns`: the clock at the first line, after the imports, the load and the first answer;
+        `peak_rss_mib`, after some more answers.
+    """
+
+    def now_ns() -> int:
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    marks_ns = [started_ns]
+    import_only(model, runtime)
+    marks_ns.append(now_ns())
+    classifier = load(model, runtime, 1)
+    marks_ns.append(now_ns())
+    picture = np.zeros((1, 28, 28), np.uint8)
+    classifier.predict(picture)
+    marks_ns.append(now_ns())
+    time_calls(classifier.predict, [(picture,)], INPUTS)
+    return {"marks_ns": marks_ns, "peak_rss_mib": peak_rss_mib()}
+
+
+def serve(timing: Timing, reply: Callable[[Any], None]) -> None:
+    """Answer one request a line of standard input until it ends."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "calls" in request:
+            reply(timing.burst(request["batch"], request["calls"]))
+        else:
+            reply({"accuracy": timing.accuracy(request["batch"])})
+
+
+def main(
+    argv: Sequence[str],
+    started_ns: int,
+    import_only: Callable[[Path, str], Any] = import_only,
+    load: Callable[[Path, str, int], Any] = load,
+) -> int:
+    """`cold MODEL RUNTIME`, or `serve MODEL RUNTIME THREADS CORE IMAGES.npz`; replies are JSON.
+
+    CORE is the processor to stay on, or `any`.
+    """
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a runtime may greet on standard output
+
+    def reply(value: Any) -> None:
+        print(json.dumps(value), file=replies, flush=True)
+
+    mode, model, runtime = argv[0], Path(argv[1]), argv[2]
+    try:
+        if mode == "cold":
+            reply(cold_start(model, runtime, started_ns, import_only, load))
+            return 0
+        threads, core = int(argv[3]), argv[4]
+        if core != "any":
+            os.sched_setaffinity(0, {int(core)})
+        with np.load(argv[5], allow_pickle=False) as archive:
+            images, labels = archive["images"], archive["labels"]
+        timing = Timing(load(model, runtime, threads), images, labels if len(labels) else None)
+        version = runner_module().runtime_version(runtime.replace(WITHOUT_XNNPACK, ""))
+        reply(
+            {
+                "runtime_version": version,
+                "largest_batch": timing.largest_batch,
+                "timer_overhead_ns": timer_overhead_ns(),
+            }
+        )
+    except ValueError as error:  # the runner's InputError is one
+        reply({"error": str(error)})
+        return 2
+    serve(timing, reply)
+    return 0

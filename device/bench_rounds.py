@@ -1,0 +1,366 @@
+"""Bench several models and runtimes against each other, in rounds.
+
+Each is loaded once in a process of its own (`bench.py`), which then waits. A round asks each of
+them, in an order shuffled anew, for one short burst of calls, while the others sleep. So whatever
+the machine does meanwhile, a slower clock or a busy neighbour, hits all of them alike, and the
+ratio of two is taken within rounds. Cold start and memory are measured apart, in fresh processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, ContextManager, Iterator, Sequence
+
+import numpy as np
+
+ORDER_SEED = 4  # of the shuffled order in the rounds
+BATCHES = (8, 64, 256)  # images at once, where the model takes them
+IMAGES_PER_BURST = 128  # of batches
+
+# Its first line runs as early as a program can look at the clock. CLOCK_MONOTONIC has the same
+# zero in all processes, so that the time of starting this one can be subtracted.
+START = """
+import time
+started_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+sys.exit(importlib.import_module(sys.argv[2]).main(sys.argv[3:], started_ns))
+"""
+
+Report = Callable[[int, int, str], None]  # done, total, what is being done
+Progress = Callable[[str], ContextManager[Report]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model on one runtime, and what runs them.
+
+    Attributes:
+        artifact: The model's file.
+        runtime: The runtime's name.
+        python: The interpreter of the environment that has the runtime.
+        folder, module: Where a module with `bench.py`'s `main` is, and its name.
+        share: Of the calls and cold starts, for what takes a thousand times as long as the rest.
+    """
+
+    artifact: Path
+    runtime: str
+    python: str = sys.executable
+    folder: Path = Path(__file__).resolve().parent
+    module: str = "bench"
+    share: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Such as "lenet5_int8.tflite on tflite-runtime"."""
+        return f"{self.artifact.name} on {self.runtime}"
+
+    def start(self, mode: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `main` with a mode in a process of its own."""
+        command = [self.python, "-c", START, str(self.folder), self.module, mode]
+        command += [str(self.artifact.resolve()), self.runtime, *arguments]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the conductor alone
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds, calls: Bursts of each subject, and timed calls in each, one image at a time.
+        offline_rounds: Bursts with all cores.
+        cold_starts: Fresh processes of each subject.
+    """
+
+    rounds: int = 64
+    calls: int = 128
+    offline_rounds: int = 16
+    cold_starts: int = 20
+
+
+FULL = Effort(rounds=96, calls=256, offline_rounds=32, cold_starts=40)
+
+
+@dataclass
+class Cell:
+    """What was measured of one subject with one number of threads and one batch.
+
+    Attributes:
+        rounds: Of each complete round, durations in ns by kind: `bench.Timing.burst`.
+    """
+
+    subject: Subject
+    threads: int
+    batch: int
+    runtime_version: str
+    timer_overhead_ns: int
+    rounds: list[dict[str, list[int]]] = field(default_factory=list)
+    accuracy: float | None = None
+    reason: str = ""
+    throttling: str = ""
+
+
+class WorkerError(Exception):
+    """A subject that cannot run; the message says why."""
+
+
+class Worker:
+    """A process that has one subject loaded and waits for requests."""
+
+    def __init__(self, subject: Subject, threads: int, core: str, images: Path) -> None:
+        self.subject, self.threads = subject, threads
+        # A pipe that nobody reads could fill up.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subject.start(
+            "serve",
+            *(str(threads), core, str(images)),
+            stdin=subprocess.PIPE,
+            stderr=self._errors,
+        )
+
+    def receive(self) -> dict[str, Any]:
+        """The next reply.
+
+        Raises:
+            WorkerError: The process ended, or it says that it cannot go on.
+        """
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            self._errors.seek(0)
+            said = self._errors.read().strip().splitlines()
+            raise WorkerError(describe_exit(self._process.wait(), said))
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return reply
+
+    def ask(self, **request: int) -> dict[str, Any]:
+        """Send a request and wait for its reply, asleep.
+
+        Raises:
+            WorkerError: As for `receive`.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it has ended; receive tells how
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        return self.receive()
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def describe_exit(code: int, said: Sequence[str]) -> str:
+    """How a process ended, in a line."""
+    if code < 0:
+        return f"crashed (signal {-code})"
+    return said[-1] if said else f"ended with exit code {code}"
+
+
+class Session:
+    """The measuring of some subjects; what it has is kept when it is interrupted.
+
+    Args:
+        subjects: What to measure.
+        effort: How much.
+        images: uint8 (N, 28, 28).
+        labels: uint8 (N,), or None.
+        machine: The module `machine`.
+        progress: Opens a progress report with a title.
+        time_photo: Times the reading of one photograph, in ns; None where that cannot be done.
+
+    Attributes:
+        cells, cold, failed, photo_ns: What was measured, and why not.
+    """
+
+    photo_ns: list[int] | None = None
+
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        effort: Effort,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        machine: Any,
+        progress: Progress,
+        time_photo: Callable[[], list[int]] | None = None,
+    ) -> None:
+        self.subjects, self.effort, self.machine = subjects, effort, machine
+        self.progress, self.time_photo = progress, time_photo
+        self.images, self.labels = images, labels
+        self.cells: list[Cell] = []
+        self.failed: dict[Subject, str] = {}
+        self.cold: dict[Subject, list[dict[str, Any]]] = {}
+        self.order = random.Random(ORDER_SEED)
+        self.core = pinned_core()
+        self.host = machine.describe_machine()
+        self.interrupted = False
+
+    def run(self) -> None:
+        """Measure everything; Ctrl-C ends it and is noted in `interrupted`."""
+        begun = time.monotonic()
+        self.before = self.machine.machine_state()
+        try:
+            self.measure()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self.after = self.machine.machine_state()
+        self.seconds = time.monotonic() - begun
+
+    def measure(self) -> None:
+        """One core, all cores, cold starts."""
+        cores = available_cores()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "images.npz")
+            np.savez(file, images=self.images, labels=[] if self.labels is None else self.labels)
+            self.run_rounds(1, self.effort.rounds, self.effort.calls, file)
+            if cores > 1:
+                self.run_rounds(cores, self.effort.offline_rounds, self.effort.calls // 4, file)
+        self.run_cold_starts()
+        self.photo_ns = self.time_photo() if self.time_photo else None
+
+    def run_rounds(self, threads: int, rounds: int, calls: int, images: Path) -> None:
+        """Load all subjects with that many threads, and time them in rounds."""
+        core = self.core if threads == 1 else "any"
+        before = self.machine.machine_state()
+        runnable = [subject for subject in self.subjects if subject not in self.failed]
+        workers: list[Worker] = []
+        first = len(self.cells)
+        try:
+            for subject in runnable:
+                workers.append(Worker(subject, threads, core, images))
+            with self.progress(f"bench, {threads} thread{'s' if threads > 1 else ''}") as report:
+                report(0, rounds, "loading")
+                pairs = self.open_cells(workers)
+                for i in range(rounds):
+                    self.run_round(pairs, calls)
+                    report(i + 1, rounds, "rounds")
+                for worker, cell in pairs:
+                    self.take_accuracy(worker, cell)
+        finally:
+            for worker in workers:
+                worker.stop()
+            throttling = self.machine.throttling_between(before, self.machine.machine_state())
+            for cell in self.cells[first:]:
+                cell.throttling = throttling
+
+    def open_cells(self, workers: Sequence[Worker]) -> list[tuple[Worker, Cell]]:
+        """Wait until each worker is ready; those that cannot run go to `failed`."""
+        pairs = []
+        for worker in workers:
+            try:
+                ready = worker.receive()
+            except WorkerError as error:
+                self.failed[worker.subject] = str(error)
+                continue
+            for batch in (1, *BATCHES):
+                if batch <= ready["largest_batch"]:
+                    versions = ready["runtime_version"], ready["timer_overhead_ns"]
+                    cell = Cell(worker.subject, worker.threads, batch, *versions)
+                    self.cells.append(cell)
+                    pairs.append((worker, cell))
+        return pairs
+
+    def run_round(self, pairs: Sequence[tuple[Worker, Cell]], calls: int) -> None:
+        """One burst of each, in a new order; kept when all of them have had theirs."""
+        shuffled = self.order.sample(pairs, len(pairs))
+        bursts = []
+        for worker, cell in shuffled:
+            if cell.reason:
+                continue
+            count = round(calls * cell.subject.share) if cell.batch == 1 else None
+            count = count or max(2, IMAGES_PER_BURST // cell.batch)
+            try:
+                bursts.append((cell, worker.ask(batch=cell.batch, calls=count)))
+            except WorkerError as error:
+                cell.reason = str(error)
+        for cell, burst in bursts:
+            cell.rounds.append(burst)
+
+    def take_accuracy(self, worker: Worker, cell: Cell) -> None:
+        """Of all images, by the process and the calls that were timed."""
+        if cell.reason:
+            return
+        try:
+            cell.accuracy = worker.ask(batch=cell.batch)["accuracy"]
+        except WorkerError as error:
+            cell.reason = str(error)
+
+    def run_cold_starts(self) -> None:
+        """Start each subject in fresh processes, in rounds of shuffled order."""
+        runnable = [subject for subject in self.subjects if subject not in self.failed]
+        wanted = {s: max(1, round(self.effort.cold_starts * s.share)) for s in runnable}
+        rounds = max(wanted.values(), default=0)
+        with self.progress("bench, cold starts") as report:
+            for i in range(rounds):
+                due = [subject for subject in runnable if i < wanted[subject]]
+                for subject in self.order.sample(due, len(due)):
+                    self.cold.setdefault(subject, []).append(time_cold_start(subject))
+                report(i + 1, rounds, "rounds")
+
+
+def time_cold_start(subject: Subject) -> dict[str, Any]:
+    """Start a subject once.
+
+    Returns:
+        Milliseconds: `interpreter` until the first line, `import`, `load`, `first` answer,
+        `total`; and `peak_rss_mib`. Empty when it failed.
+    """
+    begun_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    process = subject.start("cold", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    output, _ = process.communicate()
+    reply = json.loads(output) if process.returncode == 0 else {}
+    if not reply:
+        return {}
+    times_ms = np.diff([begun_ns, *reply["marks_ns"]]) / 1e6
+    parts = dict(zip(("interpreter", "import", "load", "first"), times_ms.tolist()))
+    return {**parts, "total": float(times_ms.sum()), "peak_rss_mib": reply["peak_rss_mib"]}
+
+
+def available_cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pinned_core() -> str:
+    """The processor that single-threaded work is kept on, or "any" where that is not possible.
+
+    The last one: the first handles more of the system's interrupts.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return "any"
+    return str(max(os.sched_getaffinity(0)))
+
+
+@contextlib.contextmanager
+def lines_on_stderr(title: str) -> Iterator[Report]:
+    """A progress report of a line every five seconds."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done and (now - last >= 5 or done == total):
+            last = now
+            left_s = (now - start) / done * (total - done)
+            print(
+                f"{title} {done}/{total} {text}, {left_s:.0f} s left", file=sys.stderr, flush=True
+            )
+
+    yield report

@@ -1,0 +1,289 @@
+"""From what `bench_rounds.py` measured to the rows of bench.json, and to a table for a reader."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Sequence
+
+if TYPE_CHECKING:
+    from device.bench_rounds import Cell, Effort, Session, Subject
+
+# MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
+# confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
+MLPERF_P90_CALLS = 24_576
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile: the least value that so many per cent do not exceed.
+
+    Args:
+        ordered: Ascending, at least one.
+        percent: Above 0, at most 100.
+    """
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def summarize_us(times_ns: Sequence[int]) -> dict[str, float]:
+    """min, p50, p90, p99 and mean in us."""
+    ordered = sorted(times_ns)
+    figures = {
+        "min": ordered[0],
+        "p50": percentile(ordered, 50),
+        "p90": percentile(ordered, 90),
+        "p99": percentile(ordered, 99),
+        "mean": sum(ordered) / len(ordered),
+    }
+    return {key: round(value / 1000, 3) for key, value in figures.items()}
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
+    """A 95 % confidence interval of the median, from order statistics.
+
+    It assumes nothing about the distribution, which for times has a long tail: each value lies
+    below the median with probability 1/2, so that their number is binomial.
+
+    Returns:
+        (lower, upper); None for fewer than 6 values, which no two of can bound so surely.
+
+    Source: H. A. David and H. N. Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
+    """
+    ordered, n = sorted(values), len(values)
+    below, rank = 0.0, -1  # P(at most `rank` values lie below the median)
+    while below + math.comb(n, rank + 1) / 2.0**n <= 0.025:
+        rank += 1
+        below += math.comb(n, rank) / 2.0**n
+    return (ordered[rank], ordered[n - 1 - rank]) if rank >= 0 else None
+
+
+def round_medians_us(cell: Cell, kind: str = "call") -> list[float]:
+    """The median duration of each round, in us."""
+    return [round(median(burst[kind]) / 1000, 4) for burst in cell.rounds]
+
+
+def describe_cell(
+    cell: Cell, baseline: Cell | None, cold: list[dict[str, float]]
+) -> dict[str, Any]:
+    """One row of bench.json.
+
+    Args:
+        cell: What was measured.
+        baseline: What its ratio is taken to; None: no ratio.
+        cold: Its cold starts.
+    """
+    kinds = {kind: [t for burst in cell.rounds for t in burst[kind]] for kind in cell.rounds[0]}
+    medians_us = round_medians_us(cell)
+    row: dict[str, Any] = {
+        **new_row(cell.subject, cell.threads, cell.batch),
+        "runtime_version": cell.runtime_version,
+        "status": "invalid" if cell.throttling or cell.reason else "ok",
+        "reason": cell.reason or cell.throttling,
+        "accuracy": cell.accuracy,
+        "calls": len(kinds["call"]),
+        "latency_us": summarize_us(kinds["call"]),
+        "throughput_ips": round(cell.batch * 1e9 * len(kinds["call"]) / sum(kinds["call"]), 1),
+        "rounds": {
+            "p50_us": medians_us,
+            "median_us": round(median(medians_us), 4),
+            "p50_ci95_us": median_ci95(medians_us),
+            "iqr_pct": round(100 * spread(medians_us), 2),
+        },
+    }
+    for kind in ("invoke", "prepare", "bare"):
+        if kind in kinds:
+            row[f"{kind}_us"] = summarize_us(kinds[kind])
+    if "bare" in kinds:
+        pairs = zip(medians_us, round_medians_us(cell, "bare"))
+        overheads_us = [call - bare for call, bare in pairs]
+        row["runner_overhead_us"] = round(median(overheads_us), 3)
+        row["runner_overhead_ci95_us"] = median_ci95(overheads_us)
+    if baseline is not None:
+        ratios = ratios_of(medians_us, round_medians_us(baseline))
+        row["ratio_to_baseline"], row["ratio_ci95"] = median(ratios), median_ci95(ratios)
+        row |= describe_cold_starts(cold)
+    return row
+
+
+def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
+    """A row of bench.json in which nothing has been measured yet."""
+    return {
+        "artifact": subject.artifact.name,
+        "runtime": subject.runtime,
+        "runtime_version": None,
+        "threads": threads,
+        "batch": batch,
+        "status": "not_run",
+        "reason": "",
+        "accuracy": None,
+        "calls": 0,
+        "latency_us": None,
+        "invoke_us": None,
+        "throughput_ips": None,
+        "cold_start_ms": None,
+        "peak_rss_mib": None,
+        "size_bytes": subject.artifact.stat().st_size if subject.artifact.is_file() else None,
+        "ratio_to_baseline": None,
+        "ratio_ci95": None,
+    }
+
+
+def describe_cold_starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians over the processes that worked."""
+    starts = [start for start in starts if start]
+    if not starts:
+        return {}
+    figures: dict[str, Any] = {
+        part: round(median([start[part] for start in starts]), 2)
+        for part in ("interpreter", "import", "load", "first", "total")
+    }
+    figures["total_ci95"] = median_ci95([start["total"] for start in starts])
+    figures["processes"] = len(starts)
+    peaks = [start["peak_rss_mib"] for start in starts if start["peak_rss_mib"] is not None]
+    peak = round(median(peaks), 1) if peaks else None
+    return {"cold_start_ms": figures, "peak_rss_mib": peak}
+
+
+def ratios_of(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """Round by round, as far as both were measured."""
+    return [value / base for value, base in zip(values, baseline)]
+
+
+def spread(values: Sequence[float]) -> float:
+    """The interquartile range over the median."""
+    ordered = sorted(values)
+    return (percentile(ordered, 75) - percentile(ordered, 25)) / percentile(ordered, 50)
+
+
+def describe(session: Session) -> dict[str, Any]:
+    """What bench.json holds.
+
+    Args:
+        session: After `run`; when it was interrupted, what was measured until then is told.
+    """
+    cells = [cell for cell in session.cells if cell.rounds]
+    cells.sort(key=lambda cell: (session.subjects.index(cell.subject), cell.threads, cell.batch))
+    return {
+        "schema_version": 1,
+        "host": {**session.host, "before": session.before, "after": session.after},
+        "method": {
+            **describe_method(session.effort, session.core, cells),
+            "images": len(session.images),
+            "seconds": round(session.seconds, 1),
+            "interrupted": session.interrupted,
+        },
+        "rows": make_rows(session, cells),
+        "photo": None if session.photo_ns is None else describe_photo(session.photo_ns),
+    }
+
+
+def describe_photo(times_ns: Sequence[int]) -> dict[str, Any]:
+    """How long `photo.find_digit` takes for the drawn picture of `bench.time_photo`."""
+    return {"width": 640, "height": 480, "calls": len(times_ns), "find_us": summarize_us(times_ns)}
+
+
+def make_rows(session: Session, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The rows: one image on one thread first, in the order of the subjects, then the others."""
+    rows = []
+    single = {cell.subject: cell for cell in cells if cell.threads == cell.batch == 1}
+    baseline = next(iter(single.values()), None)
+    for subject in session.subjects:
+        if subject in single:
+            cold = session.cold.get(subject, [])
+            rows.append(describe_cell(single[subject], baseline, cold))
+        else:
+            reason = session.failed.get(subject, "interrupted before its first round")
+            rows.append({**new_row(subject, 1, 1), "reason": reason})
+    others = [cell for cell in cells if cell.threads > 1 or cell.batch > 1]
+    return rows + [describe_cell(cell, None, []) for cell in others]
+
+
+def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[str, Any]:
+    """How it was measured, in figures and words."""
+    calls = effort.rounds * effort.calls
+    verb = "reaches" if calls >= MLPERF_P90_CALLS else "is below (--full reaches)"
+    overheads_ns = [cell.timer_overhead_ns for cell in cells]
+    return {
+        "baseline": cells[0].subject.name if cells else None,
+        "rounds": effort.rounds,
+        "calls_per_round": effort.calls,
+        "calls": calls,
+        "p90_confidence": f"{calls:,} calls a row {verb} the {MLPERF_P90_CALLS:,} "
+        "of MLPerf's rule for p90 at 99 % confidence",
+        "pinned_core": None if core == "any" else int(core),
+        "timer_overhead_ns": median(overheads_ns) if overheads_ns else None,
+        "latency": "Classifier.predict of one ready-made input: set, invoke, get; the timer's "
+        "overhead is not subtracted",
+        "percentiles": "nearest rank, over all timed calls",
+        "rounds_order": "shuffled anew in each round, all subjects loaded and asleep meanwhile",
+        "ratio": "median of the ratios of the medians of the same round, with the 95 % interval "
+        "of a median from order statistics",
+        "cold_start": "medians of fresh processes, files in the page cache",
+        "peak_rss": "VmHWM of the processes of the cold starts, median",
+    }
+
+
+# --- For a reader ---------------------------------------------------------------------------
+
+HEADER = (
+    *("artifact", "runtime", "status", "size, kB", "accuracy", "p50, us", "p90, us", "p99, us"),
+    *("ratio (95 % CI)", "images/s", "cold start, ms", "peak memory, MiB"),
+)
+
+
+def table_cells(result: dict[str, Any]) -> list[list[str]]:
+    """The rows of one image at a time on one thread, as texts under `HEADER`."""
+    return [row_cells(row) for row in result["rows"] if row["threads"] == row["batch"] == 1]
+
+
+def row_cells(row: dict[str, Any]) -> list[str]:
+    """One row's texts; empty where nothing was measured."""
+
+    def text(value: Any, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
+    ratio = text(row["ratio_to_baseline"], ".3g")
+    if row["ratio_ci95"]:
+        ratio += " ({:.3g} to {:.3g})".format(*row["ratio_ci95"])
+    return [
+        row["artifact"],
+        f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
+        row["status"],
+        text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
+        text(row["accuracy"], ".2%"),
+        *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
+        ratio,
+        text(row["throughput_ips"], ",.0f"),
+        text(row["cold_start_ms"] and row["cold_start_ms"]["total"], ".0f"),
+        text(row["peak_rss_mib"], ".0f"),
+    ]
+
+
+def format_result(result: dict[str, Any]) -> str:
+    """The table, why rows are missing, and how it was measured; for a terminal."""
+    rows = [list(HEADER), *table_cells(result)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += describe_problems(result)
+    host, method = result["host"], result["method"]
+    lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['kernel']}")
+    lines.append(f"{method['p90_confidence']}; ratio to {method['baseline']}")
+    return "\n".join(lines)
+
+
+def describe_problems(result: dict[str, Any]) -> list[str]:
+    """One line for each row that is not ok, and one for a run that was broken off."""
+    lines = [
+        f"{row['artifact']} on {row['runtime']}, {row['threads']} threads, batch {row['batch']}: "
+        f"{row['status']}: {row['reason']}"
+        for row in result["rows"]
+        if row["status"] != "ok"
+    ]
+    if result["method"]["interrupted"]:
+        lines.append("interrupted: the figures are of the rounds until then")
+    return lines

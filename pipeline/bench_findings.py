@@ -1,0 +1,178 @@
+"""What a benchmark says, in words that are computed from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from device.bench import WITHOUT_XNNPACK
+from device.bench_rows import median, median_ci95, ratios_of
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one row takes as another, taken within the rounds.
+
+    Attributes:
+        value: The median over the rounds.
+        low, high: Its 95 % confidence interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def shows_difference(self) -> bool:
+        """Whether the interval leaves 1 out."""
+        return not self.low <= 1.0 <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} times (95 % CI {self.low:.3g} to {self.high:.3g})"
+
+
+def ratio_of(slow: Row, fast: Row) -> Ratio | None:
+    """The ratio of two rows' latencies; None with too few rounds for an interval."""
+    ratios = ratios_of(slow["rounds"]["p50_us"], fast["rounds"]["p50_us"])
+    interval = median_ci95(ratios)
+    return Ratio(median(ratios), *interval) if interval else None
+
+
+def findings(result: dict[str, Any]) -> list[str]:
+    """The sentences; only of rows that are ok, so that nothing unmeasured is recommended.
+
+    Args:
+        result: What bench.json holds.
+    """
+    ok = [row for row in result["rows"] if row["status"] == "ok"]
+    single = [row for row in ok if row["threads"] == row["batch"] == 1]
+    shipped = [row for row in single if row["runtime"] != "keras"]
+    lines = []
+    if shipped:
+        lines += [*what_to_ship(shipped), *against_baseline(single)]
+        lines += [*float_or_int8(shipped), *delegates(shipped)]
+        lines += [*throughput(ok), *start_and_memory(shipped), *overhead(shipped)]
+    return lines
+
+
+def name(row: Row) -> str:
+    """Such as "lenet5_int8.tflite on tflite-runtime"."""
+    return f"{row['artifact']} on {row['runtime']}"
+
+
+def p50_us(row: Row) -> float:
+    """The median latency."""
+    return float(row["latency_us"]["p50"])
+
+
+def what_to_ship(rows: Sequence[Row]) -> list[str]:
+    """The fastest row, and the smallest file when that is another one."""
+    fastest = min(rows, key=p50_us)
+    equals = [
+        row for row in rows if (r := ratio_of(row, fastest)) and row is not fastest and r.low <= 1.0
+    ]
+    lines = [
+        f"For the shortest time an image on this machine ship {name(fastest)}: "
+        f"p50 {p50_us(fastest):.1f} us"
+        + (f"; no slower can be shown: {', '.join(map(name, equals))}." if equals else ".")
+    ]
+    smallest = min(rows, key=lambda row: (row["size_bytes"], p50_us(row)))
+    if smallest["size_bytes"] < fastest["size_bytes"] and (slower := ratio_of(smallest, fastest)):
+        share = fastest["size_bytes"] / smallest["size_bytes"]
+        lines.append(
+            f"The smallest file is {smallest['artifact']}, {smallest['size_bytes'] / 1000:.1f} kB, "
+            f"{share:.2g} times smaller; at its best, on {smallest['runtime']}, it takes {slower} "
+            "as long."
+        )
+    return lines
+
+
+def against_baseline(rows: Sequence[Row]) -> list[str]:
+    """How much the fastest gains on the Keras model."""
+    baseline = next((row for row in rows if row["runtime"] == "keras"), None)
+    fastest = min(rows, key=p50_us)
+    if baseline is None or fastest is baseline or not (gain := ratio_of(baseline, fastest)):
+        return []
+    return [f"{name(baseline)} takes {gain} as long as {name(fastest)}."]
+
+
+def float_or_int8(rows: Sequence[Row]) -> list[str]:
+    """Which of the two is faster, on each runtime that ran both."""
+    lines = []
+    for row in rows:
+        twin = row["artifact"].replace("fp32", "int8")
+        other = find(rows, twin, row["runtime"])
+        if twin == row["artifact"] or other is None or not (ratio := ratio_of(other, row)):
+            continue
+        if not ratio.shows_difference:
+            lines.append(f"On {row['runtime']} float32 and int8 take the same time: {ratio}.")
+        elif ratio.value > 1:
+            lines.append(f"On {row['runtime']} int8 takes {ratio} as long as float32 ({twin}).")
+        elif inverse := ratio_of(row, other):
+            lines.append(f"On {row['runtime']} float32 takes {inverse} as long as int8 ({twin}).")
+    return lines
+
+
+def delegates(rows: Sequence[Row]) -> list[str]:
+    """What the XNNPACK delegate changes, where both were measured."""
+    lines = []
+    for row in rows:
+        without = find(rows, row["artifact"], row["runtime"] + WITHOUT_XNNPACK)
+        if without and (ratio := ratio_of(without, row)):
+            word = "takes" if ratio.shows_difference else "takes, as far as can be shown equally,"
+            lines.append(
+                f"{row['artifact']} on {row['runtime']} {word} {ratio} as long "
+                "without the XNNPACK delegate."
+            )
+    return lines
+
+
+def throughput(rows: Sequence[Row]) -> list[str]:
+    """The most images a second."""
+    best = max(
+        (row for row in rows if row["runtime"] != "keras"), key=lambda row: row["throughput_ips"]
+    )
+    return [
+        f"The most images a second, {best['throughput_ips']:,.0f}, come from {name(best)} with "
+        f"batches of {best['batch']} and {best['threads']} threads."
+    ]
+
+
+def start_and_memory(rows: Sequence[Row]) -> list[str]:
+    """The quickest start and the least memory."""
+    started = [row for row in rows if row["cold_start_ms"]]
+    if not started:
+        return []
+    quick = min(started, key=lambda row: row["cold_start_ms"]["total"])
+    parts = quick["cold_start_ms"]
+    lines = [
+        f"The quickest cold start is {name(quick)}: {parts['total']:.0f} ms "
+        f"(interpreter {parts['interpreter']:.0f}, import {parts['import']:.0f}, "
+        f"load {parts['load']:.1f}, first answer {parts['first']:.1f})."
+    ]
+    held = [row for row in started if row["peak_rss_mib"] is not None]
+    if held:
+        least = min(held, key=lambda row: row["peak_rss_mib"])
+        lines.append(f"The least memory takes {name(least)}: {least['peak_rss_mib']:.0f} MiB.")
+    return lines
+
+
+def overhead(rows: Sequence[Row]) -> list[str]:
+    """What the runner adds to the runtime's own calls, at most."""
+    known = [row for row in rows if "runner_overhead_us" in row]
+    if not known:
+        return []
+    worst = max(known, key=lambda row: row["runner_overhead_us"])
+    return [
+        "The runner's predict adds to the runtime's own calls at most "
+        f"{worst['runner_overhead_us']:.2f} us ({name(worst)})."
+    ]
+
+
+def find(rows: Sequence[Row], artifact: str, runtime: str) -> Row | None:
+    """The row of that name."""
+    matches = (row for row in rows if (row["artifact"], row["runtime"]) == (artifact, runtime))
+    return next(matches, None)
