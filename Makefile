@@ -21,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run bench bench-pi native deploy pi-test photos readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run bench bench-pi native deploy pi-test photos report readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -160,6 +160,14 @@ readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this r
 
 pi-test: $(BUNDLE) ## The bundle on emulated Raspberry Pis: install, verify, all test images (minutes)
 	$(STAGE) pi-test $(BUNDLE) $(WHERE)
+
+# What was measured by choice is on the page if it is there, and said to be missing if not.
+MEASURED := $(wildcard $(addprefix $(OUT)/,bench.json robustness.json photos.json pi-matrix.json) docs/accuracy.json)
+
+report: $(OUT)/report.html ## One page and a model card of all that was measured: artifacts/report.html
+
+$(OUT)/report.html $(OUT)/MODEL_CARD.md &: $(OUT)/parity.json $(OUT)/probabilities.npz $(MEASURED) $(wildcard pipeline/report/*.py pipeline/report/templates/*) | .venv/.installed
+	$(STAGE) report $(WHERE)
 
 # --- Checks -------------------------------------------------------------------------------------
 

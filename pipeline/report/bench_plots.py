@@ -136,7 +136,7 @@ def pareto(rows: Sequence[Row]) -> Plot:
             area = row["size_bytes"] / 1000
             axes.scatter(x, y, s=area, color=color, facecolor=fill, alpha=0.75, linewidth=1.5)
             if i in best:
-                text, at = str(best.index(i) + 1), (0, 11 + 9 * (best.index(i) % 2))
+                text, at = str(best.index(i) + 1), (0, 10 + 9 * (best.index(i) % 3))
                 axes.annotate(text, (x, y), xytext=at, textcoords="offset points", ha="center")
         plain_log_axis(axes.xaxis, [row["latency_us"]["p50"] for row in rows])
         axes.margins(0.15, 0.3)
@@ -252,7 +252,7 @@ def photographs(rows: Sequence[Row]) -> Plot:
         rows: The digits of `photos.json`.
     """
     with style():
-        figure = new_figure(1.1 + 0.3 * len(rows))
+        figure = new_figure(1.1 + 0.36 * len(rows))
         axes = figure.add_subplot(xlabel="read right, %", xlim=(-3, 103))
         parts = []
         for y, row in enumerate(rows):

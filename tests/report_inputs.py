@@ -1,0 +1,98 @@
+"""Results of every kind for a folder of artifacts, small and with figures that are known."""
+
+import json
+from dataclasses import asdict
+
+from pipeline import photo_bench
+from pipeline.files import sha256, write_json
+from pipeline.pi_test import Cell, PiMatrix
+
+P50_US = {"keras": 9000.0, "tflite-runtime": 20.0, "ai-edge-litert": 18.0, "onnxruntime": 50.0}
+
+
+def write_measured(folder):
+    """Write bench.json, robustness.json, photos.json and pi-matrix.json of the artifacts there."""
+    write_json(folder / "bench.json", bench(folder))
+    write_json(folder / "robustness.json", robustness(folder))
+    write_json(folder / "photos.json", photos(folder))
+    write_json(folder / "pi-matrix.json", pi_matrix(folder))
+
+
+def bench(folder):
+    parity = json.loads((folder / "parity.json").read_text())
+    subjects = [("lenet5.keras", "keras", parity["reference"]["accuracy"])]
+    subjects += [(row["artifact"], row["runtime"], row["accuracy"]) for row in parity["rows"]]
+    rows = [bench_row(folder, *subject) for subject in subjects]
+    nothing = dict.fromkeys(("latency_us", "cold_start_ms", "peak_rss_mib", "throughput_ips"))
+    nothing |= dict.fromkeys(("ratio_to_baseline", "ratio_ci95", "accuracy"))
+    rows.append({**rows[1], **nothing, "runtime": "absent", "status": "not_run", "reason": "none"})
+    rows.append({**rows[2], "threads": 2, "batch": 64, "ratio_to_baseline": None})
+    return {
+        "host": {"cpu": "a processor", "cores": 2},
+        "method": {"baseline": "lenet5.keras on keras"},
+        "findings": ["float32 is faster here"],
+        "rows": rows,
+    }
+
+
+def bench_row(folder, artifact, runtime, accuracy):
+    p50 = P50_US[runtime]
+    return {
+        "artifact": artifact,
+        "sha256": sha256(folder / artifact),
+        "runtime": runtime,
+        "runtime_version": "1.0",
+        "threads": 1,
+        "batch": 1,
+        "status": "ok",
+        "reason": "",
+        "accuracy": accuracy,
+        "latency_us": {"min": p50 - 1, "p50": p50, "p90": p50 + 1, "p99": p50 + 9, "mean": p50},
+        "quantiles_us": [p50 - 1, p50, p50 + 9],
+        "throughput_ips": 1e6 / p50,
+        "cold_start_ms": {"interpreter": 20, "import": 50, "load": 4, "first": 1, "total": 75},
+        "peak_rss_mib": 40.0,
+        "size_bytes": (folder / artifact).stat().st_size,
+        "ratio_to_baseline": p50 / 9000,
+        "ratio_ci95": [p50 / 9100, p50 / 8900],
+    }
+
+
+def robustness(folder):
+    strengths = [("none", "", 0)]
+    for name, unit in (("rotation", "degrees"), ("shift", "pixels"), ("noise", "of full ink")):
+        strengths += [(name, unit, 1), (name, unit, 2)]
+    return {
+        "models": {n: sha256(folder / n) for n in ("lenet5.keras", "lenet5_int8.tflite")},
+        "rows": [
+            {
+                "distortion": name,
+                "strength": strength,
+                "unit": unit,
+                "n": 2000,
+                "accuracy": {"float": 0.96 - 0.1 * strength, "int8": 0.95 - 0.1 * strength},
+            }
+            for name, unit, strength in strengths
+        ],
+    }
+
+
+def photos(folder):
+    name = "lenet5_int8.tflite"
+    digits = (
+        photo_bench.DigitRow("pencil", 20, 4, 19, 0),
+        photo_bench.DigitRow("marker", 20, 15, 20, 0),
+    )
+    empties = (photo_bench.EmptyRow("blank paper", 20, 20),)
+    timings = (photo_bench.Timing("PNG", 4000, 3000, 20_000_000, 180.0, 26.0),)
+    measured = photo_bench.PhotoBench(name, sha256(folder / name), 1, digits, empties, timings)
+    return photo_bench.as_json(measured)
+
+
+def pi_matrix(folder):
+    name = "lenet5_int8.tflite"
+    cell = Cell("bookworm", "arm64", "cortex-a76", "3.11.2", "tflite-runtime", "2.14.0", name)
+    ran = {"loads": True, "status": "pass", "n": 2000, "accuracy": 0.95, "agreement": 1.0}
+    done = Cell(**{**asdict(cell), **ran, "bit_identical": True, "max_abs_dp": 0.0, "seconds": 9.0})
+    matrix = PiMatrix("pass", "bundle.tar.gz", "0" * 64, {name: sha256(folder / name)}, (done,))
+    return asdict(matrix)
