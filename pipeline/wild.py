@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pipeline.data import Split
-from pipeline.synthetic_photos import SKELETONS, Skeleton, curve
+from pipeline.synthetic_photos import SKELETONS, Skeleton, smooth_curve
 
 SIDE = 28
 MNIST_BOX = 20  # pixels; MNIST's digits are scaled into it
@@ -41,20 +41,69 @@ CLOSED_FOUR: Skeleton = SKELETONS[4][1]
 PLAIN_SEVEN: Skeleton = SKELETONS[7][0]
 CROSSED_SEVEN: Skeleton = SKELETONS[7][1]
 CROSSED_HOOKED_SEVEN: Skeleton = [
-    [(0.14, 0.14), (0.16, 0.02), (0.16, 0.02), (0.5, 0.03), (0.84, 0.0), (0.84, 0.0), (0.62, 0.45), (0.4, 1.0)],
+    [
+        (0.14, 0.14),
+        (0.16, 0.02),
+        (0.16, 0.02),
+        (0.5, 0.03),
+        (0.84, 0.0),
+        (0.84, 0.0),
+        (0.62, 0.45),
+        (0.4, 1.0),
+    ],
     [(0.34, 0.54), (0.58, 0.5), (0.8, 0.46)],
 ]
 CURLED_SIX: Skeleton = [
-    [(0.72, 0.04), (0.45, 0.1), (0.24, 0.5), (0.28, 0.85), (0.52, 1.0), (0.76, 0.8), (0.62, 0.58), (0.34, 0.66), (0.26, 0.8)]
+    [
+        (0.72, 0.04),
+        (0.45, 0.1),
+        (0.24, 0.5),
+        (0.28, 0.85),
+        (0.52, 1.0),
+        (0.76, 0.8),
+        (0.62, 0.58),
+        (0.34, 0.66),
+        (0.26, 0.8),
+    ]
 ]
 STRAIGHT_SIX: Skeleton = [
-    [(0.58, 0.0), (0.36, 0.36), (0.22, 0.72), (0.4, 0.99), (0.68, 0.9), (0.7, 0.68), (0.48, 0.58), (0.26, 0.74)]
+    [
+        (0.58, 0.0),
+        (0.36, 0.36),
+        (0.22, 0.72),
+        (0.4, 0.99),
+        (0.68, 0.9),
+        (0.7, 0.68),
+        (0.48, 0.58),
+        (0.26, 0.74),
+    ]
 ]
 STRAIGHT_NINE: Skeleton = [
-    [(0.7, 0.18), (0.48, 0.02), (0.26, 0.2), (0.36, 0.42), (0.62, 0.36), (0.72, 0.14), (0.72, 0.14), (0.7, 0.5), (0.7, 1.0)]
+    [
+        (0.7, 0.18),
+        (0.48, 0.02),
+        (0.26, 0.2),
+        (0.36, 0.42),
+        (0.62, 0.36),
+        (0.72, 0.14),
+        (0.72, 0.14),
+        (0.7, 0.5),
+        (0.7, 1.0),
+    ]
 ]
 CURLED_NINE: Skeleton = [
-    [(0.7, 0.2), (0.5, 0.0), (0.25, 0.16), (0.32, 0.42), (0.6, 0.4), (0.73, 0.18), (0.76, 0.5), (0.62, 0.88), (0.38, 1.0), (0.22, 0.9)]
+    [
+        (0.7, 0.2),
+        (0.5, 0.0),
+        (0.25, 0.16),
+        (0.32, 0.42),
+        (0.6, 0.4),
+        (0.73, 0.18),
+        (0.76, 0.5),
+        (0.62, 0.88),
+        (0.38, 1.0),
+        (0.22, 0.9),
+    ]
 ]
 NARROW_ZERO: Skeleton = [
     [(0.52, 0.0), (0.34, 0.25), (0.3, 0.7), (0.48, 1.0), (0.66, 0.75), (0.68, 0.3), (0.52, 0.0)]
@@ -64,7 +113,16 @@ TWO_CIRCLED_EIGHT: Skeleton = [
     [(0.5, 0.46), (0.24, 0.62), (0.26, 0.9), (0.5, 1.0), (0.76, 0.88), (0.76, 0.62), (0.5, 0.46)],
 ]
 Z_TWO: Skeleton = [
-    [(0.18, 0.14), (0.42, 0.0), (0.74, 0.12), (0.7, 0.4), (0.18, 0.98), (0.18, 0.98), (0.5, 0.98), (0.84, 0.98)]
+    [
+        (0.18, 0.14),
+        (0.42, 0.0),
+        (0.74, 0.12),
+        (0.7, 0.4),
+        (0.18, 0.98),
+        (0.18, 0.98),
+        (0.5, 0.98),
+        (0.84, 0.98),
+    ]
 ]
 
 EVERY_WAY: dict[int, list[Skeleton]] = {digit: list(ways) for digit, ways in SKELETONS.items()}
@@ -98,9 +156,7 @@ class Condition:
     deslant: bool = False
 
 
-def draw(
-    rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool = False
-) -> Ink:
+def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool = False) -> Ink:
     """Draw one digit large, cut to its ink.
 
     Args:
@@ -123,7 +179,7 @@ def draw(
         moved = corners + rng.normal(0, 0.02, corners.shape)
         doubled = np.flatnonzero((corners[1:] == corners[:-1]).all(axis=1)) + 1
         moved[doubled] = moved[doubled - 1]  # a point given twice is a corner and stays one
-        strokes.append(curve(moved) @ matrix.T)
+        strokes.append(smooth_curve(moved) @ matrix.T)
     radius = pen * LARGE / 2
     low = np.min([s.min(axis=0) for s in strokes], axis=0) - radius - 1
     high = np.max([s.max(axis=0) for s in strokes], axis=0) + radius + 1
@@ -134,7 +190,7 @@ def draw(
         brush.line(at, fill=255, width=max(1, round(2 * radius)))
         for x, y in at:
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    return np.asarray(canvas.crop(canvas.getbbox()), np.float32) / 255
+    return np.asarray(canvas.crop(canvas.getbbox()), np.float32) / np.float32(255)
 
 
 # --- From strokes to 28x28 ----------------------------------------------------------------------
@@ -186,7 +242,7 @@ def _scale(ink: Ink, side: int) -> Ink:
     factor = side / max(ink.shape)
     size = max(1, round(ink.shape[1] * factor)), max(1, round(ink.shape[0] * factor))
     small = Image.fromarray(np.rint(ink * 255).astype(np.uint8)).resize(size, Image.Resampling.BOX)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(small, np.float32) / np.float32(255)
 
 
 def _enlarge(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -12,8 +12,10 @@ from pipeline.config import Augmentation
 EVERYTHING = Augmentation(
     hooked_ones=1,
     crossed_sevens=1,
+    curled_nines=1,
     rotation_degrees=15,
     scale=0.2,
+    fill=1,
     shear=0.2,
     shift_px=2,
     elastic_px=1,
@@ -24,7 +26,8 @@ EVERYTHING = Augmentation(
     erase=1,
     noise=1,
 )
-DISTORTIONS = [f.name for f in fields(Augmentation) if f.name != "crossed_sevens"]
+OF_OTHER_DIGITS = ("crossed_sevens", "curled_nines")
+DISTORTIONS = [f.name for f in fields(Augmentation) if f.name not in OF_OTHER_DIGITS]
 NOTHING = Augmentation(**dict.fromkeys([f.name for f in fields(Augmentation)], 0.0))
 ONES = np.ones(300, np.uint8)
 
