@@ -61,15 +61,15 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
     Args:
         data: The data set.
         out: The folder of the artifacts; `accuracy/` in it holds the seeds.
-        recipes: Names of recipes.
+        recipes: Names of recipes, or .toml files.
 
     Returns:
         What `docs/accuracy.json` holds of each recipe.
     """
     images = draw_wild_images()
     blocks: list[dict[str, Any]] = []
-    for name in recipes:
-        recipe = load_recipe(name)
+    for given in recipes:
+        name, recipe = Path(given).stem, load_recipe(given)
         if not isinstance(recipe, EpochRecipe):
             raise UserError(f"{name}: only recipes that train in epochs have their seeds measured")
         seeds: list[dict[str, Any]] = []
