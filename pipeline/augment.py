@@ -93,10 +93,10 @@ def _draw_hook(x: FloatImages, rng: np.random.Generator) -> FloatImages:
     angle = rng.uniform(np.pi / 6, np.pi / 2.8, n)  # below the horizontal
     length = rng.uniform(0.2, 0.65, n) * height
     tip = head + np.stack([np.sin(angle), -np.cos(angle)], axis=1) * length[:, None]
-    x = _draw_segment(x, head, tip.astype(np.float32), pen)
+    x = draw_segment(x, head, tip.astype(np.float32), pen)
     half = rng.uniform(0.15, 0.35, n) * height * (rng.random(n) < 1 / 3)
     across = np.stack([np.zeros(n), half], axis=1).astype(np.float32)
-    with_foot = _draw_segment(x, foot - across, foot + across, pen)
+    with_foot = draw_segment(x, foot - across, foot + across, pen)
     return np.where(half[:, None, None] > 0, with_foot, x)
 
 
@@ -108,7 +108,7 @@ def _draw_bar(x: FloatImages, rng: np.random.Generator) -> FloatImages:
     middle = _ink_at(x, np.rint(top + rng.uniform(0.45, 0.65, n) * height).astype(np.intp))
     half = rng.uniform(0.15, 0.3, n) * height
     across = np.stack([rng.uniform(-0.3, 0.2, n) * half, half], axis=1).astype(np.float32)
-    return _draw_segment(x, middle - across, middle + across, rng.uniform(1.5, 3.5, n))
+    return draw_segment(x, middle - across, middle + across, rng.uniform(1.5, 3.5, n))
 
 
 def _draw_curl(x: FloatImages, rng: np.random.Generator) -> FloatImages:
@@ -121,8 +121,8 @@ def _draw_curl(x: FloatImages, rng: np.random.Generator) -> FloatImages:
     length = rng.uniform(0.15, 0.5, n) * height
     middle = foot + np.stack([rng.uniform(-0.02, 0.12, n) * height, -0.6 * length], axis=1)
     tip = foot + np.stack([rng.uniform(-0.15, 0.05, n) * height, -length], axis=1)
-    x = _draw_segment(x, foot, middle.astype(np.float32), pen)
-    return _draw_segment(x, middle.astype(np.float32), tip.astype(np.float32), pen)
+    x = draw_segment(x, foot, middle.astype(np.float32), pen)
+    return draw_segment(x, middle.astype(np.float32), tip.astype(np.float32), pen)
 
 
 def _extent(x: FloatImages) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -138,7 +138,7 @@ def _ink_at(x: FloatImages, row: NDArray[np.intp]) -> Points:
     return np.stack([row, column], axis=1).astype(np.float32)
 
 
-def _draw_segment(
+def draw_segment(
     x: FloatImages, start: Points, end: Points, pen: NDArray[np.floating]
 ) -> FloatImages:
     """Draws a straight line `pen` (n,) pixels wide with soft edges over each image."""

@@ -1,8 +1,8 @@
 """Images that are no digits, made cheaply enough to be trained on.
 
 What they teach is to be unsure (Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with
-Outlier Exposure", ICLR 2019): scribbles, digits cut up and put together wrongly, patches of noise
-and plain shapes. `non_digits.py` has others, to test with.
+Outlier Exposure", ICLR 2019): scribbles, straight strokes, digits cut up and put together wrongly,
+patches of noise and plain shapes. `non_digits.py` has others, to test with.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.augment import draw_segment
+
 SIDE = 28
 TILE = 7  # pixels: a digit is cut into 4 x 4 tiles
 CONTROLS = 6  # points of a scribble
+STROKES = 4  # straight ones; fewer are often a 1, 4 or 7
 STEPS = 64  # dots of a scribble
 
 ByteImages = NDArray[np.uint8]  # (n, 28, 28)
 
 
 def draw_non_digits(images: ByteImages, rng: np.random.Generator) -> ByteImages:
-    """Replaces each image by something else, of four kinds in turn at random.
+    """Replaces each image by something else, of a kind drawn at random.
 
     Args:
         images: uint8 (n, 28, 28) digits, distorted; two of the kinds are made from them.
@@ -28,7 +31,7 @@ def draw_non_digits(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     Returns:
         uint8 (n, 28, 28).
     """
-    kinds = (_scribble, _shuffle_tiles, _pattern, _block)
+    kinds = (_scribble, _cross_strokes, _shuffle_tiles, _pattern, _block)
     which = rng.integers(len(kinds), size=len(images))
     out = images.copy()
     for kind, make in enumerate(kinds):
@@ -52,6 +55,17 @@ def _scribble(images: ByteImages, rng: np.random.Generator) -> ByteImages:
         columns = (pixel[None, :] - dots[:, step, 1:]) ** 2
         np.minimum(squared, rows[:, :, None] + columns[:, None, :], out=squared)
     return np.rint(np.clip(radius + 0.5 - np.sqrt(squared), 0, 1) * 255).astype(np.uint8)
+
+
+def _cross_strokes(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+    """A few straight strokes of one pen, each from anywhere to anywhere."""
+    n = len(images)
+    x = np.zeros((n, SIDE, SIDE), np.float32)
+    pen = rng.uniform(1.5, 4, n)
+    for _ in range(STROKES):
+        start, end = rng.uniform(5, 23, (2, n, 2)).astype(np.float32)
+        x = draw_segment(x, start, end, pen)
+    return np.rint(x * 255).astype(np.uint8)
 
 
 def _shuffle_tiles(images: ByteImages, rng: np.random.Generator) -> ByteImages:

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.confidence import Answers, answers, choose_threshold
 
-# Five images of three classes: confidence .9 .8 .6 .5 .4, of which the second and the last are wrong.
+# Five images of three classes, of confidence .9 .8 .6 .5 .4; the second and the last are wrong.
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.25, 0.25, 0.5], [0.4, 0.3, 0.3]]
 )

@@ -259,9 +259,7 @@ def test_answer_below_the_threshold_is_unsure_and_tells_its_guess(exported, digi
     arguments = ("--min-confidence", "1", "-m", exported / "lenet5_fp32.tflite", digits / "a.pgm")
     text, rows = run_runner(*arguments), run_runner("--json", *arguments)
     assert text.returncode == 0, text.stderr
-    match = re.fullmatch(
-        rf"{digits}/a\.pgm  unsure \((\d)  \d+\.\d %\)  \d+\.\d ms\n", text.stdout
-    )
+    match = re.fullmatch(rf"{digits}/a\.pgm  unsure \((\d)  \d+\.\d %\)  \d+\.\d ms\n", text.stdout)
     assert match[1] == str(mnist.test.labels[0])
     row = json.loads(rows.stdout)
     assert row["unsure"] is True

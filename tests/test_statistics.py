@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.statistics import (
     PairedCounts,
-    mean_ci95,
     mcnemar_exact_p,
+    mean_ci95,
     paired_counts,
     paired_difference_ci95,
     wilson_ci95,
