@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import confidence, convert, float_and_int8, non_digits, parity, wild
+from pipeline import confidence, convert, float_and_int8, native, non_digits, parity, wild
 from pipeline.config import EpochRecipe, ExportConfig, load_parity_budget, load_recipe
 from pipeline.data import Dataset, Images
 from pipeline.files import ROOT, UserError, make_folder, read_json, write_bytes, write_json
@@ -92,7 +92,7 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     """Train, convert and judge one seed, as far as it is not finished."""
     make_folder(folder)
     trained = training_key(recipe, data)
-    converted = _digest([trained, *_sources("export/*.py"), *_sources("pipeline/convert.py")])
+    converted = _digest([trained, *_sources("export/*.py"), *_sources("export/c_templates/*")])
     state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if state.get("trained") != trained:
         print(f"{name}, seed {recipe.seed}: training", flush=True)
@@ -102,6 +102,7 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     if state.get("converted") != converted:
         for artifact in convert.ARTIFACTS:
             convert.convert(artifact, folder, data, ExportConfig())
+        native.generate(folder, data)
         parity.check_parity(folder, data, load_parity_budget())
         write_json(folder / STATE, {"trained": trained, "converted": converted})
 

@@ -81,10 +81,11 @@ def test_finished_seed_is_not_made_again(tmp_path, monkeypatch, mnist):
     made = []
     monkeypatch.setattr(accuracy, "train", lambda *_: made.append("train"))
     monkeypatch.setattr(accuracy.convert, "convert", lambda name, *_: made.append(name))
+    monkeypatch.setattr(accuracy.native, "generate", lambda *_: made.append("native"))
     monkeypatch.setattr(accuracy.parity, "check_parity", lambda *_: made.append("parity"))
     recipe = config.load_recipe("best")
     for _ in range(2):
         accuracy.make("best", recipe, mnist, tmp_path)
-    assert made == ["train", *accuracy.convert.ARTIFACTS, "parity"]
+    assert made == ["train", *accuracy.convert.ARTIFACTS, "native", "parity"]
     accuracy.make("best", dataclasses.replace(recipe, epochs=1), mnist, tmp_path)
     assert made.count("train") == 2
