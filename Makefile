@@ -21,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run bench bench-pi native deploy pi-test photos report readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run native deploy pi-test bench bench-pi photos robustness accuracy training-speed report readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -33,7 +33,7 @@ $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
 
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Settings: RECIPE=$(RECIPE) (cookbook, best, or a .toml) DATA=$(DATA) BUDGET=$(BUDGET)"
 
 export: ## Train, convert, check parity on every runtime and pack the bundle; only what is out of date
@@ -80,7 +80,8 @@ $(OUT)/.training $(OUT)/.budget:
 	@mkdir -p $(OUT) && echo "$(SETTING)" > $@
 
 SHARED := pipeline/config.py pipeline/data.py pipeline/lenet5.py
-TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py temperature.py)
+TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py outliers.py) \
+	$(addprefix pipeline/,temperature.py confidence.py)
 
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
@@ -135,6 +136,16 @@ bench: $(MODELS) .venv-device/.installed ## Time every artifact on every runtime
 bench-pi: ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$(PI)" "$(PORT)" "$(DIR)" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
+
+robustness: $(OUT)/lenet5_int8.tflite .venv-device/.installed ## Measure accuracy on rotated, shifted, scaled, noisy, blurred and faint images
+	$(STAGE) robustness $(WHERE)
+
+RECIPES ?=
+accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES (best max), from training to int8: docs/accuracy.md (an hour)
+	$(STAGE) accuracy $(RECIPES) $(WHERE)
+
+training-speed: .venv/.installed ## Measure training: our loop against plain model.fit, in images a second
+	$(STAGE) training-speed $(WHERE)
 
 ARCH ?= $(patsubst armv%l,armv%,$(shell uname -m))
 

@@ -721,11 +721,14 @@ def command_predict(args: argparse.Namespace) -> int:
             order = np.argsort(-probabilities, kind="stable")[: args.top_k]
             top = [{"label": names[k], "probability": float(probabilities[k])} for k in order]
             row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
+            if top[0]["probability"] < args.min_confidence:
+                row["unsure"] = True
         if args.json:
             print(json.dumps(row), flush=True)
         elif "top" in row:
             guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in row["top"])
-            print(f"{name}  {guesses}  {row['latency_ms']:.1f} ms", flush=True)
+            answer = f"unsure ({guesses})" if "unsure" in row else guesses
+            print(f"{name}  {answer}  {row['latency_ms']:.1f} ms", flush=True)
     return code
 
 
@@ -879,6 +882,13 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", metavar="FILE", help="picture, IDX, folder, or -")
     predict.add_argument("-k", "--top-k", type=positive, default=1, metavar="K")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
+    predict.add_argument(
+        "--min-confidence",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="answer 'unsure' below this probability (the manifest has one); default: 0",
+    )
     predict.set_defaults(run=command_predict)
     info = commands.add_parser("info", parents=[common], help="model, runtime, machine")
     info.set_defaults(run=command_info)
@@ -903,6 +913,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number within 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:  # NaN fails as well
+        raise argparse.ArgumentTypeError("must be within 0 and 1")
     return value
 
 

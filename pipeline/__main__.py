@@ -153,6 +153,39 @@ def stage_bench(args: argparse.Namespace) -> int:
     return 1 if any(change.regressed for change in changes) else 0
 
 
+def stage_accuracy(args: argparse.Namespace) -> int:
+    """Train and judge five seeds of each recipe; writes docs/accuracy.json and docs/accuracy.md."""
+    dataset = load_data(args.data)
+    import_tensorflow()
+    from pipeline import accuracy
+
+    accuracy.run(dataset, args.out, args.recipes or accuracy.RECIPES)
+    print((accuracy.DOCS / "accuracy.md").read_text("utf-8"), end="")
+    return 0
+
+
+def stage_robustness(args: argparse.Namespace) -> int:
+    """Measure the accuracy on distorted test images, float and int8 side by side."""
+    test = load_data(args.data).test
+    from pipeline import robustness
+
+    robustness.measure(args.out, test)
+    print(robustness.format_rows(read_json(args.out / "robustness.json")["rows"]))
+    return 0
+
+
+def stage_training_speed(args: argparse.Namespace) -> int:
+    """Measure training speed: this project's loop and plain `model.fit`, in turn."""
+    dataset = load_data(args.data)
+    import_tensorflow()
+    from pipeline import training_speed
+
+    speeds = training_speed.measure(dataset)
+    write_json(args.out / "training-speed.json", training_speed.as_json(speeds))
+    print(training_speed.format_speeds(speeds))
+    return 0
+
+
 def stage_pi_test(args: argparse.Namespace) -> int:
     """Install and verify the bundle on emulated Raspberry Pis, and compare their outputs."""
     from pipeline import pi_test
@@ -223,6 +256,10 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--max-regression", type=float, default=10.0, metavar="PERCENT", help="else exit 1; 10"
     )
+    accuracy = add("accuracy", stage_accuracy)
+    accuracy.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: best, max")
+    add("robustness", stage_robustness)
+    add("training-speed", stage_training_speed)
     pi_test = add("pi-test", stage_pi_test)
     pi_test.add_argument("bundle", type=Path, metavar="BUNDLE")
     pi_test.add_argument("--allow-not-run", action="append", default=[], metavar="OS/ARCH/RUNTIME")

@@ -17,6 +17,7 @@ from pipeline.config import Augmentation
 
 SIDE = 28  # pixels
 ELASTIC_GRID = 6  # control points a side of the elastic displacement field
+FILL_SCALE = 1.4  # brings MNIST's 20 pixels to the whole frame
 COARSE_SIDES = (12, 14, 16, 18)  # pixels a side of the scans that `coarse` imitates
 CHUNK = 128  # images at a time: the working set stays in the CPU cache
 
@@ -75,6 +76,7 @@ def _restyle(
     for digit, share, draw in (
         (1, config.hooked_ones, _draw_hook),
         (7, config.crossed_sevens, _draw_bar),
+        (9, config.curled_nines, _draw_curl),
     ):
         if share > 0:
             chosen = np.flatnonzero((labels == digit) & (rng.random(len(x)) < share))
@@ -89,12 +91,12 @@ def _draw_hook(x: FloatImages, rng: np.random.Generator) -> FloatImages:
     head, foot = _ink_at(x, top + 1), _ink_at(x, bottom - 1)
     pen = np.clip(x.sum(axis=(1, 2)) / (height + 1), 1, 5)  # a one is a bar: area / height
     angle = rng.uniform(np.pi / 6, np.pi / 2.8, n)  # below the horizontal
-    length = rng.uniform(0.2, 0.5, n) * height
+    length = rng.uniform(0.2, 0.65, n) * height
     tip = head + np.stack([np.sin(angle), -np.cos(angle)], axis=1) * length[:, None]
-    x = _draw_segment(x, head, tip.astype(np.float32), pen)
+    x = draw_segment(x, head, tip.astype(np.float32), pen)
     half = rng.uniform(0.15, 0.35, n) * height * (rng.random(n) < 1 / 3)
     across = np.stack([np.zeros(n), half], axis=1).astype(np.float32)
-    with_foot = _draw_segment(x, foot - across, foot + across, pen)
+    with_foot = draw_segment(x, foot - across, foot + across, pen)
     return np.where(half[:, None, None] > 0, with_foot, x)
 
 
@@ -106,7 +108,21 @@ def _draw_bar(x: FloatImages, rng: np.random.Generator) -> FloatImages:
     middle = _ink_at(x, np.rint(top + rng.uniform(0.45, 0.65, n) * height).astype(np.intp))
     half = rng.uniform(0.15, 0.3, n) * height
     across = np.stack([rng.uniform(-0.3, 0.2, n) * half, half], axis=1).astype(np.float32)
-    return _draw_segment(x, middle - across, middle + across, rng.uniform(1.5, 3.5, n))
+    return draw_segment(x, middle - across, middle + across, rng.uniform(1.5, 3.5, n))
+
+
+def _draw_curl(x: FloatImages, rng: np.random.Generator) -> FloatImages:
+    """Draws the tail of a nine, to the left from its foot and a little up again."""
+    n = len(x)
+    top, bottom = _extent(x)
+    height = bottom - top
+    foot = _ink_at(x, bottom - 1)
+    pen = rng.uniform(1.5, 3.5, n)
+    length = rng.uniform(0.15, 0.5, n) * height
+    middle = foot + np.stack([rng.uniform(-0.02, 0.12, n) * height, -0.6 * length], axis=1)
+    tip = foot + np.stack([rng.uniform(-0.15, 0.05, n) * height, -length], axis=1)
+    x = draw_segment(x, foot, middle.astype(np.float32), pen)
+    return draw_segment(x, middle.astype(np.float32), tip.astype(np.float32), pen)
 
 
 def _extent(x: FloatImages) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -122,7 +138,7 @@ def _ink_at(x: FloatImages, row: NDArray[np.intp]) -> Points:
     return np.stack([row, column], axis=1).astype(np.float32)
 
 
-def _draw_segment(
+def draw_segment(
     x: FloatImages, start: Points, end: Points, pen: NDArray[np.floating]
 ) -> FloatImages:
     """Draws a straight line `pen` (n,) pixels wide with soft edges over each image."""
@@ -162,6 +178,10 @@ def _affine_offsets(
     angle = np.deg2rad(draw(config.rotation_degrees))
     scale_y = np.float32(1 + config.scale) ** draw(1.0)
     scale_x = np.float32(1 + config.scale) ** draw(1.0)
+    if config.fill > 0:
+        enlarged = rng.random((n, 1, 1)) < config.fill
+        factor = np.where(enlarged, rng.uniform(1.0, FILL_SCALE, (n, 1, 1)), 1).astype(np.float32)
+        scale_y, scale_x = scale_y / factor, scale_x / factor
     shear, shift_y, shift_x = draw(config.shear), draw(config.shift_px), draw(config.shift_px)
     centre = np.float32((SIDE - 1) / 2)
     u = np.arange(SIDE, dtype=np.float32) - centre

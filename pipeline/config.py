@@ -53,8 +53,10 @@ class Augmentation:
     Attributes:
         hooked_ones: Share of the ones that get an upstroke, every third of them also a foot.
         crossed_sevens: Share of the sevens that get a bar.
+        curled_nines: Share of the nines that get a tail to the left.
         rotation_degrees: Largest rotation either way.
         scale: Largest change of size, as a fraction, drawn for each axis.
+        fill: Share of images that are enlarged, by up to as much as fills the frame.
         shear: Largest horizontal shear, in pixels a pixel.
         shift_px: Largest shift along each axis.
         elastic_px: Standard deviation of the displacement of a control point.
@@ -68,8 +70,10 @@ class Augmentation:
 
     hooked_ones: float = within(0.0, 1.0)
     crossed_sevens: float = within(0.0, 1.0)
+    curled_nines: float = within(0.0, 1.0)
     rotation_degrees: float = within(0.0, 180.0)
     scale: float = within(0.0, 0.9)
+    fill: float = within(0.0, 1.0)
     shear: float = within(0.0, 2.0)
     shift_px: float = within(0.0, 16.0)
     elastic_px: float = within(0.0, 8.0)
@@ -94,6 +98,8 @@ class EpochRecipe:
         weight_decay: Of AdamW, on kernels only; times the learning rate.
         ema_decay: Of the weights' moving average, a step.
         label_smoothing: The share of each target that is spread over all classes.
+        non_digits: Share of the images that are replaced by something that is no digit, for which
+            every class is equally right.
     """
 
     augmentation: Augmentation
@@ -104,6 +110,7 @@ class EpochRecipe:
     weight_decay: float = within(0.0, 1.0)
     ema_decay: float = within(0.0, 0.999999)
     label_smoothing: float = within(0.0, 0.9)
+    non_digits: float = within(0.0, 0.5)
 
 
 Recipe = CookbookRecipe | EpochRecipe

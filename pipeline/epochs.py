@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.augment import augment
 from pipeline.config import EpochRecipe
 from pipeline.data import Dataset, Split
+from pipeline.outliers import draw_non_digits
 from pipeline.progress import progress
 from pipeline.temperature import cross_entropy
 
@@ -29,6 +30,7 @@ Weights = list[Any]  # a tensor each: C1, C3, C5, F6, OUTPUT; kernel, bias
 Rates = NDArray[np.float32]  # (epochs, steps)
 
 DIGITS = tuple("0123456789")
+NO_DIGIT = -1  # the label of an image for which every class is equally right
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
@@ -58,7 +60,7 @@ def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
     zeros = [tf.zeros_like(value) for value in weights]
     state = (weights, zeros, zeros, weights)  # weights, first and second moment, average
     rates, decays = schedule(recipe, len(data.train))
-    run_epoch = _compile_epoch(recipe, data.classes, min(recipe.batch_size, len(data.train)))
+    run_epoch = compile_epoch(recipe, data.classes, min(recipe.batch_size, len(data.train)))
     names = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
     history: History = {name: [] for name in names}
     averages: list[Weights] = []
@@ -128,19 +130,27 @@ def evaluate(weights: Weights, split: Split) -> tuple[float, float]:
 
 
 def _epoch_data(recipe: EpochRecipe, data: Dataset, epoch: int) -> tuple[Any, Any]:
-    """The images of one epoch, shuffled and distorted, and their labels."""
+    """The images of one epoch, shuffled and distorted, and their labels or NO_DIGIT."""
     import tensorflow as tf
 
     order = np.random.default_rng((recipe.seed, epoch, 0)).permutation(len(data.train))
     labels = data.train.labels[order]
     strength = recipe.augmentation
     if data.label_names != DIGITS:  # class 1 is no digit with a hook, class 7 none with a bar
-        strength = dataclasses.replace(strength, hooked_ones=0.0, crossed_sevens=0.0)
+        strength = dataclasses.replace(
+            strength, hooked_ones=0.0, crossed_sevens=0.0, curled_nines=0.0
+        )
     images = augment(data.train.images[order], labels, (recipe.seed, epoch, 1), strength)
-    return tf.constant(images), tf.constant(labels.astype(np.int32))
+    targets = labels.astype(np.int32)
+    if recipe.non_digits > 0:
+        rng = np.random.default_rng((recipe.seed, epoch, 2))
+        chosen = np.flatnonzero(rng.random(len(images)) < recipe.non_digits)
+        images[chosen] = draw_non_digits(images[chosen], rng)
+        targets[chosen] = NO_DIGIT
+    return tf.constant(images), tf.constant(targets)
 
 
-def _compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callable[..., Any]:
+def compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callable[..., Any]:
     """Compile all steps of an epoch into one function.
 
     Returns:
@@ -151,11 +161,12 @@ def _compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callab
 
     def loss_and_accuracy(weights: Weights, images: Any, labels: Any) -> Any:
         z = logits(weights, images)
-        targets = tf.one_hot(labels, classes)
+        targets = tf.where((labels == NO_DIGIT)[:, None], 1 / classes, tf.one_hot(labels, classes))
         targets += recipe.label_smoothing * (1 / classes - targets)
         loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, z))
         hits = tf.argmax(z, axis=1, output_type=tf.int32) == labels
-        return loss, tf.reduce_mean(tf.cast(hits, tf.float32))
+        digits = tf.reduce_sum(tf.cast(labels != NO_DIGIT, tf.float32))
+        return loss, tf.reduce_sum(tf.cast(hits, tf.float32)) / tf.maximum(digits, 1)
 
     def step(state: Any, t: Any, images: Any, labels: Any, rate: Any, decay: Any) -> Any:
         weights, first, second, average = state

@@ -178,7 +178,8 @@ def tolerance(artifact: str) -> float:
 
 def training_summary(folder: Path) -> dict[str, Any]:
     """The part of train.json that identifies the float model."""
-    keys = ("recipe", "seed", "parameters", "val_accuracy", "test_accuracy", "model_sha256")
+    keys = ["recipe", "seed", "parameters", "val_accuracy", "test_accuracy"]
+    keys += ["confidence", "model_sha256"]
     training = read_json(folder / "train.json", *keys)
     return {key: training[key] for key in keys}
 

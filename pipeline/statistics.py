@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,3 +118,26 @@ def _phi(e: int, f: int, g: int, h: int) -> float:
     if numerator > 0:
         numerator = max(numerator - (e + f + g + h) / 2, 0.0)  # type: ignore[assignment]
     return numerator / math.sqrt(product)
+
+
+def mean_ci95(values: Sequence[float]) -> tuple[float, float, tuple[float, float]]:
+    """Mean, sample standard deviation and Student's 95 % confidence interval of the mean.
+
+    Args:
+        values: Independent measurements, at least one; of one the deviation and the interval's
+            width are given as 0.
+
+    Returns:
+        (mean, standard deviation, (lower, upper)).
+
+    Source: Student, "The probable error of a mean", Biometrika 6, 1908.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, 0.0, (mean, mean)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return mean, deviation, (mean - half, mean + half)

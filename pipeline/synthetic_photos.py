@@ -286,7 +286,7 @@ SKELETONS: dict[int, list[Skeleton]] = {
 }
 
 
-def _curve(points: npt.NDArray[np.float64], steps: int = 24) -> npt.NDArray[np.float64]:
+def smooth_curve(points: npt.NDArray[np.float64], steps: int = 24) -> npt.NDArray[np.float64]:
     """A Catmull-Rom spline through (n, 2) points (Catmull and Rom, 1974)."""
     padded = np.concatenate([points[:1], points, points[-1:]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -316,7 +316,7 @@ def draw_skeleton(rng: np.random.Generator, label: int, height: int, stroke: flo
         moved[1:][(corners[1:] == corners[:-1]).all(axis=1)] = moved[:-1][
             (corners[1:] == corners[:-1]).all(axis=1)
         ]
-        curves.append(_curve(moved) @ matrix.T * height * scale)
+        curves.append(smooth_curve(moved) @ matrix.T * height * scale)
     low = np.min([curve.min(axis=0) for curve in curves], axis=0) - pen
     high = np.max([curve.max(axis=0) for curve in curves], axis=0) + pen
     canvas = Image.new("L", (int(high[0] - low[0]) + 1, int(high[1] - low[1]) + 1))

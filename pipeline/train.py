@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from device.runner import first_line
 from pipeline import cookbook, epochs, lenet5
+from pipeline.confidence import Confidence, answers, choose_threshold
 from pipeline.config import CookbookRecipe, Recipe
 from pipeline.data import Dataset, Images, Labels, preprocess
 from pipeline.files import UserError, atomic_path, sha256, write_json
@@ -41,6 +42,7 @@ class TrainResult:
         seconds: Wall-clock time of training alone.
         val_accuracy, test_accuracy: 0..1, of the finished model.
         test_calibration_error: Expected calibration error on the test set, 0..1.
+        confidence: The threshold below which an answer is unsure, and what it gives.
         label_names: One name a class.
         data_sha256: Of the data set, so that a later stage knows that they belong together.
         model_sha256: Of `lenet5.keras`, for the same reason.
@@ -56,6 +58,7 @@ class TrainResult:
     val_accuracy: float
     test_accuracy: float
     test_calibration_error: float
+    confidence: Confidence
     label_names: tuple[str, ...]
     data_sha256: str
     model_sha256: str
@@ -101,7 +104,9 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
 
     with atomic_path(out / MODEL_NAME) as temporary:
         model.save(temporary)
-    probabilities = predict(model, data.test.images)
+    validation = predict(model, data.validation.images)
+    test = predict(model, data.test.images)
+    threshold = choose_threshold(validation, data.validation.labels)
     result = TrainResult(
         recipe=name,
         seed=recipe.seed,
@@ -109,9 +114,14 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         epochs=round(steps * batch_size / len(data.train), 3),
         steps=steps,
         seconds=round(seconds, 2),
-        val_accuracy=accuracy(predict(model, data.validation.images), data.validation.labels),
-        test_accuracy=accuracy(probabilities, data.test.labels),
-        test_calibration_error=expected_calibration_error(probabilities, data.test.labels),
+        val_accuracy=accuracy(validation, data.validation.labels),
+        test_accuracy=accuracy(test, data.test.labels),
+        test_calibration_error=expected_calibration_error(test, data.test.labels),
+        confidence=Confidence(
+            threshold,
+            validation=answers(validation, data.validation.labels, threshold),
+            test=answers(test, data.test.labels, threshold),
+        ),
         label_names=data.label_names,
         data_sha256=data.sha256,
         model_sha256=sha256(out / MODEL_NAME),
@@ -156,6 +166,11 @@ def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(batch, np.float32) for batch in batches])
 
 
-def accuracy(probabilities: NDArray[np.float32], labels: Labels) -> float:
-    """Share of N images classified correctly, 0..1, from (N, classes) and (N,)."""
+def accuracy(probabilities: NDArray[np.floating], labels: Labels) -> float:
+    """Share of the images whose most probable class is the true one, 0..1.
+
+    Args:
+        probabilities: float (N, classes).
+        labels: uint8 (N,).
+    """
     return float((probabilities.argmax(axis=1) == labels).mean())

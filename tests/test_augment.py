@@ -12,8 +12,10 @@ from pipeline.config import Augmentation
 EVERYTHING = Augmentation(
     hooked_ones=1,
     crossed_sevens=1,
+    curled_nines=1,
     rotation_degrees=15,
     scale=0.2,
+    fill=1,
     shear=0.2,
     shift_px=2,
     elastic_px=1,
@@ -24,7 +26,8 @@ EVERYTHING = Augmentation(
     erase=1,
     noise=1,
 )
-DISTORTIONS = [f.name for f in fields(Augmentation) if f.name != "crossed_sevens"]
+OF_OTHER_DIGITS = ("crossed_sevens", "curled_nines")
+DISTORTIONS = [f.name for f in fields(Augmentation) if f.name not in OF_OTHER_DIGITS]
 NOTHING = Augmentation(**dict.fromkeys([f.name for f in fields(Augmentation)], 0.0))
 ONES = np.ones(300, np.uint8)
 
@@ -114,7 +117,23 @@ def test_a_bar_crosses_the_stem_of_sevens_only(bars: NDArray[np.uint8]) -> None:
     assert (added[labels != 7] == 0).all()
 
 
+def test_a_curl_adds_ink_at_the_lower_left_of_nines_only(bars: NDArray[np.uint8]) -> None:
+    labels = np.arange(300).astype(np.uint8) % 10
+    added = augment(bars, labels, (1,), replace(NOTHING, curled_nines=1)).astype(int) - bars
+    nines = added[labels == 9]
+    assert (nines[:, 17:, :12].sum(axis=(1, 2)) > 255).all()
+    assert (nines[:, :16].sum(axis=(1, 2)) == 0).all()
+    assert (added[labels != 9] == 0).all()
+
+
+def test_fill_enlarges_up_to_the_whole_frame_and_never_shrinks(bars: NDArray[np.uint8]) -> None:
+    ink = augment(bars, ONES, (1,), replace(NOTHING, fill=1)).astype(float).sum(axis=(1, 2))
+    larger = ink / (64 * 255)  # of the bar's area; at 1.4 times the size it is 1.96 times that
+    assert larger.min() > 0.97
+    assert 1.8 < larger.max() < 2.02
+
+
 def test_an_empty_image_stays_finite() -> None:
-    images = np.zeros((2, 28, 28), np.uint8)
-    out = augment(images, np.array([1, 7], np.uint8), (1,), replace(EVERYTHING, noise=0))
+    images = np.zeros((3, 28, 28), np.uint8)
+    out = augment(images, np.array([1, 7, 9], np.uint8), (1,), replace(EVERYTHING, noise=0))
     assert out.shape == images.shape

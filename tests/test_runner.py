@@ -255,6 +255,32 @@ def test_json_is_one_object_a_line_with_the_keys_of_the_contract(exported, digit
         assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
 
 
+def test_answer_below_the_threshold_is_unsure_and_tells_its_guess(exported, digits, mnist):
+    arguments = ("--min-confidence", "1", "-m", exported / "lenet5_fp32.tflite", digits / "a.pgm")
+    text, rows = run_runner(*arguments), run_runner("--json", *arguments)
+    assert text.returncode == 0, text.stderr
+    match = re.fullmatch(rf"{digits}/a\.pgm  unsure \((\d)  \d+\.\d %\)  \d+\.\d ms\n", text.stdout)
+    assert match[1] == str(mnist.test.labels[0])
+    row = json.loads(rows.stdout)
+    assert row["unsure"] is True
+    assert row["label"] == match[1]
+    assert row["probability"] < 1
+
+
+def test_answer_at_or_above_the_threshold_is_sure(exported, digits):
+    arguments = ("--json", "-m", exported / MODELS[1], digits / "a.pgm")
+    row = json.loads(run_runner(*arguments).stdout)
+    at = ("--min-confidence", repr(row["probability"]))
+    assert "unsure" not in json.loads(run_runner(*at, *arguments).stdout)
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan", "x"])
+def test_threshold_outside_0_to_1_is_bad_usage(exported, digits, share):
+    run = run_runner(f"--min-confidence={share}", "-m", exported / MODELS[1], digits / "a.pgm")
+    assert run.returncode == 2
+    assert "--min-confidence" in run.stderr
+
+
 def test_bad_file_is_reported_and_the_rest_go_on(exported, digits, tmp_path):
     empty = tmp_path / "empty.pgm"
     empty.touch()

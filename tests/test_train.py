@@ -18,11 +18,14 @@ learning_rate = 0.003
 weight_decay = 0.01
 ema_decay = 0.9
 label_smoothing = 0.0
+non_digits = 0.05
 [augmentation]
 hooked_ones = 0.1
 crossed_sevens = 0.1
+curled_nines = 0.1
 rotation_degrees = 12.0
 scale = 0.12
+fill = 0.1
 shear = 0.15
 shift_px = 2.0
 elastic_px = 1.0
