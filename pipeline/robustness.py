@@ -19,10 +19,10 @@ from scipy import ndimage
 
 from pipeline import float_and_int8
 from pipeline.data import Images, Split
-from pipeline.files import write_json
+from pipeline.files import sha256, write_json
 from pipeline.progress import progress
 from pipeline.table import markdown_table
-from pipeline.train import accuracy
+from pipeline.train import MODEL_NAME, accuracy
 
 SEED = 1998
 FloatImages = NDArray[np.float32]  # (n, 28, 28), 0..1
@@ -144,7 +144,10 @@ def measure(folder: Path, test: Split) -> tuple[Row, ...]:
                 shares = {kind: accuracy(p[of], test.labels) for kind, p in got.items()}
                 rows.append(Row(distortion.name, strength, distortion.unit, n, shares))
         report(len(DISTORTIONS), len(DISTORTIONS), "")
-    write_json(folder / "robustness.json", {"rows": [asdict(row) for row in rows]})
+    models = {name: sha256(folder / name) for name in (MODEL_NAME, float_and_int8.INT8)}
+    write_json(
+        folder / "robustness.json", {"models": models, "rows": [asdict(row) for row in rows]}
+    )
     return tuple(rows)
 
 

@@ -2,10 +2,12 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import run_stage
+from conftest import ROOT, run_stage
 
 from pipeline import config
 
@@ -38,6 +40,19 @@ noise = 0.05
 """
 
 
+AFTER_ANOTHER_SEED = """
+import dataclasses, sys
+from pathlib import Path
+from pipeline.__main__ import import_tensorflow, load_data
+from pipeline.config import load_recipe
+recipe, data, out = load_recipe(sys.argv[1]), load_data(Path(sys.argv[2])), Path(sys.argv[3])
+import_tensorflow()
+from pipeline.train import train
+for seed in (recipe.seed + 1, recipe.seed):
+    train("short", dataclasses.replace(recipe, seed=seed), data, out)
+"""
+
+
 @pytest.fixture(scope="module")
 def short_runs(small_data, tmp_path_factory):
     """The same short run of the epochs recipe, twice, in processes of their own."""
@@ -63,6 +78,16 @@ def weights(folder):
 def test_same_seed_gives_the_same_weights_bit_for_bit(short_runs):
     first, second = (weights(out) for out, _ in short_runs)
     for a, b in zip(first, second, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_seed_gives_the_same_weights_after_another_one_in_the_same_process(
+    short_runs, small_data, tmp_path
+):
+    out, _ = short_runs[0]
+    arguments = (out.parent / "short.toml", small_data, tmp_path)
+    subprocess.run([sys.executable, "-c", AFTER_ANOTHER_SEED, *arguments], check=True, cwd=ROOT)
+    for a, b in zip(weights(out), weights(tmp_path), strict=True):
         assert a.tobytes() == b.tobytes()
 
 
