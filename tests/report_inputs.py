@@ -2,12 +2,19 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from pipeline import photo_bench
 from pipeline.files import sha256, write_json
 from pipeline.pi_test import Cell, PiMatrix
 
-P50_US = {"keras": 9000.0, "tflite-runtime": 20.0, "ai-edge-litert": 18.0, "onnxruntime": 50.0}
+P50_US = {
+    "keras": 9000.0,
+    "tflite-runtime": 20.0,
+    "ai-edge-litert": 18.0,
+    "onnxruntime": 50.0,
+    "native": 2.0,
+}
 
 
 def write_measured(folder):
@@ -38,7 +45,7 @@ def bench(folder):
 def bench_row(folder, artifact, runtime, accuracy):
     p50 = P50_US[runtime]
     return {
-        "artifact": artifact,
+        "artifact": Path(artifact).name,
         "sha256": sha256(folder / artifact),
         "runtime": runtime,
         "runtime_version": "1.0",

@@ -66,6 +66,8 @@ def latency(rows: Sequence[Row]) -> Plot:
             "How large a share of the calls took at most so long, one image a call. The axis ends "
             f"at {number(limit_us * 1.2)} µs."
         )
+        if not all(row.get("quantiles_us") for row in rows):
+            caption += " Of some rows only minimum, p50, p90 and p99 are known."
         return Plot("latency", to_svg(figure, "latency", text), caption)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import to_onnx, to_tflite
+from pipeline import native
 from pipeline.convert import ARTIFACTS, project_version
 from pipeline.data import Dataset, require_trained_on
 from pipeline.files import ROOT, UserError, read_json, sha256
@@ -107,7 +108,7 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
     if not (folder / MODEL_NAME).is_file():
         raise UserError(f"{folder / MODEL_NAME}: missing; run `make export`")
     require_trained_on(data, training)
-    names = [name for name in (MODEL_NAME, *ARTIFACTS) if (folder / name).is_file()]
+    names = [n for n in (MODEL_NAME, *ARTIFACTS, native.SOURCE) if (folder / n).is_file()]
     hashes = {name: sha256(folder / name) for name in names}
     if training["model_sha256"] != hashes[MODEL_NAME]:
         raise UserError(
@@ -161,7 +162,7 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         training=training,
         hashes=hashes,
         sizes_bytes={name: (folder / name).stat().st_size for name in names},
-        contracts={name: contract(folder / name) for name in names if name in ARTIFACTS},
+        contracts={name: contract(folder, name) for name in names if name != MODEL_NAME},
         parity=parity,
         probabilities=gather_probabilities(folder / "probabilities.npz", data, parity.value),
         weights=gather_weights(folder),
@@ -206,13 +207,15 @@ def read(
         measured = models(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return Input(None, damaged)
-    known = {name: digest for name, digest in measured.items() if name in hashes}
+    here = {Path(name).name: digest for name, digest in hashes.items()}
+    known = {Path(name).name: digest for name, digest in measured.items()}
+    known = {name: digest for name, digest in known.items() if name in here}
     for name, digest in known.items():
-        if digest and digest != hashes[name]:
+        if digest and digest != here[name]:
             return Input(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
-                f"the present one has {hashes[name][:12]}: run `{command}` again",
+                f"the present one has {here[name][:12]}: run `{command}` again",
             )
     if not all(known.values()):
         doubt = f"{path.name} does not say by hash which models it measured; they may be others."
@@ -249,8 +252,9 @@ def photo_models(photos: dict[str, Any]) -> dict[str, str]:
     return {photos["model"]: photos.get("model_sha256") or ""}
 
 
-def contract(path: Path) -> dict[str, Any]:
+def contract(folder: Path, name: str) -> dict[str, Any]:
     """Name, shape and type of an artifact's input and output; empty if it is damaged."""
+    path = folder / (native.MODEL if name == native.SOURCE else name)  # C is made from TFLite
     describe = to_tflite.describe if path.suffix == ".tflite" else to_onnx.describe
     try:
         return describe(path)

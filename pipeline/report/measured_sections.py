@@ -44,6 +44,8 @@ def speed(report: Report) -> Section:
         for row in rows
         if row["status"] != "ok"
     ]
+    if bench["method"].get("interrupted"):
+        missing.append("The benchmark was interrupted: the figures are of the rounds until then.")
     text = [*bench.get("findings", ()), *missing]
     return Section(title, "", report.bench.doubt, text, plots, [*tables, _machine(bench)])
 

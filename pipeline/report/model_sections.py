@@ -134,11 +134,12 @@ def _parity_row(
     if row["accuracy"] is None:
         return (row["artifact"], runtime, row["status"], *[""] * 6)
     low, high = row["delta_ci95_pp"]
+    same = " (same bits as tflite-runtime)" if row["bit_identical"] else ""
     own = [layer["sqnr_db"] for layer in layers if layer["artifact"] == row["artifact"]]
     return (
         row["artifact"],
         runtime,
-        row["status"],
+        row["status"] + same,
         f"{row['accuracy']:.2%}",
         f"{row['delta_pp']:+.2f} ({low:+.2f} to {high:+.2f})",
         f"{row['agreement']:.2%}",
@@ -219,16 +220,18 @@ def _title(report: Report, index: int) -> str:
 def _answers(
     probabilities: dict[str, Probabilities], index: int, names: tuple[str, ...]
 ) -> list[str]:
-    """What the float model and the int8 artifacts say; float artifacts, if they differ."""
-    lines = []
+    """What the models say of an image, those that say the same on one line.
+
+    A float artifact is left out where it reads what the float model does.
+    """
     expected = probabilities[MODEL_NAME][index].argmax()
+    lines: dict[str, list[str]] = {}
     for artifact, values in _one_each(probabilities).items():
         got = values[index]
-        is_float_copy = "fp32" in artifact and got.argmax() == expected
-        if not is_float_copy:
+        if "fp32" not in artifact or got.argmax() != expected:
             name = "float" if artifact == MODEL_NAME else plots.short(artifact)
-            lines.append(f"{name}: {names[got.argmax()]}, {got.max():.1%}")
-    return lines
+            lines.setdefault(f"{names[got.argmax()]}, {got.max():.1%}", []).append(name)
+    return [f"{', '.join(who)}: {answer}" for answer, who in lines.items()]
 
 
 def noise(report: Report) -> Section:

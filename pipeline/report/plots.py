@@ -283,7 +283,7 @@ def label_bars(axes: Axes, labels: Sequence[str]) -> None:
 
 def short(artifact: str) -> str:
     """An artifact's name without what all have in common."""
-    return artifact.removeprefix("lenet5_").removeprefix("lenet5.")
+    return artifact.rpartition("/")[2].removeprefix("lenet5_").removeprefix("lenet5.")
 
 
 def shorten(text: str) -> str:
