@@ -17,15 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
 SEARCH_PIXELS = 60_000  # where the ink is looked for
-CROP_PIXELS = 40_000  # of the digit, when it is cut out
+CROP_PIXELS = 25_000  # of the digit, when it is cut out
 
 WINDOW_RADIUS = 10  # pixels; strokes up to 1.25 times as thick are looked for
 MIN_CONTRAST = 10  # of 255
 MIN_EXTENT = 10  # pixels of the searched picture
 MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
+MAX_WIDTH = 2.5  # times the height; MNIST: 2.2
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
@@ -73,10 +73,12 @@ def find_digit(image: UInt8) -> UInt8:
     for ready in (image, 255 - image):
         if _is_mnist(ready):
             return ready.copy()
-    channels = image if image.ndim == 3 else image[..., None]
-    photo = _of_one_polarity(_reduced(channels, WORKING_PIXELS))
-    ink = _find_ink(_reduced(photo, SEARCH_PIXELS))
-    strokes = _even_thickness(_cut_out(photo, ink))
+    photo = image if image.ndim == 3 else image[..., None]
+    k = _reduction(photo, SEARCH_PIXELS)
+    small = _shrink(photo, k)
+    inverted = _opposed_channels(small)
+    ink = _find_ink(small ^ inverted)
+    strokes = _even_thickness(_cut_out(photo, k, inverted, ink))
     return _centre_by_mass(_box(strokes))
 
 
@@ -92,19 +94,14 @@ def _is_mnist(image: UInt8) -> bool:
     return bool(np.abs(centre - SIDE / 2).max() < 0.52)
 
 
-def _reduction(width: int, height: int, pixels: int) -> int:
+def _reduction(image: UInt8, pixels: int) -> int:
     """The whole factor by which both sides shrink to leave at most about `pixels` pixels."""
-    return max(1, round(math.sqrt(width * height / pixels)))
-
-
-def _reduced(image: UInt8, pixels: int) -> UInt8:
-    """(H, W, C) -> at most about `pixels` pixels."""
-    return _shrink(image, _reduction(image.shape[1], image.shape[0], pixels))
+    height, width = image.shape[:2]
+    return min(max(1, round(math.sqrt(width * height / pixels))), width, height)
 
 
 def _shrink(image: UInt8, k: int) -> UInt8:
     """(H, W, C) -> (H / k, W / k, C), by means over k x k blocks."""
-    k = min(k, image.shape[0], image.shape[1])
     if k == 1:
         return image
     height, width = image.shape[0] // k, image.shape[1] // k
@@ -119,20 +116,19 @@ def _shrink(image: UInt8, k: int) -> UInt8:
     return (total // k).astype(np.uint8)
 
 
-def _of_one_polarity(image: UInt8) -> UInt8:
-    """(H, W, C), channels inverted that go down where the strongest goes up.
+def _opposed_channels(image: UInt8) -> UInt8:
+    """(h, w, C) -> (C,), 255 for a channel that goes down where the strongest goes up, else 0.
 
-    Yellow ink on blue paper is lighter in red and darker in blue. Once blue is inverted it is
-    light ink in all channels.
+    Yellow ink on blue paper is lighter in red and darker in blue. Once blue is inverted
+    (`image ^ 255`) it is light ink in all channels.
     """
     lag = min(WINDOW_RADIUS, image.shape[1] - 1)
-    step = image[:, lag:].astype(np.float32) - image[:, : image.shape[1] - lag]
-    flat = step.reshape(-1, image.shape[2])
-    covariance = flat.T @ flat
+    wide = image.astype(np.float32)
+    step = (wide[:, lag:] - wide[:, : image.shape[1] - lag]).reshape(-1, image.shape[2])
+    covariance = step.T @ step
     variance = covariance.diagonal()
-    strongest = covariance[variance.argmax()]
-    opposed = strongest < -0.3 * np.sqrt(variance.max() * variance)
-    return np.where(opposed, 255 - image, image)
+    opposed = covariance[variance.argmax()] < -0.3 * np.sqrt(variance.max() * variance)
+    return np.where(opposed, 255, 0).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------- the ink
@@ -145,10 +141,12 @@ class Ink:
     Attributes:
         mask: (h, w), True on the strokes.
         paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
+        scale: pixels of the searched picture to one of this grid, along each side.
     """
 
     mask: Bool
     paper: UInt8
+    scale: int
 
 
 @dataclass(frozen=True)
@@ -237,9 +235,9 @@ def _find_ink(image: UInt8) -> Ink:
     while scale == 1 or min(planes.shape[1:]) >= 24:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in _layers(planes, radius):
-            found = _best_strokes(layer, thinnest, 1.25 * radius)
-            if scale * found[0] > 1.1 * best[0]:
-                best = scale * found[0], found[1]
+            found = _best_strokes(layer, scale, thinnest, 1.25 * radius)
+            if found[0] > 1.1 * best[0]:
+                best = found
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
     if best[1] is None:
@@ -355,7 +353,9 @@ def _joined(n: int, a: Int, b: Int) -> tuple[Int, int]:
     return part.astype(np.int64), len(names)
 
 
-def _best_strokes(layer: Layer, thinnest: float, thickest: float) -> tuple[float, Ink | None]:
+def _best_strokes(
+    layer: Layer, scale: int, thinnest: float, thickest: float
+) -> tuple[float, Ink | None]:
     """The score of the most digit-like part at any threshold, and that part made whole.
 
     The part is None if there is none, or if others are as much like a digit.
@@ -385,9 +385,13 @@ def _best_strokes(layer: Layer, thinnest: float, thickest: float) -> tuple[float
         level *= 2
     if best_mask is None:
         return 0.0, None
-    if best_rivals > MAX_RIVALS:
-        return best_score, None
-    return best_score, Ink(_complete(best_mask, contrast, floor), layer.paper)
+    mask = _complete(best_mask, contrast, floor)
+    rows, columns = _bounds(mask)
+    if best_rivals > MAX_RIVALS or columns.stop - columns.start > MAX_WIDTH * (
+        rows.stop - rows.start
+    ):
+        return scale * best_score, None
+    return scale * best_score, Ink(mask, layer.paper, scale)
 
 
 def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
@@ -408,9 +412,10 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     high = _spread(np.where(ring, picture, np.uint8(0)), reach)
     low = _shrunk(np.where(ring, picture, np.uint8(255)), reach)
     inside = ink > 0
-    step = (high[:, inside].astype(np.int16) - low[:, inside]).max(axis=0)  # < 0 without a ring
-    contrast = np.abs(layer.paper[(slice(None), *window)].astype(np.int16) - picture)[:, inside]
-    return bool(np.percentile(step, 85) < MAX_STEP * contrast.mean(axis=1).max())
+    above, below, at = (x[:, inside].astype(np.float32) for x in (high, low, picture))
+    # Relative to the light there, as the contrast is; below 0 where no ring is near.
+    step = (255 * (above - below) / np.maximum(np.maximum(above, at), 64)).max(axis=0)
+    return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
 
 
 def _score(parts: Parts) -> Float:
@@ -423,7 +428,7 @@ def _score(parts: Parts) -> Float:
     possible = (
         (extent >= MIN_EXTENT)
         & (slim < 0.42)  # MNIST: 0.40 at most
-        & (parts.width < 2.5 * parts.height)  # MNIST: 2.2 at most
+        & (parts.width < MAX_WIDTH * parts.height)
         & ((crossings < 3) | (parts.thickness > 2))  # not a grid of lines
         & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
         & ~(crosses_frame & (slim < 0.025))  # not a ruled line
@@ -485,13 +490,16 @@ def _beside(parts: Parts, main: int) -> Bool:
 # ---------------------------------------------------------------- from strokes to MNIST
 
 
-def _cut_out(photo: UInt8, ink: Ink) -> Float:
-    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink."""
-    k = photo.shape[0] // ink.mask.shape[0]
+def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
+    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink.
+
+    The photo is `k` times as large as the picture in which the ink was looked for.
+    """
+    k *= ink.scale
     rows, columns = _bounds(ink.mask, margin=3)
     mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
-    crop = _reduced(crop, CROP_PIXELS)
+    crop = _shrink(crop, _reduction(crop, CROP_PIXELS)) ^ inverted
     shape = crop.shape[:2]
     light = _resize(paper.astype(np.float32), shape)
     difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper
