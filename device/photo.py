@@ -17,15 +17,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
 SEARCH_PIXELS = 60_000  # where the ink is looked for
-CROP_PIXELS = 40_000  # of the digit, when it is cut out
+CROP_PIXELS = 25_000  # of the digit, when it is cut out
 
 WINDOW_RADIUS = 10  # pixels; strokes up to 1.25 times as thick are looked for
 MIN_CONTRAST = 10  # of 255
 MIN_EXTENT = 10  # pixels of the searched picture
 MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
+MAX_WIDTH = 2.5  # times the height; MNIST: 2.2
+MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
+MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
+MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
 
 SIDE = 28  # MNIST image
@@ -70,10 +73,12 @@ def find_digit(image: UInt8) -> UInt8:
     for ready in (image, 255 - image):
         if _is_mnist(ready):
             return ready.copy()
-    channels = image if image.ndim == 3 else image[..., None]
-    photo = _reduced(channels, WORKING_PIXELS)
-    ink = _find_ink(_reduced(photo, SEARCH_PIXELS))
-    strokes = _even_thickness(_cut_out(photo, ink))
+    photo = image if image.ndim == 3 else image[..., None]
+    k = _reduction(photo, SEARCH_PIXELS)
+    small = _shrink(photo, k)
+    inverted = _opposed_channels(small)
+    ink = _find_ink(small ^ inverted)
+    strokes = _even_thickness(_cut_out(photo, k, inverted, ink))
     return _centre_by_mass(_box(strokes))
 
 
@@ -89,19 +94,14 @@ def _is_mnist(image: UInt8) -> bool:
     return bool(np.abs(centre - SIDE / 2).max() < 0.52)
 
 
-def _reduction(width: int, height: int, pixels: int) -> int:
+def _reduction(image: UInt8, pixels: int) -> int:
     """The whole factor by which both sides shrink to leave at most about `pixels` pixels."""
-    return max(1, round(math.sqrt(width * height / pixels)))
-
-
-def _reduced(image: UInt8, pixels: int) -> UInt8:
-    """(H, W, C) -> at most about `pixels` pixels."""
-    return _shrink(image, _reduction(image.shape[1], image.shape[0], pixels))
+    height, width = image.shape[:2]
+    return min(max(1, round(math.sqrt(width * height / pixels))), width, height)
 
 
 def _shrink(image: UInt8, k: int) -> UInt8:
     """(H, W, C) -> (H / k, W / k, C), by means over k x k blocks."""
-    k = min(k, image.shape[0], image.shape[1])
     if k == 1:
         return image
     height, width = image.shape[0] // k, image.shape[1] // k
@@ -116,6 +116,21 @@ def _shrink(image: UInt8, k: int) -> UInt8:
     return (total // k).astype(np.uint8)
 
 
+def _opposed_channels(image: UInt8) -> UInt8:
+    """(h, w, C) -> (C,), 255 for a channel that goes down where the strongest goes up, else 0.
+
+    Yellow ink on blue paper is lighter in red and darker in blue. Once blue is inverted
+    (`image ^ 255`) it is light ink in all channels.
+    """
+    lag = min(WINDOW_RADIUS, image.shape[1] - 1)
+    wide = image.astype(np.float32)
+    step = (wide[:, lag:] - wide[:, : image.shape[1] - lag]).reshape(-1, image.shape[2])
+    covariance = step.T @ step
+    variance = covariance.diagonal()
+    opposed = covariance[variance.argmax()] < -0.3 * np.sqrt(variance.max() * variance)
+    return np.where(opposed, 255, 0).astype(np.uint8)
+
+
 # ------------------------------------------------------------------------------- the ink
 
 
@@ -126,12 +141,29 @@ class Ink:
     Attributes:
         mask: (h, w), True on the strokes.
         paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
-        contrast: (h, w) uint8, 0 (paper) to 255, how far each pixel is from its paper.
+        scale: pixels of the searched picture to one of this grid, along each side.
     """
 
     mask: Bool
     paper: UInt8
+    scale: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Dark or light ink of one range of thickness, before strokes are chosen.
+
+    Attributes:
+        picture: (C, h, w) uint8.
+        paper: (C, h, w) uint8, the picture with its ink painted over by what is around it.
+        contrast: (h, w) uint8, 0 (paper) to 255, how far each pixel is from its paper.
+        edges: (h, w) uint8, the contrast among the pixels close by.
+    """
+
+    picture: UInt8
+    paper: UInt8
     contrast: UInt8
+    edges: UInt8
 
 
 @dataclass(frozen=True)
@@ -198,17 +230,17 @@ def _find_ink(image: UInt8) -> Ink:
     pen's digit there may lie things that are thin only by a marker's measure.
     """
     planes = _blur(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    best: tuple[float, Ink] | None = None
+    best: tuple[float, Ink | None] = 0.0, None
     scale, thinnest = 1, 0.0
     while scale == 1 or min(planes.shape[1:]) >= 24:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
-        for paper, contrast, edges in _layers(planes, radius):
-            found = _best_strokes(paper, contrast, edges, thinnest, 1.25 * radius)
-            if found is not None and (best is None or scale * found[0] > 1.1 * best[0]):
-                best = scale * found[0], found[1]
+        for layer in _layers(planes, radius):
+            found = _best_strokes(layer, scale, thinnest, 1.25 * radius)
+            if found[0] > 1.1 * best[0]:
+                best = found
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
-    if best is None:
+    if best[1] is None:
         raise NoDigit("no digit found")
     return best[1]
 
@@ -223,11 +255,8 @@ def _blur(planes: UInt8) -> UInt8:
     return wide.astype(np.uint8)
 
 
-def _layers(planes: UInt8, radius: int) -> Iterator[tuple[UInt8, UInt8, UInt8]]:
-    """(C, h, w) -> for dark ink, then for light: paper (C, h, w), contrast (h, w), edges (h, w).
-
-    The edges are the contrast among the pixels at most `reach` away.
-    """
+def _layers(planes: UInt8, radius: int) -> Iterator[Layer]:
+    """(C, h, w) -> dark ink, then light."""
     reach = max(1, radius // 5)
     near, far = _spread(planes, reach), _shrunk(planes, reach)
     dark_paper = _shrunk(_spread(planes, radius), radius)
@@ -241,7 +270,7 @@ def _layers(planes: UInt8, radius: int) -> Iterator[tuple[UInt8, UInt8, UInt8]]:
         contrast, edges = (
             np.minimum((x * gain).max(axis=0), 255) for x in (difference, near - far)
         )
-        yield paper, contrast.astype(np.uint8), edges.astype(np.uint8)
+        yield Layer(planes, paper, contrast.astype(np.uint8), edges.astype(np.uint8))
 
 
 def _spread(planes: UInt8, radius: int) -> UInt8:
@@ -325,9 +354,13 @@ def _joined(n: int, a: Int, b: Int) -> tuple[Int, int]:
 
 
 def _best_strokes(
-    paper: UInt8, contrast: UInt8, edges: UInt8, thinnest: float, thickest: float
-) -> tuple[float, Ink] | None:
-    """The most digit-like part at any threshold, with what belongs to it, and its score."""
+    layer: Layer, scale: int, thinnest: float, thickest: float
+) -> tuple[float, Ink | None]:
+    """The score of the most digit-like part at any threshold, and that part made whole.
+
+    The part is None if there is none, or if others are as much like a digit.
+    """
+    contrast = layer.contrast
     quiet, middle = np.percentile(contrast[::2, ::2], (16, 50))
     floor = max(MIN_CONTRAST, middle + 6 * (middle - quiet))
     best_mask, best_rivals = None, 0
@@ -339,18 +372,50 @@ def _best_strokes(
         score = _score(parts)
         score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
         if score.any():
-            sharpness = _sharpness(parts, mask, edges)
+            sharpness = _sharpness(parts, mask, layer.edges)
             score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
-        if score.size and score.max() > best_score:
-            best_score = float(score.max())
-            best_mask = parts.draw(score == best_score)
-            rivals = (score > 0.25 * best_score) & ~_beside(parts, int(score.argmax()))
-            best_rivals = int(rivals.sum())
+        for part in np.argsort(-score)[:MAX_TRIES]:
+            if score[part] <= best_score:
+                break
+            strokes = parts.draw(np.arange(len(score)) == part)
+            if _is_stroke(strokes, float(parts.thickness[part]), layer):
+                best_score, best_mask = float(score[part]), strokes
+                best_rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
+                break
         level *= 2
-    if best_mask is None or best_rivals > MAX_RIVALS:
-        return None
+    if best_mask is None:
+        return 0.0, None
     mask = _complete(best_mask, contrast, floor)
-    return best_score, Ink(mask, paper, contrast)
+    rows, columns = _bounds(mask)
+    if best_rivals > MAX_RIVALS or columns.stop - columns.start > MAX_WIDTH * (
+        rows.stop - rows.start
+    ):
+        return scale * best_score, None
+    return scale * best_score, Ink(mask, layer.paper, scale)
+
+
+def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
+    """False for a thing as broad as it is long, and for what lies between two unlike surfaces.
+
+    Paper is the same on both sides of a stroke. The shadow along a sheet's edge, a fold, or the
+    sliver of table beyond has paper on one side only.
+    """
+    window = _bounds(mask, margin=round(thickness) + 6)
+    ink = mask[window].astype(np.uint8)
+    extent = max(side.stop - side.start for side in _bounds(mask))
+    if _shrunk(ink, math.ceil((MAX_SQUARE * extent - 1) / 2)).any():
+        return False
+    picture = layer.picture[(slice(None), *window)]
+    gap = 2  # pixels over which a stroke's edge may be blurred
+    ring = _spread(ink, gap + 1) > _spread(ink, gap)
+    reach = round(thickness / 2) + gap + 2
+    high = _spread(np.where(ring, picture, np.uint8(0)), reach)
+    low = _shrunk(np.where(ring, picture, np.uint8(255)), reach)
+    inside = ink > 0
+    above, below, at = (x[:, inside].astype(np.float32) for x in (high, low, picture))
+    # Relative to the light there, as the contrast is; below 0 where no ring is near.
+    step = (255 * (above - below) / np.maximum(np.maximum(above, at), 64)).max(axis=0)
+    return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
 
 
 def _score(parts: Parts) -> Float:
@@ -363,7 +428,7 @@ def _score(parts: Parts) -> Float:
     possible = (
         (extent >= MIN_EXTENT)
         & (slim < 0.42)  # MNIST: 0.40 at most
-        & (parts.width < 2.5 * parts.height)  # MNIST: 2.2 at most
+        & (parts.width < MAX_WIDTH * parts.height)
         & ((crossings < 3) | (parts.thickness > 2))  # not a grid of lines
         & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
         & ~(crosses_frame & (slim < 0.025))  # not a ruled line
@@ -425,13 +490,16 @@ def _beside(parts: Parts, main: int) -> Bool:
 # ---------------------------------------------------------------- from strokes to MNIST
 
 
-def _cut_out(photo: UInt8, ink: Ink) -> Float:
-    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink."""
-    k = photo.shape[0] // ink.mask.shape[0]
+def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
+    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink.
+
+    The photo is `k` times as large as the picture in which the ink was looked for.
+    """
+    k *= ink.scale
     rows, columns = _bounds(ink.mask, margin=3)
     mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
-    crop = _reduced(crop, CROP_PIXELS)
+    crop = _shrink(crop, _reduction(crop, CROP_PIXELS)) ^ inverted
     shape = crop.shape[:2]
     light = _resize(paper.astype(np.float32), shape)
     difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000  # refused before decoding
 WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")  # PPM: also PBM
 
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
