@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ def time_calls(
     inputs: Sequence[tuple[Any, ...]],
     count: int,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
+    set_input: Callable[..., Any] | None = None,
 ) -> list[int]:
     """Call a function again and again and time each call.
 
@@ -39,6 +40,7 @@ def time_calls(
         inputs: Its arguments, taken in turn.
         count: How many calls.
         clock_ns: The clock.
+        set_input: Given the arguments instead of `call`, before the clock is looked at.
 
     Returns:
         The duration of each call in ns, with the clock's own overhead in it.
@@ -46,6 +48,9 @@ def time_calls(
     times_ns = [0] * count
     for i in range(count):
         arguments = inputs[i % len(inputs)]
+        if set_input is not None:
+            set_input(*arguments)
+            arguments = ()
         start = clock_ns()
         call(*arguments)
         times_ns[i] = clock_ns() - start
@@ -108,19 +113,22 @@ def import_only(model: Path, runtime: str) -> None:
         runner.import_runtime(name, ".interpreter" if model.suffix == ".tflite" else "")
 
 
-def bare_calls(
-    classifier: Any, image: np.ndarray
-) -> tuple[Callable[..., Any] | None, Callable[[], Any] | None]:
-    """The runtime's own calls, without the runner around them.
+class BareCalls(NamedTuple):
+    """A runtime's own calls, without the runner around them.
 
-    Args:
-        classifier: A `runner.Classifier`.
-        image: (1, 32, 32, 1) of the model's dtype.
-
-    Returns:
-        Set, invoke and get as one function of the image, and invoke alone on the given image;
-        None where the runtime has no such thing.
+    Attributes:
+        full: (1, 32, 32, 1) -> (1, classes): set, invoke and get.
+        set_input: The first of these alone.
+        invoke: The second alone.
     """
+
+    full: Callable[[np.ndarray], Any]
+    set_input: Callable[[np.ndarray], Any]
+    invoke: Callable[[], Any]
+
+
+def bare_calls(classifier: Any) -> BareCalls | None:
+    """The calls of the runtime that a `runner.Classifier` uses; None where it has no such parts."""
     interpreter = getattr(classifier.session, "_interpreter", None)
     if interpreter is not None:
         into = interpreter.get_input_details()[0]["index"]
@@ -131,17 +139,26 @@ def bare_calls(
             interpreter.invoke()
             return interpreter.get_tensor(out_of)
 
-        set_invoke_get(image)
-        return set_invoke_get, interpreter.invoke
+        set_input = functools.partial(interpreter.set_tensor, into)
+        return BareCalls(set_invoke_get, set_input, interpreter.invoke)
     session = getattr(classifier.session, "_session", None)
     if session is not None:
-        into, outputs = session.get_inputs()[0].name, [session.get_outputs()[0].name]
+        bound = np.zeros(classifier.session.input_shape, np.float32)
+        row = np.zeros((1, classifier.classes), np.float32)
         binding = session.io_binding()
-        binding.bind_cpu_input(into, image)
-        binding.bind_output(outputs[0])
+        into, out_of = session.get_inputs()[0].name, session.get_outputs()[0].name
+        binding.bind_input(into, "cpu", 0, np.float32, bound.shape, bound.ctypes.data)
+        binding.bind_output(out_of, "cpu", 0, np.float32, row.shape, row.ctypes.data)
+
+        def copy_run_copy(image: np.ndarray) -> Any:
+            bound[:] = image
+            session.run_with_iobinding(binding)
+            return row.copy()
+
+        set_input = functools.partial(np.copyto, bound)
         run_bound = functools.partial(session.run_with_iobinding, binding)
-        return lambda image: session.run(outputs, {into: image}), run_bound
-    return None, None
+        return BareCalls(copy_run_copy, set_input, run_bound)
+    return None
 
 
 class Timing:
@@ -160,7 +177,7 @@ class Timing:
         self._pictures = [(some[i : i + 1],) for i in range(INPUTS)]
         self._prepared = classifier.prepare(some)  # (INPUTS, 32, 32, 1)
         self._inputs = [(self._prepared[i : i + 1],) for i in range(INPUTS)]
-        self._bare, self._invoke = bare_calls(classifier, self._prepared[:1])
+        self._bare = bare_calls(classifier)
 
     @property
     def largest_batch(self) -> int:
@@ -185,17 +202,17 @@ class Timing:
             inputs = [(self._prepared[i : i + batch],) for i in step]
             time_calls(run_batch, inputs, max(1, SETTLING_CALLS // batch))
             return {"call": time_calls(run_batch, inputs, calls)}
-        kinds: dict[str, tuple[Any, Any]] = {
-            "call": (self.classifier.predict, self._inputs),
-            "bare": (self._bare, self._inputs),
-            "invoke": (self._invoke, [()]),
-            "prepare": (self.classifier.prepare, self._pictures),
+        kinds: dict[str, tuple[Any, ...]] = {
+            "call": (self.classifier.predict, self._inputs, None),
+            "prepare": (self.classifier.prepare, self._pictures, None),
         }
+        if self._bare is not None:
+            kinds["bare"] = (self._bare.full, self._inputs, None)
+            kinds["invoke"] = (self._bare.invoke, self._inputs, self._bare.set_input)
         times_ns = {}
-        for kind, (call, inputs) in kinds.items():
-            if call is not None:
-                time_calls(call, inputs, SETTLING_CALLS)
-                times_ns[kind] = time_calls(call, inputs, calls)
+        for kind, (call, inputs, set_input) in kinds.items():
+            for count in (SETTLING_CALLS, calls):
+                times_ns[kind] = time_calls(call, inputs, count, set_input=set_input)
         return times_ns
 
     def accuracy(self, batch: int) -> float | None:

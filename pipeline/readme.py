@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from device import bench_rows
 from pipeline.convert import ARTIFACTS
 from pipeline.files import UserError, read_json, write_bytes, write_json
 from pipeline.parity import format_table
@@ -29,8 +30,8 @@ def collect(folder: Path) -> dict[str, Any]:
         folder: The artifacts of that run.
 
     Returns:
-        train, parity, sizes_bytes, seconds and machine, as `docs/results.json` keeps them; pi and
-        photos, where `make pi-test` and `make photos` were run.
+        train, parity, sizes_bytes, seconds and machine, as `docs/results.json` keeps them; pi,
+        photos and bench, where `make pi-test`, `make photos` and `make bench` were run.
 
     Raises:
         UserError: A stage has not been run by `make export`.
@@ -46,6 +47,8 @@ def collect(folder: Path) -> dict[str, Any]:
         for name, file in (("pi", "pi-matrix.json"), ("photos", "photos.json"))
         if (folder / file).is_file()
     }
+    if (folder / "bench.json").is_file():
+        optional["bench"] = summarize_bench(read_json(folder / "bench.json", "findings"))
     keys = ("recipe", "seed", "parameters", "epochs", "seconds", "val_accuracy", "test_accuracy")
     return {
         "machine": describe_machine(),
@@ -55,6 +58,13 @@ def collect(folder: Path) -> dict[str, Any]:
         "seconds": {stage: timings[stage] for stage in EXPORT_STAGES},
         **optional,
     }
+
+
+def summarize_bench(bench: dict[str, Any]) -> dict[str, Any]:
+    """The rows of one image at a time on one thread, without the figures of each round."""
+    single = [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
+    rows = [{key: value for key, value in row.items() if key != "rounds"} for row in single]
+    return {**bench, "rows": rows}
 
 
 def describe_machine() -> str:
@@ -94,6 +104,14 @@ def render(results: dict[str, Any]) -> str:
             "On emulated Raspberry Pis (`make pi-test`; `same bits`: every output is, bit for bit, "
             "what the development machine gave):",
             format_matrix(results["pi"], results["parity"]),
+        ]
+    if "bench" in results:
+        method = results["bench"]["method"]
+        parts += [
+            f"One image at a time on one thread (`make bench`; {method['p90_confidence']}; ratio "
+            f"to {method['baseline']}):",
+            markdown_table(bench_rows.HEADER, bench_rows.table_cells(results["bench"])),
+            "\n".join(f"- {line}" for line in results["bench"]["findings"]),
         ]
     if "photos" in results:
         photos = results["photos"]

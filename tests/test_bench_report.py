@@ -1,0 +1,188 @@
+"""What a benchmark says in words, and what it says of two: from figures made up by hand."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import ROOT, run_stage
+
+from pipeline import bench, bench_compare
+from pipeline.bench_findings import findings
+
+
+def row(artifact, runtime, p50_us, **values):
+    """A row whose every round took about the same time, in seven rounds."""
+    rounds = [p50_us * factor for factor in (0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01)]
+    size = {"fp32": 250_000, "int8": 72_000}["int8" if "int8" in artifact else "fp32"]
+    return {
+        "artifact": artifact,
+        "runtime": runtime,
+        "runtime_version": "1.0",
+        "threads": 1,
+        "batch": 1,
+        "status": "ok",
+        "reason": "",
+        "accuracy": 0.99,
+        "size_bytes": size,
+        "latency_us": dict.fromkeys(("min", "p50", "p90", "p99", "mean"), p50_us),
+        "throughput_ips": 1e6 / p50_us,
+        "cold_start_ms": None,
+        "peak_rss_mib": None,
+        "ratio_to_baseline": 1.0,
+        "ratio_ci95": None,
+        "rounds": {
+            "p50_us": rounds,
+            "median_us": p50_us,
+            "p50_ci95_us": [p50_us * 0.99, p50_us * 1.01],
+        },
+        **values,
+    }
+
+
+def result(*rows, cpu="one"):
+    host = {"cpu": cpu, "board": "b", "cores": 2, "system": "s", "python": "3.11"}
+    method = {"p90_confidence": "c", "baseline": "k", "timer_overhead_ns": 70, "interrupted": False}
+    return {"rows": list(rows), "host": host, "method": method}
+
+
+FP32, INT8 = "lenet5_fp32.tflite", "lenet5_int8.tflite"
+
+
+def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
+    said = findings(
+        result(
+            row("lenet5.keras", "keras", 1000.0),
+            row(FP32, "tflite-runtime", 20.0),
+            row(INT8, "tflite-runtime", 50.0),
+        )
+    )
+    assert said[:4] == [
+        "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
+        "tflite-runtime: p50 20.0 us.",
+        "The smallest file is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
+        "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
+        "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
+        "lenet5_fp32.tflite on tflite-runtime.",
+        "On tflite-runtime int8 takes 2.5 times (95 % CI 2.5 to 2.5) as long as float32 "
+        "(lenet5_int8.tflite).",
+    ]
+
+
+def test_int8_that_is_faster_is_what_to_ship():
+    said = findings(result(row(FP32, "ai-edge-litert", 90.0), row(INT8, "ai-edge-litert", 30.0)))
+    assert said[0].startswith("For the shortest time an image on this machine ship lenet5_int8")
+    assert any(line.startswith("On ai-edge-litert float32 takes 3 times") for line in said)
+    assert not any("smallest" in line for line in said)
+
+
+def test_a_difference_that_the_rounds_do_not_show_is_not_claimed():
+    noisy = row(INT8, "ai-edge-litert", 20.0)
+    noisy["rounds"]["p50_us"] = [18.0, 22.0, 19.0, 21.0, 20.0, 18.5, 21.5]
+    said = findings(result(row(FP32, "ai-edge-litert", 20.0), noisy))
+    assert any("take the same time" in line for line in said)
+    assert "no slower can be shown" in said[0]
+
+
+@pytest.mark.parametrize("status", ["invalid", "not_run"])
+def test_what_was_not_validly_measured_is_never_recommended(status):
+    bad = row(INT8, "tflite-runtime", 1.0, status=status)
+    said = findings(result(row(FP32, "tflite-runtime", 20.0), bad))
+    assert not any("int8" in line for line in said)
+    assert findings(result(bad)) == []
+
+
+def test_what_the_delegate_does_is_said_only_where_both_were_measured():
+    with_it = row(INT8, "ai-edge-litert", 20.0)
+    without = row(INT8, "ai-edge-litert without XNNPACK", 50.0)
+    sentence = "without the XNNPACK delegate"
+    assert any(sentence in line for line in findings(result(with_it, without)))
+    assert not any(sentence in line for line in findings(result(with_it)))
+
+
+# --- Before and after -----------------------------------------------------------------------
+
+
+def compared(before_us, after_us, max_regression_pct=10.0):
+    before, after = (result(row(FP32, "r", us)) for us in (before_us, after_us))
+    return bench_compare.compare(before, after, max_regression_pct)[0]
+
+
+@pytest.mark.parametrize(
+    ("after_us", "regressed"), [(100.0, False), (109.0, False), (112.0, True), (50.0, False)]
+)
+def test_a_row_regresses_beyond_what_is_allowed(after_us, regressed):
+    change = compared(100.0, after_us)
+    assert change.percent == pytest.approx(after_us - 100)
+    assert change.regressed is regressed
+
+
+def test_interval_of_a_change_is_from_the_ends_of_both():
+    change = compared(100.0, 200.0)  # 99 to 101 before, 198 to 202 after
+    assert change.percent_ci == pytest.approx((100 * (198 / 101 - 1), 100 * (202 / 99 - 1)))
+
+
+def test_noise_is_no_regression():
+    before, after = result(row(FP32, "r", 100.0)), result(row(FP32, "r", 150.0))
+    after["rows"][0]["rounds"]["p50_ci95_us"] = [80.0, 300.0]
+    (change,) = bench_compare.compare(before, after, 10.0)
+    assert change.percent == pytest.approx(50)
+    assert not change.regressed
+
+
+def test_a_row_that_no_longer_runs_has_regressed_and_a_new_one_has_not():
+    before, after = result(row(FP32, "r", 100.0)), result(row(INT8, "r", 100.0))
+    gone, new = bench_compare.compare(before, after, 10.0)
+    assert (gone.key[0], gone.regressed) == (FP32, True)
+    assert (new.key[0], new.regressed) == (INT8, False)
+
+
+@pytest.mark.parametrize(("after_us", "code"), [(20.0, 0), (30.0, 1)])
+def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(tmp_path, after_us, code):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    after.write_text(json.dumps(result(row(FP32, "r", after_us))))
+    csv, markdown = tmp_path / "b.csv", tmp_path / "b.md"
+    arguments = ["--out", tmp_path, "--show", after, "--compare", before]
+    run = run_stage("bench", *arguments, "--csv", csv, "--markdown", markdown)
+    assert run.returncode == code, run.stderr
+    assert f"{after_us:.2f}" in run.stdout
+    assert ("regressed" in run.stdout) is bool(code)
+    header, line = csv.read_text().splitlines()
+    values = dict(zip(header.split(","), line.split(","), strict=True))
+    assert values["artifact"] == FP32
+    assert float(values["latency_us.p50"]) == after_us
+    assert markdown.read_text().startswith("| artifact")
+
+
+def test_stage_bench_says_when_two_machines_are_compared(tmp_path):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps(result(row(FP32, "r", 20.0), cpu="another")))
+    after.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    run = run_stage("bench", "--out", tmp_path, "--show", after, "--compare", before)
+    assert "These were two machines" in run.stdout
+
+
+def test_markdown_of_rows_that_did_not_run_has_empty_cells():
+    missing = row(FP32, "r", 20.0, status="not_run", reason="no such model", latency_us=None)
+    missing |= {"throughput_ips": None, "accuracy": None, "ratio_to_baseline": None}
+    text = bench.format_markdown(result(missing))
+    assert "not_run: no such model" in text
+    assert len({line.count("|") for line in text.splitlines()[:3]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["", "22", "d", "r.json"], "name a device"),
+        (["-oProxyCommand=x", "22", "d", "r.json"], "not user@host"),
+        (["pi@host", "x", "d", "r.json"], "not a number"),
+        (["pi@host", "22", "a b", "r.json"], "letters, digits"),
+        (["pi@host", "22", "d", "r.json", "--evil"], "only --full"),
+    ],
+)
+def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
+    command = [ROOT / "tools" / "bench-pi.sh", *arguments]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert len(run.stderr.splitlines()) == 1
