@@ -195,20 +195,18 @@ def sheet_edge() -> UInt8:
         disc(),
         sheet_edge(),
     ],
-    ids=(
-        [
-            "black",
-            "one pixel",
-            "one colour",
-            "ramp",
-            "upright ramp",
-            "ruled",
-            "noise",
-            "table",
-            "disc",
-            "sheet's edge",
-        ]
-    ),
+    ids=[
+        "black",
+        "one pixel",
+        "one colour",
+        "ramp",
+        "upright ramp",
+        "ruled",
+        "noise",
+        "table",
+        "disc",
+        "sheet's edge",
+    ],
 )
 def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
     with pytest.raises(NoDigit, match="no digit found"):
