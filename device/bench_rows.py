@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -34,6 +35,13 @@ def summarize_us(times_ns: Sequence[int]) -> dict[str, float]:
         "mean": sum(ordered) / len(ordered),
     }
     return {key: round(value / 1000, 3) for key, value in figures.items()}
+
+
+def quantiles_us(times_ns: Sequence[int]) -> list[float]:
+    """The distribution: the minimum, then every percentile, in us."""
+    ordered = sorted(times_ns)
+    values = [ordered[0], *(percentile(ordered, percent) for percent in range(1, 101))]
+    return [round(value / 1000, 3) for value in values]
 
 
 def median(values: Sequence[float]) -> float:
@@ -86,6 +94,7 @@ def describe_cell(
         "accuracy": cell.accuracy,
         "calls": len(kinds["call"]),
         "latency_us": summarize_us(kinds["call"]),
+        "quantiles_us": quantiles_us(kinds["call"]),
         "throughput_ips": round(cell.batch * 1e9 * len(kinds["call"]) / sum(kinds["call"]), 1),
         "rounds": {
             "p50_us": medians_us,
@@ -111,8 +120,10 @@ def describe_cell(
 
 def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
     """A row of bench.json in which nothing has been measured yet."""
+    content = subject.artifact.read_bytes() if subject.artifact.is_file() else None
     return {
         "artifact": subject.artifact.name,
+        "sha256": hashlib.sha256(content).hexdigest() if content is not None else None,
         "runtime": subject.runtime,
         "runtime_version": None,
         "threads": threads,
@@ -126,7 +137,7 @@ def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
         "throughput_ips": None,
         "cold_start_ms": None,
         "peak_rss_mib": None,
-        "size_bytes": subject.artifact.stat().st_size if subject.artifact.is_file() else None,
+        "size_bytes": len(content) if content is not None else None,
         "ratio_to_baseline": None,
         "ratio_ci95": None,
     }

@@ -13,11 +13,14 @@ from chromium import Chromium
 from conftest import ROOT, run_stage
 from report_inputs import write_measured
 
-from pipeline import data
+from device import bench_rows
+from device.bench_rounds import Cell, Subject
+from pipeline import accuracy, data
 from pipeline.config import load_parity_budget
+from pipeline.files import sha256
 from pipeline.parity import limits
-from pipeline.report import bench_plots, model_card, model_sections, plots, write
-from pipeline.report.gather import gather
+from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
+from pipeline.report.gather import BENCH_KEYS, gather
 from pipeline.report.weights import read_weights
 
 PLOTS = {
@@ -177,6 +180,16 @@ def test_distribution_without_quantiles_is_drawn_through_the_four_known():
     assert bench_plots.distribution(row) == ([0, 50, 100], [1.0, 2.0, 5.0])
 
 
+def test_a_row_of_the_benchmark_holds_what_the_report_reads(measured):
+    path = measured / "lenet5_int8.tflite"
+    calls_ns = [1000 * us for us in range(200, 0, -1)]
+    cell = Cell(Subject(path, "ai-edge-litert"), 1, 1, "2.3", 80, [{"call": calls_ns}])
+    row = bench_rows.describe_cell(cell, None, [])
+    assert set(BENCH_KEYS) <= set(row)
+    assert row["sha256"] == sha256(path)
+    assert row["quantiles_us"] == [1.0, *range(2, 201, 2)]  # the minimum, then 1 %, 2 %, ...
+
+
 def test_axis_ends_before_a_row_that_is_far_from_the_others():
     assert bench_plots.axis_limit([20.0, 30.0, 9000.0]) == 30.0
     assert bench_plots.axis_limit([20.0]) == 20.0
@@ -198,6 +211,25 @@ def test_dequantized_weights_are_within_half_a_step_of_the_float_ones(measured):
         assert layer.codes.dtype == np.int8
     with pytest.raises(ValueError, match="C1"):
         read_weights(measured / "lenet5_fp32.tflite", measured / "lenet5_fp32.tflite")
+
+
+def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, small, tmp_path):
+    path = tmp_path / "accuracy.json"
+    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)]), {}]
+    path.write_text(json.dumps({"machine": "a machine", "recipes": blocks}))
+    seeds = measured_sections.seeds(gather(measured, small, seeds=path))
+    assert seeds.doubt == "These are of best; the model of this page is of recipe tiny."
+    assert seeds.tables[0].caption == "Recipe best, 2 seeds"
+    assert seeds.tables[0].rows[0][:3] == ("lenet5.keras", "98.000%", "1.414")
+    assert seeds.tables[1].rows == [("hooked ones", "90.0%", "80.0%")]
+
+
+def seed_figures(share):
+    """One seed's part of docs/accuracy.json, as far as it is summarised."""
+    of = {"accuracy": share, "calibration_error": 0.01, "loss_pp": 0.0, "agreement": 1.0}
+    shares = {"float": 0.9, "int8": 0.8}
+    wild = {"wild": {"hooked ones": shares}, "non_digits_sure": {"letters": shares}}
+    return {"seconds": 1.0, "float": of, "artifacts": {"lenet5_int8.tflite": of}, **wild}
 
 
 # --- Of one model only ----------------------------------------------------------------------------

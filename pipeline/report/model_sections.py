@@ -34,6 +34,7 @@ def built(report: Report) -> Section:
         "validation accuracy": f"{training['val_accuracy']:.2%}",
         "test accuracy": f"{training['test_accuracy']:.2%}",
         "expected calibration error": f"{training['test_calibration_error']:.2%}",
+        **_threshold(training),
         "classes": ", ".join(data.label_names),
         "version": report.version,
         "commit": report.commit or "unknown: exported outside a git repository",
@@ -51,6 +52,18 @@ def built(report: Report) -> Section:
             Table("Files", ("file", "size, kB", "SHA-256"), files),
         ),
     )
+
+
+def _threshold(training: Mapping[str, Any]) -> dict[str, str]:
+    """The confidence below which an answer is unsure; nothing for a model without one."""
+    if "confidence" not in training:
+        return {}
+    threshold, test = training["confidence"]["threshold"], training["confidence"]["test"]
+    text = (
+        f"{threshold:.2f}: {test['coverage']:.2%} of the test images are answered, "
+        f"{test['error']:.3%} of these wrongly"
+    )
+    return {"confidence threshold": text}
 
 
 def training(report: Report) -> Section:
