@@ -21,7 +21,7 @@ WHERE      = --data "$(DATA)" --out $(OUT)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run native deploy pi-test bench bench-pi photos robustness accuracy training-speed report readme test lint types pytest lock clean distclean
+.PHONY: help export bundle run native fuzz deploy pi-test bench bench-pi photos robustness accuracy training-speed report readme test lint types pytest lock clean distclean
 
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
 ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
@@ -153,6 +153,16 @@ ARCH ?= $(patsubst armv%l,armv%,$(shell uname -m))
 native: $(NATIVE)/lenet5_int8.c ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
 	$(MAKE) --no-print-directory -C device/native MODEL=$(if $(filter /%,$(NATIVE)),,../../)$(NATIVE) ARCH=$(ARCH)
 	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
+
+# Needs clang and its runtime library (Debian: clang libclang-rt-14-dev).
+FUZZ_SECONDS ?= 60
+fuzz: ## Fuzz the parsers of the lenet5 command for FUZZ_SECONDS=60
+	@mkdir -p $(OUT)/fuzz
+	clang -g -O1 -fsanitize=fuzzer,address,undefined,integer,implicit-conversion \
+	  -fno-sanitize-recover=all -Idevice/native tests/native/fuzz_image_file.c \
+	  device/native/image_file.c -o $(OUT)/fuzz/fuzz_image_file
+	$(OUT)/fuzz/fuzz_image_file -max_len=4096 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	  -verbosity=0 -artifact_prefix=$(OUT)/fuzz/
 
 PI        ?=
 PORT      ?= 22

@@ -10,7 +10,8 @@
 #
 # The version used before stays beside it, older ones are removed. Whatever fails, `current` stays
 # as it was and what was half-made is removed, after a crash by the next run. To install what is in
-# use already only verifies it. Packages come from the bundle's wheels/, else from pip's index.
+# use already only verifies it. Packages come from the bundle's wheels/, else from pip's index; where
+# there are none for this machine and its Python, the compiled C of native/ is used, and said.
 #
 # Exit codes: 0 verified and in use, 1 failed, 2 bad usage or bad bundle.
 set -eu
@@ -24,15 +25,49 @@ fail() { # EXIT_CODE MESSAGE
 step() { # WHAT COMMAND...
     what=$1
     shift
-    output=$("$@" 2>&1 </dev/null) && return
+    output=$("$@" 2>&1 </dev/null) || failed "$what" "$output"
+}
+
+failed() { # WHAT OUTPUT
     rm -rf versions/.new
     free=$(df -Pm . | awk 'NR == 2 { print $4 }')
-    echo "$output" | tail -n 5 >&2
-    fail 1 "cannot $what, with $free MiB free; in use: $previous"
+    echo "$2" | tail -n 5 >&2
+    fail 1 "cannot $1, with $free MiB free; in use: $previous"
+}
+
+not_verified() { # RESULT
+    echo "$1" >&2
+    fail 1 "the bundle does not verify on this device; in use: $previous"
 }
 
 verify() { # VERSION_FOLDER
-    "$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null
+    if [ -L "$1/lenet5" ]; then
+        "$1/lenet5" --verify "$1/native/golden.bin" 2>&1 </dev/null
+    else
+        "$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null
+    fi
+}
+
+# Where pip has no runtime: the runner with the compiled C, if the system has numpy; else the first
+# command that runs here and verifies, fastest first, as VERSION_FOLDER/lenet5.
+use_native() { # VERSION_FOLDER
+    echo "no packages for this machine and its Python: $(echo "$output" | tail -n 1)"
+    if result=$(verify "$1"); then
+        echo "using the compiled C of native/ in runner.py"
+        return
+    fi
+    case $result in
+        *FAIL) not_verified "$result" ;;
+    esac
+    for command in x86_64/lenet5 aarch64/lenet5-dotprod aarch64/lenet5 armv7/lenet5 armv6/lenet5; do
+        ln -sfn "native/$command" "$1/lenet5"
+        if { result=$(verify "$1"); } 2>/dev/null; then # the shell tells of illegal instructions
+            rm -rf "$1/.venv"
+            echo "using the command lenet5 (native/$command)"
+            return
+        fi
+    done
+    failed "install the packages" "$output"
 }
 
 # Build the version in versions/.new, and give it its name only when it is verified.
@@ -46,17 +81,25 @@ build() { # BUNDLE VERSION_FOLDER
         packages="--no-index --find-links $new/wheels"
     fi
     # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
+    # Wheels only: a Pi would compile numpy for hours.
     # shellcheck disable=SC2086 # three words, none with a space
-    step "install the packages" "$new/.venv/bin/python" -m pip install ${packages:-} --quiet \
-        --disable-pip-version-check --no-compile --requirement "$new/requirements.txt"
-    if ! result=$(verify "$new"); then
-        echo "$result" >&2
-        fail 1 "the bundle does not verify on this device; in use: $previous"
+    if ! output=$("$new/.venv/bin/python" -m pip install ${packages:-} --quiet --no-compile \
+        --disable-pip-version-check --only-binary :all: --requirement "$new/requirements.txt" \
+        2>&1 </dev/null); then
+        case $output in
+            *"Retrying ("*) failed "install the packages" "$output" ;; # the index did not answer
+            *"No matching distribution found"*) use_native "$new" ;;
+            *) failed "install the packages" "$output" ;;
+        esac
+    elif ! result=$(verify "$new"); then
+        not_verified "$result"
     fi
     echo "$result"
     # The scripts of the environment hold its path, which is about to change.
-    step "finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
-        -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
+    if [ -d "$new/.venv" ]; then
+        step "finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
+            -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
+    fi
     rm -rf "$2"
     step "name the version" mv -T "$new" "$2"
 }

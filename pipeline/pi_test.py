@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.runner import RUNTIMES
-from pipeline import pi_tree, wheels
+from pipeline import native, pi_tree, wheels
 from pipeline.data import Dataset, Images, Labels
 from pipeline.files import ROOT, UserError, read_json, sha256, write_json
 from pipeline.pack import read_probabilities
@@ -77,7 +77,10 @@ ENVIRONMENTS = (
         install=("onnxruntime",),
     ),
     Environment(TRIXIE_64, "ai-edge-litert", "aarch64-cp313"),
+    Environment(BOOKWORM_64, "native", "aarch64-cp311", packages=("numpy",), install=("numpy",)),
+    Environment(BOOKWORM_32, "native", "armv7l-cp311", packages=("numpy",), install=("numpy",)),
 )
+NATIVE_FOLDER = {"arm64": "native/aarch64", "armhf": "native/armv7"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class Cell:
     seconds: float | None = None
 
 
+# Debian has no system for the Pi 1 and Zero, so that the command runs there by itself.
+ARMV6 = Cell("no system", "armv6", "arm1176", "-", "native", "", native.SOURCE)
+
+
 @dataclass(frozen=True)
 class PiMatrix:
     """What `pi-matrix.json` holds.
@@ -142,12 +149,14 @@ class Reference:
         labels: uint8 (N,), their classes.
         probabilities: float32 (N, classes) of this machine, by "artifact@runtime".
         budget: `ParityBudget` as parity.json holds it.
+        golden: For `lenet5 --verify`: all test images and the outputs that C must give.
     """
 
     images: Images
     labels: Labels
     probabilities: Mapping[str, Probabilities]
     budget: Mapping[str, Any]
+    golden: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,10 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
     parity = read_json(folder / "parity.json", "rows", "budget")
     models = bundle_models(bundle, parity)
     probabilities = read_probabilities(folder / "probabilities.npz")
-    reference = Reference(data.test.images, data.test.labels, probabilities, parity["budget"])
+    golden = (folder / native.GOLDEN).read_bytes() if native.SOURCE in models else b""
+    reference = Reference(
+        data.test.images, data.test.labels, probabilities, parity["budget"], golden
+    )
     tasks: list[Future[list[Cell]]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for environment in ENVIRONMENTS:
@@ -249,6 +261,8 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
             tasks.append(
                 pool.submit(run_environment, environment, blank, supplies, bundle, reference)
             )
+        if native.SOURCE in models:
+            tasks.append(pool.submit(run_armv6, bundle, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
     statuses = [cell.status for cell in cells]
     overall = next((s for s in ("fail", "not_run") if s in statuses), "pass")
@@ -304,6 +318,8 @@ def run_environment(
             if isinstance(supplies, EmulationError):
                 raise supplies
             guest = start_guest(environment, supplies, bundle, Path(home))
+            if environment.runtime == "native":
+                check_binaries(guest.bundle / NATIVE_FOLDER[environment.system.arch])
             install(guest)
         except (EmulationError, GuestError) as error:
             status = "fail" if isinstance(error, GuestError) else "not_run"
@@ -311,6 +327,7 @@ def run_environment(
             return [replace(cell, status=status, reason=str(error)) for cell in blank]
         report("installed")
         np.save(guest.home / "images.npy", reference.images)
+        (guest.home / "golden.bin").write_bytes(reference.golden)
         cells = []
         for cell in blank:
             cells.append(run_cell(guest, cell, reference))
@@ -394,8 +411,11 @@ def run_cell(guest: Guest, cell: Cell, reference: Reference) -> Cell:
     cell = replace(cell, loads=True)
     try:
         guest.check(PYTHON, "runner.py", "verify", *choice)
-        command = [PYTHON, f"../{GUEST_SCRIPT.name}", cell.artifact, cell.runtime]
-        guest.check(*command, "../images.npy", "../output.npz", str(MAX_CLASSIFY_S))
+        if cell.runtime == "native":  # the library answered; now the command, on all test images
+            command = f"{NATIVE_FOLDER[guest.environment.system.arch]}/lenet5"
+            guest.check(command, "--verify", "../golden.bin")
+        script = [PYTHON, f"../{GUEST_SCRIPT.name}", cell.artifact, cell.runtime]
+        guest.check(*script, "../images.npy", "../output.npz", str(MAX_CLASSIFY_S))
     except GuestError as error:
         return replace(cell, status="fail", reason=str(error))
     with np.load(guest.home / "output.npz", allow_pickle=False) as output:
@@ -403,6 +423,52 @@ def run_cell(guest: Guest, cell: Cell, reference: Reference) -> Cell:
         versions = {"version": str(output["runtime_version"]), "python": str(output["python"])}
         cell = replace(cell, seconds=seconds, **versions)  # type: ignore[arg-type]
         return judge(cell, output["probabilities"], reference)
+
+
+def check_binaries(folder: Path) -> None:
+    """Raise EmulationError if a bundle has no native binaries for an architecture."""
+    if not (folder / "lenet5").is_file():
+        raise EmulationError(
+            f"the bundle has no native/{folder.name}: install the cross compiler that "
+            "device/native/Makefile names, and make bundle"
+        )
+
+
+def run_armv6(bundle: Path, reference: Reference) -> list[Cell]:
+    """Run the static command for ARMv6 on all test images, as on a Pi 1 or Zero.
+
+    Args:
+        bundle: The bundle.
+        reference: What to compare with.
+
+    Returns:
+        One cell: the command compares its outputs with the golden ones itself.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="lenet5-pi-") as home:
+        try:
+            pi_tree.check_tools()
+            qemu = pi_tree.make_emulator(pi_tree.cache_folder()) / pi_tree.EMULATORS["armhf"]
+            with tarfile.open(bundle) as archive:
+                archive.extractall(home, filter="data")
+            (unpacked,) = Path(home).iterdir()
+            check_binaries(unpacked / "native" / "armv6")
+        except EmulationError as error:
+            return [replace(ARMV6, reason=str(error))]
+        golden = Path(home, "golden.bin")
+        golden.write_bytes(reference.golden)
+        command = [str(qemu), "-cpu", ARMV6.cpu, str(unpacked / "native/armv6/lenet5")]
+        command += ["--verify", str(golden)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_STEP_S)
+    cell = replace(ARMV6, loads=run.returncode in (0, 1), version="portable")
+    if run.returncode != 0:
+        return [replace(cell, status="fail", reason=failure(run))]
+    # Equal in every bit: whatever is true of this machine's outputs is true of these.
+    expected = reference.probabilities[f"{cell.artifact}@{cell.runtime}"]
+    cell = judge(cell, expected, reference)
+    cell = replace(cell, seconds=round(time.perf_counter() - start, 1))
+    print(f"{cell.os}/{cell.arch}/{cell.runtime}: {describe(cell)}", flush=True)
+    return [cell]
 
 
 def judge(cell: Cell, got: Probabilities, reference: Reference) -> Cell:

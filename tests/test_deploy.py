@@ -327,6 +327,49 @@ def test_a_version_that_does_not_verify_or_loses_the_connection_is_never_in_use(
     assert (device.in_use(), device.versions()) == ("1.0.0", ["1.0.0"])
 
 
+@pytest.mark.parametrize("system_has", ["numpy", "nothing"])
+def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
+    system_has, make_device, bundle_1, deploy, tmp_path
+):
+    need("gcc")  # the bundle has a binary for this machine
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    if system_has == "numpy":
+        for path in SITE_PACKAGES.glob("numpy*"):
+            if not path.name.endswith("-info"):  # pip does not count it as installed
+                (packages / path.name).symlink_to(path)
+    else:
+        (packages / "numpy.py").write_text("raise ImportError('none here')")
+    device = make_device(f"PIP_NO_INDEX=1 PYTHONPATH={packages}")
+    run = deploy(bundle_1, device)
+    assert run.returncode == 0, run.stderr
+    assert "no packages for this machine and its Python: ERROR: No matching" in run.stdout
+    current = device.lenet5 / "current"
+    if system_has == "numpy":
+        assert "using the compiled C of native/ in runner.py" in run.stdout
+        assert re.search(r"^ok +native/lenet5_int8.c on native \w+\nPASS$", run.stdout, re.M)
+        assert (current / ".venv").is_dir()
+    else:
+        assert "using the command lenet5 (native/" in run.stdout
+        assert re.search(r"^256 of 256 outputs equal", run.stdout, re.M)
+        assert not (current / ".venv").exists()
+        command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    again = deploy(bundle_1, device)
+    assert again.returncode == 0, again.stderr
+    assert "was in use already" in again.stdout
+
+
+def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(
+    make_device, bundle_1, deploy
+):
+    device = make_device("PIP_INDEX_URL=http://127.0.0.1:9/ PIP_RETRIES=1")
+    run = deploy(bundle_1, device)
+    assert run.returncode == 1
+    assert "install: cannot install the packages" in run.stderr
+    assert device.versions() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

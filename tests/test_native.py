@@ -132,6 +132,29 @@ def test_kernels_are_clean_under_address_and_undefined_sanitizers(
     assert done.stdout.startswith("600 of 600 outputs equal")
 
 
+@pytest.mark.parametrize("kernels", x86_kernels())
+def test_no_integer_wraps_or_loses_bits_unmeant(
+    kernels: str, lenet5: Lenet5, golden: Path, tmp_path: Path
+) -> None:
+    require("clang")
+    binary = compile_c(
+        tmp_path / "lenet5",
+        f"-DKERNELS_{kernels}",
+        "-O1",
+        "-fsanitize=integer,implicit-conversion",
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(lenet5.source.parent),
+        *COMMAND,
+        str(lenet5.source),
+        compiler="clang",
+    )
+    (tmp_path / "digits.idx").write_bytes(_idx(lenet5.images[:3]))
+    for arguments in (["--verify", golden], ["--bench"], [tmp_path / "digits.idx"]):
+        done = _run(binary, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("compiler", "flags", "emulator", "name"),
     [

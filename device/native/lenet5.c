@@ -194,7 +194,7 @@ static int bench(const char *path)
     if (path == NULL) {
         uint32_t state = 1;
         for (size_t i = 0; i < size; i++) {
-            state = state * 1664525u + 1013904223u;
+            state = (uint32_t)((uint64_t)state * 1664525u + 1013904223u);
             data[i] = (uint8_t)(state >> 24);
         }
     }
