@@ -40,7 +40,8 @@ class Scene:
         ruling: distance of ruled lines as a share of the shorter side, 0 for none; squares adds
             the upright lines; ruling_opacity is theirs.
         gradient, vignette, shadow: share of light lost at the darkest place.
-        table: True shows a table beside the sheet.
+        table: True shows a table beside the sheet, and the sheet's shadow on it.
+        holes: number of punched holes along the left side.
         dust: number of specks.
         blur: radius in pixels; noise: standard deviation in grey levels.
         quality: of the JPEG, None for PNG.
@@ -66,6 +67,7 @@ class Scene:
     vignette: float = 0.0
     shadow: float = 0.0
     table: bool = False
+    holes: int = 0
     dust: int = 0
     blur: float = 0.7
     noise: float = 2.0
@@ -411,10 +413,17 @@ def _sheet(rng: np.random.Generator, scene: Scene) -> Float:
     for _ in range(scene.dust):
         cy, cx, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(0.3, 1) * short / 120
         image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] *= 0.4
+    for hole in range(scene.holes):
+        away = np.hypot(y - (hole + 0.5) / scene.holes * height, x - short / 12)
+        image[away < short / 40] = (60, 50, 45)
     if scene.table:
-        image[_beside_the_sheet(rng, x / width, y / height)] = rng.choice(
-            [(96, 62, 38), (40, 40, 44), (150, 140, 128), (60, 84, 70)]
-        ) * (1 + 0.08 * rng.normal(size=1))
+        beside = _beside_the_sheet(rng, x / width, y / height)
+        image[beside] = rng.choice([(96, 62, 38), (40, 40, 44), (150, 140, 128), (60, 84, 70)]) * (
+            1 + 0.08 * rng.normal(size=1)
+        )
+        sheet = Image.fromarray(np.where(beside, 0, 255).astype(np.uint8))
+        near = np.asarray(sheet.filter(ImageFilter.GaussianBlur(short / 100)), np.float32) / 255
+        image[beside] *= 1 - 0.6 * near[beside][:, None]
     return image
 
 
@@ -601,6 +610,12 @@ CONDITIONS: dict[str, Callable[[np.random.Generator, Scene], Scene]] = {
         ink=_pick(r, [BLACK, *STRONG_INK]),
         paper=_pick(r, [WHITE, *COLOURED_PAPER]),
     ),
+    "yellow on blue": lambda r, s: replace(
+        s, paper=(120, 150, 210), ink=(240, 240, 90), stroke=r.uniform(0.08, 0.14)
+    ),
+    "lime on blue, painted": lambda r, s: replace(
+        s, **(PAINTED | {"paper": (20, 70, 250), "ink": (150, 240, 20)})
+    ),
 }
 
 NO_DIGIT: dict[str, Callable[[np.random.Generator], Scene]] = {
@@ -622,6 +637,8 @@ NO_DIGIT: dict[str, Callable[[np.random.Generator], Scene]] = {
     "nothing on nothing": lambda r: Scene(transparent=True, quality=None),
     "dark": lambda r: Scene(paper=(12, 12, 14), noise=6),
     "tiny blank": lambda r: Scene(size=(28, 28), noise=r.uniform(0, 8), quality=None),
+    "punched holes": lambda r: Scene(holes=int(r.integers(2, 5)), texture=r.uniform(1, 4)),
+    "large dark spots": lambda r: Scene(paper=(30, 35, 50), texture=r.uniform(15, 30), blur=4),
 }
 
 
