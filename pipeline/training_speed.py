@@ -21,6 +21,7 @@ from pipeline import epochs, lenet5
 from pipeline.augment import augment
 from pipeline.config import EpochRecipe, load_recipe
 from pipeline.data import Dataset, preprocess
+from pipeline.files import UserError
 from pipeline.table import markdown_table
 
 IMAGES = 12_800
@@ -55,11 +56,16 @@ def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> tuple[
 
     Returns:
         The speeds of our loop, of `model.fit` and of the augmentation.
+
+    Raises:
+        UserError: There are fewer images than a batch.
     """
     recipe = load_recipe("best")
     assert isinstance(recipe, EpochRecipe)
     recipe = dataclasses.replace(recipe, epochs=1)
     images = min(images, len(data.train)) // recipe.batch_size * recipe.batch_size
+    if images == 0:
+        raise UserError(f"{data.source}: fewer images than a batch of {recipe.batch_size}")
     x, y = data.train.images[:images], data.train.labels[:images]
 
     def distort() -> None:
@@ -112,7 +118,7 @@ def _keras_fit(recipe: EpochRecipe, classes: int, x: Any, y: Any) -> Callable[[]
 
 
 def as_json(speeds: tuple[Speed, ...]) -> dict[str, Any]:
-    """`training-speed.json`: images_per_second by name, the median and every round."""
+    """`training-speed.json`: images a second by name, the median and every round."""
     return {speed.name: {"median": speed.median, "rounds": list(speed.rounds)} for speed in speeds}
 
 
