@@ -60,9 +60,15 @@ class Subject:
     share: float = 1.0
 
     @property
+    def file(self) -> str:
+        """The artifact as parity.json calls it, such as "native/lenet5_int8.c"."""
+        folder = "native/" if self.artifact.parent.name == "native" else ""
+        return folder + self.artifact.name
+
+    @property
     def name(self) -> str:
         """Such as "lenet5_int8.tflite on tflite-runtime"."""
-        return f"{self.artifact.name} on {self.runtime}"
+        return f"{self.file} on {self.runtime}"
 
     def start(self, mode: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `main` with a mode in a process of its own."""
@@ -251,7 +257,7 @@ class Session:
                 for i in range(rounds):
                     self.run_round(pairs, calls)
                     report(i + 1, rounds, "rounds")
-                for worker, cell in pairs:
+                for worker, cell in pairs if threads == 1 else ():
                     self.take_accuracy(worker, cell)
         finally:
             for worker in workers:

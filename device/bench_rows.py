@@ -38,10 +38,10 @@ def summarize_us(times_ns: Sequence[int]) -> dict[str, float]:
 
 
 def quantiles_us(times_ns: Sequence[int]) -> list[float]:
-    """The distribution: the minimum, then every percentile, in us."""
+    """The 0th to 100th percentile in us, for a plot of the distribution."""
     ordered = sorted(times_ns)
-    values = [ordered[0], *(percentile(ordered, percent) for percent in range(1, 101))]
-    return [round(value / 1000, 3) for value in values]
+    percents = [percentile(ordered, percent) for percent in range(101)]
+    return [round(value / 1000, 3) for value in percents]
 
 
 def median(values: Sequence[float]) -> float:
@@ -120,10 +120,9 @@ def describe_cell(
 
 def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
     """A row of bench.json in which nothing has been measured yet."""
-    content = subject.artifact.read_bytes() if subject.artifact.is_file() else None
+    data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
     return {
-        "artifact": subject.artifact.name,
-        "sha256": hashlib.sha256(content).hexdigest() if content is not None else None,
+        "artifact": subject.file,
         "runtime": subject.runtime,
         "runtime_version": None,
         "threads": threads,
@@ -137,7 +136,8 @@ def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
         "throughput_ips": None,
         "cold_start_ms": None,
         "peak_rss_mib": None,
-        "size_bytes": len(content) if content is not None else None,
+        "size_bytes": None if data is None else len(data),
+        "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
         "ratio_to_baseline": None,
         "ratio_ci95": None,
     }

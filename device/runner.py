@@ -192,6 +192,7 @@ def first_line(error: BaseException) -> str:
 #   input_quantization     (scale, zero point); the scale is 0.0 for float32
 #   output_quantization    likewise
 #   classes                how many
+#   batch                  how many images the model takes at once
 #   run(image)             (1, 32, 32, 1) -> (1, classes), both of dtype
 #   run_batch(images)      (N, 32, 32, 1) -> (N, classes)
 
@@ -202,6 +203,7 @@ class TFLiteSession:
     """One TFLite model in tflite-runtime or ai-edge-litert."""
 
     input_shape = IMAGE_SHAPE
+    batch = 1
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         check_tflite(path, runtime)
@@ -299,6 +301,7 @@ class NativeSession:
 
     input_shape = IMAGE_SHAPE
     dtype = np.dtype(np.int8)
+    batch = 512  # any, in fact
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         library = native_library(path) if path.suffix == ".c" else path
@@ -851,10 +854,12 @@ def command_bench(args: argparse.Namespace) -> int:
     if not (bench and rounds and rows and machine):
         raise InputError(f"{HERE}: bench works in an unpacked bundle; here is no bench.py")
     folder: Path = args.model if args.model.is_dir() else args.model.parent
-    models = [args.model] if folder != args.model else sorted(folder.iterdir())
+    models = [args.model]
+    if folder == args.model:
+        models = sorted(folder.iterdir()) + sorted(folder.glob("native/*.c"))
     subjects = [
         rounds.Subject(model, runtime)
-        for model in models
+        for model in filter(has_runtime, models)
         for runtime in RUNTIMES.get(model.suffix, ())
         if args.runtime in ("auto", runtime) and is_installed(runtime)
     ]

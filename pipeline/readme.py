@@ -63,7 +63,7 @@ def collect(folder: Path) -> dict[str, Any]:
 def summarize_bench(bench: dict[str, Any]) -> dict[str, Any]:
     """The rows of one image at a time on one thread, without the figures of each round."""
     single = [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
-    rows = [{key: value for key, value in row.items() if key != "rounds"} for row in single]
+    rows = [{k: v for k, v in row.items() if k not in ("rounds", "quantiles_us")} for row in single]
     return {**bench, "rows": rows}
 
 
