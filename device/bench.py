@@ -133,6 +133,12 @@ class BareCalls(NamedTuple):
     invoke: Callable[[], Any]
 
 
+def loaded_bytes(model: Path) -> int:
+    """The size of the file that is loaded: of C, the library that it is compiled to."""
+    file = runner_module().native_library(model) if model.suffix == ".c" else model
+    return int(file.stat().st_size)
+
+
 def bare_calls(classifier: Any) -> BareCalls | None:
     """The calls of the runtime that a `runner.Classifier` uses; None where it has no such parts."""
     interpreter = getattr(classifier.session, "_interpreter", None)
@@ -202,12 +208,13 @@ class Timing:
         """How many images the model takes at once; 1 for a graph of a fixed batch of one."""
         return int(self.classifier.session.batch)
 
-    def burst(self, batch: int, calls: int) -> dict[str, list[int]]:
+    def burst(self, batch: int, calls: int, parts: bool = True) -> dict[str, list[int]]:
         """Time some calls, after `SETTLING_CALLS` images that are not timed.
 
         Args:
             batch: Images a call.
             calls: How many calls of each kind.
+            parts: Whether other kinds than the full call are timed.
 
         Returns:
             Durations in ns: `call` of the full call and, for a batch of one, `bare` of the same
@@ -219,11 +226,10 @@ class Timing:
             inputs = [(self._prepared[i : i + batch],) for i in range(0, INPUTS, batch)]
             time_calls(run_batch, inputs, max(1, SETTLING_CALLS // batch))
             return {"call": time_calls(run_batch, inputs, calls)}
-        kinds: dict[str, tuple[Any, ...]] = {
-            "call": (self.classifier.predict, self._inputs, None),
-            "prepare": (self.classifier.prepare, self._pictures, None),
-        }
-        if self._bare is not None:
+        kinds: dict[str, tuple[Any, ...]] = {"call": (self.classifier.predict, self._inputs, None)}
+        if parts:
+            kinds["prepare"] = (self.classifier.prepare, self._pictures, None)
+        if parts and self._bare is not None:
             kinds["bare"] = (self._bare.full, self._inputs, None)
             kinds["invoke"] = (self._bare.invoke, self._inputs, self._bare.set_input)
         times_ns = {}
@@ -292,7 +298,7 @@ def serve(timing: Timing, reply: Callable[[Any], None]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "calls" in request:
-            reply(timing.burst(request["batch"], request["calls"]))
+            reply(timing.burst(request["batch"], request["calls"], request["parts"]))
         else:
             reply({"accuracy": timing.accuracy(request["batch"])})
 
@@ -328,6 +334,7 @@ def main(
         reply(
             {
                 "runtime_version": version,
+                "size_bytes": loaded_bytes(model),
                 "largest_batch": timing.largest_batch,
                 "timer_overhead_ns": timer_overhead_ns(),
             }

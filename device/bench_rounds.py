@@ -114,6 +114,7 @@ class Cell:
     threads: int
     batch: int
     runtime_version: str
+    size_bytes: int
     timer_overhead_ns: int
     rounds: list[dict[str, list[int]]] = field(default_factory=list)
     accuracy: float | None = None
@@ -277,8 +278,10 @@ class Session:
                 continue
             for batch in (1, *BATCHES):
                 if batch <= ready["largest_batch"]:
-                    versions = ready["runtime_version"], ready["timer_overhead_ns"]
-                    cell = Cell(worker.subject, worker.threads, batch, *versions)
+                    cell = Cell(
+                        *(worker.subject, worker.threads, batch, ready["runtime_version"]),
+                        *(ready["size_bytes"], ready["timer_overhead_ns"]),
+                    )
                     self.cells.append(cell)
                     pairs.append((worker, cell))
         return pairs
@@ -293,7 +296,9 @@ class Session:
             count = round(calls * cell.subject.share) if cell.batch == 1 else None
             count = count or max(2, IMAGES_PER_BURST // cell.batch)
             try:
-                bursts.append((cell, worker.ask(batch=cell.batch, calls=count)))
+                bursts.append(
+                    (cell, worker.ask(batch=cell.batch, calls=count, parts=cell.threads == 1))
+                )
             except WorkerError as error:
                 cell.reason = str(error)
         for cell, burst in bursts:

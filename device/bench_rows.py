@@ -89,6 +89,7 @@ def describe_cell(
     row: dict[str, Any] = {
         **new_row(cell.subject, cell.threads, cell.batch),
         "runtime_version": cell.runtime_version,
+        "size_bytes": cell.size_bytes,
         "status": "invalid" if cell.throttling or cell.reason else "ok",
         "reason": cell.reason or cell.throttling,
         "accuracy": cell.accuracy,
@@ -136,7 +137,7 @@ def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
         "throughput_ips": None,
         "cold_start_ms": None,
         "peak_rss_mib": None,
-        "size_bytes": None if data is None else len(data),
+        "size_bytes": None,
         "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
         "ratio_to_baseline": None,
         "ratio_ci95": None,

@@ -118,7 +118,7 @@ def cell(name, rounds_ns, threads=1, batch=1, **values):
     """A cell in which all calls of a round took the same time."""
     rounds = [{"call": [ns] * 3} for ns in rounds_ns]
     subject = Subject(Path(name), "runtime")
-    return Cell(subject, threads, batch, "1.0", 70, rounds=rounds, **values)
+    return Cell(subject, threads, batch, "1.0", 72_000, 70, rounds=rounds, **values)
 
 
 def test_ratio_is_taken_within_rounds_so_that_a_drift_of_the_machine_cancels():
