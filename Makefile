@@ -130,7 +130,7 @@ run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
 
-bench: $(MODELS) .venv-device/.installed ## Time every artifact on every runtime (minutes); FLAGS=--full takes longer
+bench: $(MODELS) $(NATIVE)/lenet5_int8.c .venv-device/.installed ## Time every artifact on every runtime (minutes); FLAGS=--full takes longer
 	$(STAGE) bench $(FLAGS) $(WHERE)
 
 bench-pi: ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
