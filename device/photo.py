@@ -31,6 +31,9 @@ MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
 
+MAX_SCAN = 32  # pixels a side of a digit that was cut out already
+MIN_GROUND = 0.25  # share of its pixels that are of one grey, black or white
+
 SIDE = 28  # MNIST image
 BOX = 20  # MNIST digit
 FINE = 5  # strokes are evened out on a grid this much finer than MNIST's
@@ -73,13 +76,43 @@ def find_digit(image: UInt8) -> UInt8:
     for ready in (image, 255 - image):
         if _is_mnist(ready):
             return ready.copy()
+    try:
+        strokes = _find_strokes(image)
+    except NoDigit:
+        cut_out = _scan(image)
+        if cut_out is None:
+            raise
+        strokes = cut_out
+    return _centre_by_mass(_box(_even_thickness(strokes)))
+
+
+def _find_strokes(image: UInt8) -> Float:
+    """The strokes of the digit in a photograph, at its own resolution."""
     photo = image if image.ndim == 3 else image[..., None]
     k = _reduction(photo, SEARCH_PIXELS)
     small = _shrink(photo, k)
     inverted = _opposed_channels(small)
     ink = _find_ink(small ^ inverted)
-    strokes = _even_thickness(_cut_out(photo, k, inverted, ink))
-    return _centre_by_mass(_box(strokes))
+    return _cut_out(photo, k, inverted, ink)
+
+
+def _scan(image: UInt8) -> Float | None:
+    """The strokes of a digit that was cut out already, such as a 16x16 scan; None if it is none.
+
+    Such a digit fills its frame, so that no paper is left around it to find its ink by. What tells
+    it from a piece of a photograph is its ground, which is of one grey.
+    """
+    if max(image.shape[:2]) > MAX_SCAN:
+        return None
+    grey = image if image.ndim == 2 else image.mean(axis=2)
+    low, high = float(grey.min()), float(grey.max())
+    if high - low < 128:
+        return None
+    light = ((grey - low) / (high - low)).astype(np.float32)  # 0 to 1
+    dark_share, light_share = (light < 0.03).mean(), (light > 0.97).mean()
+    if max(dark_share, light_share) < MIN_GROUND:
+        return None
+    return light if dark_share >= light_share else 1 - light
 
 
 def _is_mnist(image: UInt8) -> bool:

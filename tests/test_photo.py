@@ -467,3 +467,27 @@ except picture.PictureError as error:
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("seven.png: PNG and JPEG need Pillow")
+
+
+@pytest.mark.parametrize("side", [16, 28])
+def test_a_scan_that_fills_its_frame_is_centred_as_mnist_is(mnist, side):
+    for image in mnist[:20]:
+        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+        tight = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        scale = side / max(tight.shape)
+        size = (max(1, round(tight.shape[1] * scale)), max(1, round(tight.shape[0] * scale)))
+        scan = np.zeros((side, side), np.uint8)
+        left = (side - size[0]) // 2
+        resized = Image.fromarray(tight).resize(size, Image.Resampling.BILINEAR)
+        scan[: size[1], left : left + size[0]] = resized
+        found = find_digit(scan)
+        extents = [np.ptp(np.flatnonzero((found > 30).any(axis=axis))) + 1 for axis in (0, 1)]
+        assert max(extents) in (19, 20)
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_small_frame_of_one_grey_or_of_noise_holds_no_digit(grey):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    for image in (np.full((16, 16), grey, np.uint8), noise):
+        with pytest.raises(NoDigit):
+            find_digit(image)
