@@ -206,8 +206,8 @@ class TFLiteSession:
     batch = 1
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
-        check_tflite(path, runtime)
         module = import_runtime(runtime, ".interpreter")
+        check_tflite(path, runtime)
         try:
             self._interpreter = module.Interpreter(model_path=str(path), num_threads=num_threads)
             self._interpreter.allocate_tensors()
@@ -473,9 +473,13 @@ def check_tflite(path: Path, runtime: str) -> None:
         import subprocess
 
         command = [sys.executable, "-c", TRIAL.format(module=MODULES[runtime]), str(path)]
-        # A signal ended it; an exception will be raised and reported by the real load.
-        if subprocess.run(command, capture_output=True).returncode < 0:
+        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if child.returncode < 0:
             raise InputError(f"{path}: damaged: {runtime} crashes on it")
+        # Not tried again: where an exception came once, the next load may crash.
+        said = (child.stderr.strip().splitlines() or ["it failed"])[-1]
+        if child.returncode > 0 and not said.startswith("SystemError"):  # numpy's: the load tells
+            raise InputError(f"{path}: {runtime} refuses it: {said}")
     elif checksum[0] != checksum[1]:
         raise InputError(f"{path}: damaged (checksum {checksum[1]}, not {checksum[0]})")
 
