@@ -31,7 +31,13 @@ class Ratio:
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} times (95 % CI {self.low:.3g} to {self.high:.3g})"
+        value, low, high = map(three_figures, (self.value, self.low, self.high))
+        return f"{value} times (95 % CI {low} to {high})"
+
+
+def three_figures(value: float) -> str:
+    """Such as 0.0123, 1.23, 123 and 12,345: never with an exponent above."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def ratio_of(slow: Row, fast: Row) -> Ratio | None:
@@ -122,11 +128,10 @@ def delegates(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         without = find(rows, row["artifact"], row["runtime"] + WITHOUT_XNNPACK)
         if without and (ratio := ratio_of(without, row)):
-            word = "takes" if ratio.shows_difference else "takes, as far as can be shown equally,"
-            lines.append(
-                f"{row['artifact']} on {row['runtime']} {word} {ratio} as long "
-                "without the XNNPACK delegate."
-            )
+            effect = f"takes {ratio} as long without the XNNPACK delegate"
+            if not ratio.shows_difference:
+                effect = f"takes the same time without the XNNPACK delegate: {ratio}"
+            lines.append(f"{row['artifact']} on {row['runtime']} {effect}.")
     return lines
 
 
