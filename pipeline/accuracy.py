@@ -79,10 +79,15 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
             make(name, dataclasses.replace(recipe, seed=seed), data, folder)
             seeds.append(measure(folder, data, images))
             blocks[-1] = summarise(name, recipe.epochs, seeds)
-            result = {"machine": describe_machine(), "recipes": blocks}
+            result = describe(blocks)
             write_json(DOCS / "accuracy.json", result)
             write_bytes(DOCS / "accuracy.md", render(result).encode())
     return blocks
+
+
+def describe(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `docs/accuracy.json` holds: the first recipe's figures, and those of each recipe."""
+    return {"machine": describe_machine(), **blocks[0], "recipes": list(blocks)}
 
 
 # --- One seed -----------------------------------------------------------------------------------
