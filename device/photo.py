@@ -31,8 +31,8 @@ MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
 
-MAX_SCAN = 32  # pixels a side of a digit that was cut out already
-MIN_GROUND = 0.25  # share of its pixels that are of one grey, black or white
+MIN_GROUND = 0.15  # share of a clean picture's pixels that are of its ground's grey
+MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
 
 SIDE = 28  # MNIST image
 BOX = 20  # MNIST digit
@@ -79,10 +79,10 @@ def find_digit(image: UInt8) -> UInt8:
     try:
         strokes = _find_strokes(image)
     except NoDigit:
-        cut_out = _scan(image)
-        if cut_out is None:
+        clean = _clean_strokes(image)
+        if clean is None:
             raise
-        strokes = cut_out
+        strokes = clean
     return _centre_by_mass(_box(_even_thickness(strokes)))
 
 
@@ -96,23 +96,31 @@ def _find_strokes(image: UInt8) -> Float:
     return _cut_out(photo, k, inverted, ink)
 
 
-def _scan(image: UInt8) -> Float | None:
-    """The strokes of a digit that was cut out already, such as a 16x16 scan; None if it is none.
+def _clean_strokes(image: UInt8) -> Float | None:
+    """The strokes of a digit on clean black or white, at most CROP_PIXELS; None if it is none.
 
-    Such a digit fills its frame, so that no paper is left around it to find its ink by. What tells
-    it from a piece of a photograph is its ground, which is of one grey.
+    A digit that was cut out already, such as a 16x16 scan, may fill its frame, so that no paper is
+    left around it to find its ink by, and may be bolder than anything a photograph is searched for.
+    What tells it from a piece of a photograph is its ground, which is of one grey.
     """
-    if max(image.shape[:2]) > MAX_SCAN:
-        return None
-    grey = image if image.ndim == 2 else image.mean(axis=2)
+    photo = image if image.ndim == 3 else image[..., None]
+    grey = _shrink(photo, _reduction(photo, CROP_PIXELS)).mean(axis=2, dtype=np.float32)
     low, high = float(grey.min()), float(grey.max())
     if high - low < 128:
         return None
-    light = ((grey - low) / (high - low)).astype(np.float32)  # 0 to 1
-    dark_share, light_share = (light < 0.03).mean(), (light > 0.97).mean()
-    if max(dark_share, light_share) < MIN_GROUND:
-        return None
-    return light if dark_share >= light_share else 1 - light
+    strokes = (grey - low) / (high - low)
+    if strokes[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5:  # a digit leaves most corners free
+        strokes = 1 - strokes
+    ink = strokes > 0.5
+    parts = _parts(ink, np.rint(255 * strokes).astype(np.uint8))
+    main = int(parts.area.argmax())
+    is_digit = (
+        (strokes < 0.03).mean() > MIN_GROUND
+        and _score(parts)[main] > 0
+        and parts.area[main] > 0.8 * parts.area.sum()
+        and not _holds_square(np.pad(ink, 1), MAX_SQUARE_CLEAN)
+    )
+    return strokes if is_digit else None
 
 
 def _is_mnist(image: UInt8) -> bool:
@@ -435,8 +443,7 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     """
     window = _bounds(mask, margin=round(thickness) + 6)
     ink = mask[window].astype(np.uint8)
-    extent = max(side.stop - side.start for side in _bounds(mask))
-    if _shrunk(ink, math.ceil((MAX_SQUARE * extent - 1) / 2)).any():
+    if _holds_square(mask[window], MAX_SQUARE):
         return False
     picture = layer.picture[(slice(None), *window)]
     gap = 2  # pixels over which a stroke's edge may be blurred
@@ -449,6 +456,13 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     # Relative to the light there, as the contrast is; below 0 where no ring is near.
     step = (255 * (above - below) / np.maximum(np.maximum(above, at), 64)).max(axis=0)
     return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
+
+
+def _holds_square(mask: Bool, share: float) -> bool:
+    """Whether a square of the given share of the mask's extent fits in, partly over the frame."""
+    extent = max(side.stop - side.start for side in _bounds(mask))
+    window = mask[_bounds(mask, margin=1)].astype(np.uint8)
+    return bool(_shrunk(window, math.ceil((share * extent - 1) / 2)).any())
 
 
 def _score(parts: Parts) -> Float:

@@ -63,7 +63,7 @@ def test_every_mnist_test_image_comes_back_as_it_is(mnist: UInt8) -> None:
 
 
 def test_an_inverted_mnist_image_comes_back_as_the_original(mnist: UInt8) -> None:
-    assert all(np.array_equal(find_digit(255 - image), image) for image in mnist[:500])
+    assert all(np.array_equal(find_digit(255 - image), image) for image in mnist)
 
 
 def test_an_mnist_image_survives_the_way_through_an_rgb_png(mnist: UInt8) -> None:
@@ -467,6 +467,29 @@ except picture.PictureError as error:
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("seven.png: PNG and JPEG need Pillow")
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_mnists_boldest_digits_are_found_when_enlarged(mnist: UInt8, inverted: bool) -> None:
+    for image in mnist[[7853, 5958, 8012, 8115]]:
+        large = np.asarray(Image.fromarray(image).resize((38, 38), Image.Resampling.BICUBIC))
+        found = find_digit(255 - large if inverted else large)
+        likeness = np.corrcoef(found.ravel(), image.ravel())[0, 1]
+        assert likeness > 0.7  # the bold strokes are thinned
+
+
+def test_a_large_digit_cut_to_its_edges_is_found(mnist: UInt8) -> None:
+    for image in mnist[[876, 3635, 6127]]:
+        rows, columns = np.nonzero(image)
+        tight = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert difference(find_digit(tight.repeat(8, axis=0).repeat(8, axis=1)), image) < 35
+
+
+def test_a_disc_on_clean_white_is_no_digit() -> None:
+    image = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(image).ellipse((20, 20, 80, 80), fill=0)
+    with pytest.raises(NoDigit):
+        find_digit(np.asarray(image))
 
 
 @pytest.mark.parametrize("side", [16, 28])
