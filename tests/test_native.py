@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TINY_RECIPE, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from native_helpers import (
@@ -33,6 +34,7 @@ from random_models import random_inputs, random_model
 
 from device.runner import Classifier, InputError, load_native, native_library
 from export.to_c import to_c
+from pipeline import non_digits
 
 MNIST = Path(__file__).parent.parent / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 COMMAND = [str(NATIVE / "lenet5.c"), str(NATIVE / "image_file.c")]
@@ -112,6 +114,67 @@ def test_random_model_is_bit_exact_on_every_instruction_set(
     np.testing.assert_array_equal(run(inputs), expected)
 
 
+@pytest.fixture(scope="session")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with generated clothes, letters, textures...: grey images of six classes."""
+    kinds = {
+        part: [non_digits.generate(k, n, n) for k in non_digits.KINDS]
+        for part, n in (("train", 60), ("test", 40))
+    }
+    arrays = {}
+    for part, images in kinds.items():
+        arrays[f"x_{part}"] = np.concatenate(images)
+        arrays[f"y_{part}"] = np.repeat(np.arange(len(images), dtype=np.uint8), len(images[0]))
+    folder = tmp_path_factory.mktemp("other")
+    np.savez(folder / "kinds.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_model(other_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of a LeNet-5 that was trained on `other_data` for a moment, from another seed."""
+    out = tmp_path_factory.mktemp("other_model")
+    recipe = out / "moment.toml"
+    recipe.write_text(TINY_RECIPE.replace("seed = 7", "seed = 1").replace("200", "20"))
+    for stage in (["train", "--recipe", recipe], ["export", "lenet5_int8.tflite"], ["native"]):
+        run = run_stage(*stage, "--data", other_data, "--out", out)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return out
+
+
+@pytest.mark.parametrize(("artifacts", "classes"), [("exported", 10), ("other_model", 6)])
+def test_trained_model_of_another_seed_and_data_set_is_bit_exact(
+    artifacts: str,
+    classes: int,
+    request: pytest.FixtureRequest,
+    other_data: Path,
+    tmp_path: Path,
+    device_python: str,
+) -> None:
+    folder = request.getfixturevalue(artifacts)
+    for name in ("native/lenet5_int8.c", "native/lenet5_int8.h", "lenet5_int8.tflite"):
+        shutil.copy(folder / name, tmp_path)
+    pictures = np.load(other_data / "kinds.npz")["x_test"]
+    noise = random_inputs((28, 28, 1), 0, 300)[..., 0].view(np.uint8) ^ 0x80
+    images = np.concatenate([pictures, noise])
+    inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
+    expected = reference_outputs(
+        device_python, tmp_path / "lenet5_int8.tflite", inputs.view(np.int8)
+    )
+    assert expected.shape[1] == classes
+    assert len(np.unique(expected, axis=0)) > 100
+    for kernels in x86_kernels():
+        run = compiled_run(tmp_path / "lenet5_int8.c", kernels, classes)
+        np.testing.assert_array_equal(run(images), expected)
+
+
+def test_command_verifies_a_model_of_six_classes(other_model: Path, tmp_path: Path) -> None:
+    done = _run("make", "-s", "-C", NATIVE, f"MODEL={other_model / 'native'}", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    done = _run(tmp_path / "lenet5", "--verify", other_model / "native" / "golden.bin")
+    assert (done.returncode, done.stdout.split(" (")[0]) == (0, "240 of 240 outputs equal")
+
+
 @pytest.mark.parametrize("kernels", x86_kernels())
 def test_kernels_are_clean_under_address_and_undefined_sanitizers(
     kernels: str, lenet5: Lenet5, golden: Path
@@ -178,9 +241,10 @@ def test_no_integer_wraps_or_loses_bits_unmeant(
             ["qemu-arm", "-cpu", "arm1176"],
             "portable",
         ),
+        ("s390x-linux-gnu-gcc", [], ["qemu-s390x"], "portable"),  # big-endian
     ],
 )
-def test_arm_binary_is_bit_exact_under_qemu(
+def test_binary_for_another_processor_is_bit_exact_under_qemu(
     compiler: str,
     flags: list[str],
     emulator: list[str],

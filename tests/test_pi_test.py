@@ -133,24 +133,28 @@ def test_the_steps_are_those_of_the_bundles_readme():
     assert f"{pi_test.PYTHON} runner.py verify" in readme
 
 
-def test_the_four_environments_of_the_contract_are_tested():
+def test_the_environments_of_the_contract_and_the_compiled_c_are_tested():
     tested = {(e.name, wheels.TARGETS[e.target].python) for e in ENVIRONMENTS}
     assert tested == {
         ("bookworm/arm64/tflite-runtime", "3.11"),
         ("bookworm/armhf/tflite-runtime", "3.11"),
         ("bookworm/arm64/onnxruntime", "3.11"),
         ("trixie/arm64/ai-edge-litert", "3.13"),
+        ("bookworm/arm64/native", "3.11"),
+        ("bookworm/armhf/native", "3.11"),
     }
 
 
-def test_onnxruntime_and_what_it_needs_are_in_the_lock_file_of_their_environment():
+def test_each_runtime_and_what_it_needs_are_in_the_lock_file_or_in_the_system():
     for environment in ENVIRONMENTS:
         lock = (ROOT / environment.lock).read_text()
         target = wheels.TARGETS[environment.target]
         text = wheels.select(lock, target, environment.packages)
-        names = {line.partition("==")[0] for line in text.splitlines()}
+        names = {line.partition("==")[0] for line in text.splitlines() if line}
+        names |= {name.removeprefix("python3-") for name in environment.system.packages}
         assert names == set(environment.packages or names)
-        assert environment.runtime in names
+        # The compiled C comes with the bundle and takes arrays of numpy.
+        assert ("numpy" if environment.runtime == "native" else environment.runtime) in names
 
 
 def elf_header(bits, machine):
