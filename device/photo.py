@@ -443,7 +443,7 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     """
     window = _bounds(mask, margin=round(thickness) + 6)
     ink = mask[window].astype(np.uint8)
-    if _holds_square(mask[window], MAX_SQUARE):
+    if _holds_square(np.pad(mask[window], 1), MAX_SQUARE):  # beyond the frame is no ink
         return False
     picture = layer.picture[(slice(None), *window)]
     gap = 2  # pixels over which a stroke's edge may be blurred

@@ -31,6 +31,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -273,7 +274,9 @@ class OnnxSession:
         if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
             raise InputError(f"{path}: input and output must be float32")
         self._input, self._outputs = inputs[0].name, [outputs[0].name]
-        # One image goes through arrays that are bound once: quicker than passing new ones.
+        # One image goes through arrays that are bound once: quicker than passing new ones. There
+        # is one pair of them, and onnxruntime lets other threads run meanwhile.
+        self._bound = threading.Lock()
         self._image = np.zeros(IMAGE_SHAPE, np.float32)
         self._row = np.zeros((1, self.classes), np.float32)
         self._binding = self._session.io_binding()
@@ -285,9 +288,10 @@ class OnnxSession:
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """(1, 32, 32, 1) -> (1, classes), float32."""
-        self._image[:] = image
-        self._session.run_with_iobinding(self._binding)
-        return self._row.copy()
+        with self._bound:
+            self._image[:] = image
+            self._session.run_with_iobinding(self._binding)
+            return self._row.copy()
 
     def run_batch(self, images: np.ndarray) -> np.ndarray:
         """(N, 32, 32, 1) -> (N, classes), float32, in slices of `batch` images."""

@@ -334,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pipeline: interrupted; `make export` goes on from here", file=sys.stderr)
+        print("pipeline: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 

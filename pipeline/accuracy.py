@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline import confidence, convert, float_and_int8, native, non_digits, parity, wild
 from pipeline.config import EpochRecipe, ExportConfig, load_parity_budget, load_recipe
 from pipeline.data import Dataset, Images
+from pipeline.epochs import DIGITS
 from pipeline.files import ROOT, UserError, make_folder, read_json, write_bytes, write_json
 from pipeline.pack import golden_source, read_probabilities
 from pipeline.readme import describe_machine
@@ -65,11 +66,18 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
 
     Returns:
         What `docs/accuracy.json` holds of each recipe.
+
+    Raises:
+        UserError: The data set's classes are not digits, or a recipe does not train in epochs.
     """
+    if data.label_names != DIGITS:
+        raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
+    loaded = {
+        Path(given).stem: load_recipe(given) for given in recipes
+    }  # all, before the first hour
     images = draw_wild_images()
     blocks: list[dict[str, Any]] = []
-    for given in recipes:
-        name, recipe = Path(given).stem, load_recipe(given)
+    for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
             raise UserError(f"{name}: only recipes that train in epochs have their seeds measured")
         seeds: list[dict[str, Any]] = []
@@ -79,15 +87,22 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
             make(name, dataclasses.replace(recipe, seed=seed), data, folder)
             seeds.append(measure(folder, data, images))
             blocks[-1] = summarise(name, recipe.epochs, seeds)
-            result = describe(blocks)
+            result = describe(blocks, data)
             write_json(DOCS / "accuracy.json", result)
             write_bytes(DOCS / "accuracy.md", render(result).encode())
     return blocks
 
 
-def describe(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
     """What `docs/accuracy.json` holds: the first recipe's figures, and those of each recipe."""
-    return {"machine": describe_machine(), **blocks[0], "recipes": list(blocks)}
+    return {
+        "machine": describe_machine(),
+        "data_sha256": data.sha256,
+        "validation_images": len(data.validation),
+        "test_images": len(data.test),
+        **blocks[0],
+        "recipes": list(blocks),
+    }
 
 
 # --- One seed -----------------------------------------------------------------------------------
@@ -253,13 +268,16 @@ def _mean(rows: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float])
 
 INTRODUCTION = """# Accuracy over seeds
 
-Written by `make accuracy`; do not edit. Every seed was trained, converted and judged by itself; the
-5,000 validation images chose the epoch, the temperature and the threshold, and the test set was
-looked at once, at the end. The intervals are Student's, over seeds. Loss and agreement are against
-the float model of the same seed. Measured on: {machine}."""
+Written by `make accuracy`; do not edit. Every seed was trained, converted and judged by itself on
+{test_images:,} test images; {validation_images:,} validation images chose the epoch, the
+temperature and the threshold. The test set chose nothing in these runs; test figures of earlier
+ones were seen while the recipes were made ([ADR 14](adr/0014-accuracy.md)). The intervals are
+Student's, over seeds. Loss and agreement are against the float model of the same seed. Measured
+on: {machine}."""
 
-WILD = """Other people's digits, generated (`pipeline/wild.py`), {n} images a set, mean over seeds;
-no image of the kind was trained on:"""
+WILD = """Other people's digits, generated (`pipeline/wild.py`), {n} images a set, mean over seeds.
+No image of these sets was trained on; the augmentation imitates some of their habits (hooks, bars,
+curled nines, coarse scans), and was chosen with them in sight:"""
 
 NON_DIGITS = """Images that are no digits (`pipeline/non_digits.py`), {n} a kind: the share that is
 answered at the threshold, mean over seeds:"""
@@ -267,8 +285,8 @@ answered at the threshold, mean over seeds:"""
 
 def render(result: dict[str, Any]) -> str:
     """`docs/accuracy.md` from what `docs/accuracy.json` holds."""
-    parts = [INTRODUCTION.format(machine=result["machine"])]
-    for block in filter(None, result["recipes"]):
+    parts = [INTRODUCTION.format(**result)]
+    for block in result["recipes"]:
         parts += _render_recipe(block)
     return "\n\n".join(parts) + "\n"
 
@@ -285,7 +303,7 @@ def _render_recipe(block: dict[str, Any]) -> list[str]:
         f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
         f"Training took {block['mean_seconds']:.0f} s a seed.",
         markdown_table([*header, "mean loss, pp", "agreement"], rows),
-        "Errors on the 10,000 test images, seed by seed, and what the threshold of each seed gives "
+        "Errors on the test images, seed by seed, and what the threshold of each seed gives "
         "there (`runner.py --min-confidence`):",
         _seed_table(seeds),
         WILD.format(n=f"{WILD_IMAGES:,}"),

@@ -132,10 +132,9 @@ def only_one_run(folder: Path) -> Iterator[None]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Delete what a killed run left behind in the folder and the folders in it.
+    """Delete what a killed run left behind in the folder and all folders in it.
 
     A run that could clean up left nothing.
     """
-    for pattern in (f"{PARTIAL}*", f"*/{PARTIAL}*"):
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in list(folder.rglob(f"{PARTIAL}*")):
+        shutil.rmtree(leftover, ignore_errors=True)

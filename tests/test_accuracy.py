@@ -51,10 +51,12 @@ def test_summary_of_a_hand_computed_table():
     assert block["non_digits_sure"]["noise"] == pytest.approx({"float": 0.1, "int8": 0.2})
 
 
-def test_page_shows_errors_and_an_interval_around_their_mean():
-    block = accuracy.summarise("best", 50, SEEDS)
-    page = accuracy.render({"machine": "a machine", "recipes": [block, {}]})
+def test_page_shows_errors_and_an_interval_around_their_mean(mnist):
+    described = accuracy.describe([accuracy.summarise("best", 50, SEEDS)], mnist)
+    assert described.keys() >= {"recipe", "seeds", "mean_test_accuracy", "sd", "ci95", "artifacts"}
+    page = accuracy.render({**described, "machine": "a machine"})
     assert "a machine" in page
+    assert f"{len(mnist.test):,} test images" in page
     assert "3 seeds" in page
     assert "0.400%" in page
     assert "0.152% to 0.648%" in page  # 1 - 0.996 -+ 0.00248

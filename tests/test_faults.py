@@ -19,7 +19,7 @@ from conftest import ROOT, as_nobody, run_stage
 from pipeline.__main__ import main
 from pipeline.files import sha256
 
-INTERRUPTED = "pipeline: interrupted; `make export` goes on from here\n"
+INTERRUPTED = "pipeline: interrupted; the same command goes on from here\n"
 LONG_RECIPE = """
 kind = "cookbook"
 seed = 7

@@ -18,7 +18,7 @@ from device.bench_rounds import Cell, Subject
 from pipeline import accuracy, data
 from pipeline.config import load_parity_budget
 from pipeline.files import sha256
-from pipeline.parity import limits
+from pipeline.parity import Limits, limits
 from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
 from pipeline.report.gather import BENCH_KEYS, gather
 from pipeline.report.weights import read_weights
@@ -215,13 +215,34 @@ def test_dequantized_weights_are_within_half_a_step_of_the_float_ones(measured):
 
 def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, small, tmp_path):
     path = tmp_path / "accuracy.json"
-    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)]), {}]
-    path.write_text(json.dumps({"machine": "a machine", "recipes": blocks}))
+    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
+    path.write_text(json.dumps(accuracy.describe(blocks, small)))
     seeds = measured_sections.seeds(gather(measured, small, seeds=path))
     assert seeds.doubt == "These are of best; the model of this page is of recipe tiny."
     assert seeds.tables[0].caption == "Recipe best, 2 seeds"
     assert seeds.tables[0].rows[0][:3] == ("lenet5.keras", "98.000%", "1.414")
     assert seeds.tables[1].rows == [("hooked ones", "90.0%", "80.0%")]
+
+
+def test_seeds_of_another_data_set_or_damaged_are_refused(measured, small, tmp_path):
+    path = tmp_path / "accuracy.json"
+    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
+    described = accuracy.describe(blocks, small)
+    for value, problem in (
+        ({**described, "data_sha256": "other"}, "accuracy.json is of another data set"),
+        ({**described, "recipes": [{"recipe": "best"}]}, "accuracy.json is damaged"),
+    ):
+        path.write_text(json.dumps(value))
+        assert measured_sections.seeds(gather(measured, small, seeds=path)).problem.startswith(
+            problem
+        )
+
+
+def test_a_budget_of_nothing_and_a_loss_of_nothing_can_be_drawn(measured, small):
+    row = {"agreement": 1.0, "n": 100, "max_abs_dp": 0.0, "delta_pp": -1.0}
+    bars = list(model_sections.budget_bars(row, Limits(0.0, 0.0, 0.0), None, 34.0))
+    assert [bar.used for bar in bars] == [0.0, 0.0, 2.0]
+    assert plots.loss({"epoch": [1, 2], "train_loss": [0.1, 0.0], "validation_loss": [0.2, 0.0]})
 
 
 def seed_figures(share):

@@ -170,7 +170,7 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         robustness=robustness,
         pi=pi,
         photos=photos,
-        seeds=gather_seeds(seeds, str(training["recipe"])),
+        seeds=gather_seeds(seeds, str(training["recipe"]), data),
     )
 
 
@@ -307,12 +307,17 @@ def gather_weights(folder: Path) -> Input[tuple[LayerWeights, ...]]:
         return Input(None, f"the TFLite files cannot be compared ({error}): run `make export`")
 
 
-def gather_seeds(path: Path, recipe: str) -> Input[dict[str, Any]]:
+def gather_seeds(path: Path, recipe: str, data: Dataset) -> Input[dict[str, Any]]:
     """The accuracy over several seeds, which are other models by intention."""
-    seeds = read(path, "make accuracy", {}, lambda value: {}, ("machine",), {"recipes": ()})
+    keys = ["recipe", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"]
+    keys += ["wild", "non_digits_sure"]
+    needed = ("machine", "data_sha256", "recipe")
+    seeds = read(path, "make accuracy", {}, lambda value: {}, needed, {"recipes": keys})
     if seeds.value is None:
         return seeds
-    names = [block["recipe"] for block in seeds.value["recipes"] if block]
+    if seeds.value["data_sha256"] != data.sha256:
+        return Input(None, f"{path.name} is of another data set: run `make accuracy`")
+    names = [block["recipe"] for block in seeds.value["recipes"]]
     if recipe in names:
         return seeds
     doubt = f"These are of {', '.join(names)}; the model of this page is of recipe {recipe}."

@@ -229,7 +229,7 @@ def seeds(report: Report) -> Section:
     if result is None:
         return Section(title, report.seeds.problem)
     tables = []
-    for block in filter(None, result["recipes"]):
+    for block in result["recipes"]:
         rows = [("lenet5.keras", *_spread_cells(block), "", "")]
         for name, of in block["artifacts"].items():
             loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
@@ -240,7 +240,7 @@ def seeds(report: Report) -> Section:
         for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
             shares = [
                 (name, f"{of['float']:.1%}", f"{of['int8']:.1%}")
-                for name, of in block.get(part, {}).items()
+                for name, of in block[part].items()
             ]
             if shares:
                 caption = f"Recipe {block['recipe']}, generated images that are {what}, mean"

@@ -183,14 +183,22 @@ def budget_bars(
         most = allowed.disagreement * row["n"]
         yield Bar(f"{flips} flips of {most:.0f}", flips / most)
     if allowed.max_abs_dp is not None:
-        share = row["max_abs_dp"] / allowed.max_abs_dp
+        share = _share(row["max_abs_dp"], allowed.max_abs_dp)
         yield Bar(f"max |dp| {share:.1%}", share)
     if allowed.loss_pp is not None:
         loss_pp = max(0.0, -row["delta_pp"])
-        yield Bar(f"{loss_pp:.2f} pp of {allowed.loss_pp:.2f} lost", loss_pp / allowed.loss_pp)
+        share = _share(loss_pp, allowed.loss_pp)
+        yield Bar(f"{loss_pp:.2f} pp of {allowed.loss_pp:.2f} lost", share)
     if worst_sqnr_db is not None:
         share = 10 ** ((min_sqnr_db - worst_sqnr_db) / 10)
         yield Bar(f"noise {worst_sqnr_db:.1f} of {min_sqnr_db:.0f} dB", share)
+
+
+def _share(used: float, allowed: float) -> float:
+    """How much of a budget is used; where nothing is allowed, anything is twice too much."""
+    if allowed == 0:
+        return 2.0 if used else 0.0
+    return used / allowed
 
 
 def gallery(report: Report) -> Section:

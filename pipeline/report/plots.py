@@ -35,11 +35,15 @@ def loss(history: Mapping[str, Sequence[float]]) -> Plot:
     with style():
         figure = new_figure(2.8)
         axes = figure.add_subplot(xlabel=unit, ylabel="cross-entropy, nats", yscale="log")
-        plain_log_axis(axes.yaxis, history["train_loss"])
-        axes.plot(steps, history["train_loss"], color=BLUE, label="train")
-        if "validation_loss" in history:
-            values = history["validation_loss"]
-            axes.plot(steps, values, color=VERMILION, linestyle="--", label="validation")
+        curves = [("train", BLUE, "-"), ("validation", VERMILION, "--")]
+        # An easy data set ends at a loss of 0, which a log scale does not have.
+        shown = {
+            n: np.maximum(history[f"{n}_loss"], 1e-6) for n, *_ in curves if f"{n}_loss" in history
+        }
+        plain_log_axis(axes.yaxis, [float(v) for values in shown.values() for v in values])
+        for name, color, line in curves:
+            if name in shown:
+                axes.plot(steps, shown[name], color=color, linestyle=line, label=name)
         axes.legend()
         last = history["train_loss"][-1]
         text = f"Cross-entropy loss over {len(steps)} points, ending at {last:.4f} in training."
