@@ -77,6 +77,10 @@ def format_markdown(result: dict[str, Any]) -> str:
     """The tables, what they say and how it was measured, in Markdown."""
     host, method = result["host"], result["method"]
     cores = f"{host['cores']} cores" if host["cores"] != 1 else "1 core"
+    known = method["p90_confidence"]
+    if method["timer_overhead_ns"] is not None:  # None when no round was finished
+        known += f"; ratio to {method['baseline']}; a timed call of nothing "
+        known += f"takes {method['timer_overhead_ns']:.0f} ns"
     return "\n\n".join(
         [
             markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
@@ -85,8 +89,7 @@ def format_markdown(result: dict[str, Any]) -> str:
             "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
             "\n".join(f"- {line}" for line in findings(result)),
             f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
-            f"{method['p90_confidence']}; ratio to {method['baseline']}; a timed call of nothing "
-            f"takes {method['timer_overhead_ns']:.0f} ns.",
+            f"{known}.",
         ]
     ).replace("\n\n\n\n", "\n\n")
 

@@ -170,6 +170,13 @@ def test_markdown_of_rows_that_did_not_run_has_empty_cells():
     assert len({line.count("|") for line in text.splitlines()[:3]}) == 1
 
 
+def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
+    nothing = result()
+    assert bench.format_markdown(nothing).endswith("takes 70 ns.")
+    nothing["method"]["timer_overhead_ns"] = nothing["method"]["baseline"] = None
+    assert "None" not in bench.format_markdown(nothing)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
