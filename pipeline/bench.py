@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from device.bench import WITHOUT_XNNPACK, time_photo
 from device.bench_rounds import FULL, Effort, Session, Subject
 from pipeline.bench_findings import findings
 from pipeline.data import Dataset
-from pipeline.files import ROOT
+from pipeline.files import ROOT, write_json
 from pipeline.parity import DEVICE_PYTHON, REFERENCE
 from pipeline.parity import subjects as parity_subjects
 from pipeline.progress import progress
@@ -71,6 +72,25 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
     session.run()
     result = bench_rows.describe(session)
     return {**result, "findings": findings(result)}
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Write a result, but never an incomplete one in place of a complete one.
+
+    Args:
+        result: Of `measure`. Without a row that is ok nothing is written.
+        path: Such as bench.json; what an interrupted run has goes to bench-interrupted.json.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    if not any(row["status"] == "ok" for row in result["rows"]):
+        print(f"bench: no row is ok; {path} is not written", file=sys.stderr)
+        return
+    if result["method"]["interrupted"]:
+        path = path.with_name(f"{path.stem}-interrupted{path.suffix}")
+        print(f"bench: interrupted; the figures until then are in {path}", file=sys.stderr)
+    write_json(path, result)
 
 
 def format_markdown(result: dict[str, Any]) -> str:

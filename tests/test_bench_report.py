@@ -6,8 +6,10 @@ import subprocess
 import pytest
 from conftest import ROOT, run_stage
 
+from pipeline import __main__ as pipeline_main
 from pipeline import bench, bench_compare
 from pipeline.bench_findings import findings
+from pipeline.files import UserError
 
 
 def row(artifact, runtime, p50_us, **values):
@@ -175,6 +177,73 @@ def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
     assert bench.format_markdown(nothing).endswith("takes 70 ns.")
     nothing["method"]["timer_overhead_ns"] = nothing["method"]["baseline"] = None
     assert "None" not in bench.format_markdown(nothing)
+
+
+# --- What is kept ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage_bench(tmp_path, monkeypatch, capsys):
+    """Run the stage in this process, in a folder with a complete bench.json, as if it measured."""
+
+    def run(measured, *arguments):
+        monkeypatch.setattr(bench, "measure", lambda *_: measured)
+        monkeypatch.setattr(pipeline_main, "load_data", lambda _: None)
+        (tmp_path / "bench.json").write_text("complete")
+        code = pipeline_main.main(["bench", "--out", str(tmp_path), *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_a_finished_run_replaces_the_earlier_result(stage_bench, tmp_path):
+    measured = result(row(FP32, "r", 20.0))
+    code, said = stage_bench(measured)
+    assert (code, said.err) == (0, "")
+    assert json.loads((tmp_path / "bench.json").read_text()) == measured
+
+
+def test_an_interrupted_run_leaves_the_complete_result_and_says_where_its_own_is(
+    stage_bench, tmp_path
+):
+    measured = result(row(FP32, "r", 20.0))
+    measured["method"]["interrupted"] = True
+    code, said = stage_bench(measured, "--csv", tmp_path / "b.csv")
+    assert code == 130
+    assert "interrupted: the figures are of the rounds until then" in said.out
+    assert f"in {tmp_path}/bench-interrupted.json" in said.err
+    assert (tmp_path / "bench.json").read_text() == "complete"
+    assert json.loads((tmp_path / "bench-interrupted.json").read_text()) == measured
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_run_in_which_nothing_worked_writes_nothing(stage_bench, tmp_path):
+    code, said = stage_bench(result(row(FP32, "r", 20.0, status="invalid", reason="hot")))
+    assert code == 1
+    assert "invalid: hot" in said.out
+    assert "no row is ok" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, monkeypatch):
+    def full_disk(path, value):
+        raise UserError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(bench, "write_json", full_disk)
+    code, said = stage_bench(result(row(FP32, "r", 20.0)))
+    assert code == 2
+    assert "p50 20.0 us" in said.out
+    assert "bench.json: cannot be written" in said.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_a_folder_that_cannot_be_written_to_is_found_before_measuring(
+    stage_bench, tmp_path, option
+):
+    (tmp_path / "file").write_text("")
+    code, said = stage_bench(None, option, tmp_path / "file" / "b")  # None could not be shown
+    assert code == 2
+    assert f"{tmp_path}/file: cannot be written to" in said.err
 
 
 @pytest.mark.parametrize(
