@@ -61,7 +61,7 @@ def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
     assert said[:4] == [
         "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
         "tflite-runtime: p50 20.0 us.",
-        "The smallest file is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
+        "The smallest is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
         "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
         "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
         "lenet5_fp32.tflite on tflite-runtime.",
@@ -99,6 +99,32 @@ def test_what_the_delegate_does_is_said_only_where_both_were_measured():
     sentence = "without the XNNPACK delegate"
     assert any(sentence in line for line in findings(result(with_it, without)))
     assert not any(sentence in line for line in findings(result(with_it)))
+
+
+def test_what_exists_in_the_benchmark_alone_is_never_recommended():
+    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    only_here = row(INT8, "ai-edge-litert without XNNPACK", 10.0, size_bytes=1)
+    only_here |= {"cold_start_ms": start, "peak_rss_mib": 1.0}
+    shipped = row(FP32, "ai-edge-litert", 20.0)
+    shipped |= {"cold_start_ms": dict.fromkeys(start, 9.0), "peak_rss_mib": 30.0}
+    baseline = row("lenet5.keras", "keras", 1000.0)
+    said = findings(result(baseline, only_here, shipped, row(INT8, "ai-edge-litert", 30.0)))
+    mentioned = [line for line in said if "without" in line]
+    assert mentioned == [
+        "lenet5_int8.tflite on ai-edge-litert takes 0.333 times (95 % CI 0.333 to 0.333) as long "
+        "without the XNNPACK delegate."
+    ]
+    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
+    for beginning in ("lenet5.keras on keras takes 50 ", "The most images a second, 50,000"):
+        assert any(line.startswith(beginning) for line in said)
+    assert "The quickest cold start is lenet5_fp32.tflite on ai-edge-litert" in " ".join(said)
+    assert findings(result(baseline, only_here)) == []
+
+
+def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
+    native = row("native/lenet5_int8.c", "native", 30.0, size_bytes=70_000)
+    said = findings(result(row(FP32, "tflite-runtime", 20.0), native))
+    assert "The smallest is native/lenet5_int8.c, 70.0 kB as a compiled library, 3.6 " in said[1]
 
 
 # --- Before and after -----------------------------------------------------------------------
