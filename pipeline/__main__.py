@@ -130,22 +130,30 @@ def stage_bench(args: argparse.Namespace) -> int:
     from device.bench_rounds import FULL, Effort
     from pipeline import bench, bench_compare
 
-    # Read first: a file that is not there should be found before the minutes of measuring.
+    # First: what cannot be read or written is found before the minutes of measuring.
     before = read_json(args.compare, "rows", "host") if args.compare else None
-    if args.show:
+    path = None if args.show else args.json or args.out / "bench.json"
+    for output in filter(None, (path, args.csv, args.markdown)):
+        make_folder(output.parent)
+    if path is None:
         result = read_json(args.show, "rows", "method", "host")
+        print(bench.format_markdown(result))
     else:
         result = bench.measure(args.out, load_data(args.data), FULL if args.full else Effort())
-        write_json(args.json or args.out / "bench.json", result)
-    print(bench.format_markdown(result))
+        try:
+            print(bench.format_markdown(result))
+        finally:  # a full disk does not lose the figures unseen, a closed pipe not the file
+            bench.keep(result, path)
+        if result["method"]["interrupted"]:
+            raise KeyboardInterrupt
+    if not any(row["status"] == "ok" for row in result["rows"]):
+        return 1
     if args.csv:
         write_bytes(args.csv, bench.format_csv(result).encode())
     if args.markdown:
         write_bytes(args.markdown, (bench.format_markdown(result) + "\n").encode())
-    if result["method"]["interrupted"] and not args.show:
-        raise KeyboardInterrupt
     if before is None:
-        return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1
+        return 0
     changes = bench_compare.compare(before, result, args.max_regression)
     print(f"\nCompared with {args.compare}:\n\n{bench_compare.format_changes(changes)}")
     if before["host"]["cpu"] != result["host"]["cpu"]:

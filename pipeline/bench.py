@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from device.bench import WITHOUT_XNNPACK, time_photo
 from device.bench_rounds import FULL, Effort, Session, Subject
 from pipeline.bench_findings import findings
 from pipeline.data import Dataset
-from pipeline.files import ROOT
+from pipeline.files import ROOT, write_json
 from pipeline.parity import DEVICE_PYTHON, REFERENCE
 from pipeline.parity import subjects as parity_subjects
 from pipeline.progress import progress
@@ -73,10 +74,33 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
     return {**result, "findings": findings(result)}
 
 
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Write a result, but never an incomplete one in place of a complete one.
+
+    Args:
+        result: Of `measure`. Without a row that is ok nothing is written.
+        path: Such as bench.json; what an interrupted run has goes to bench-interrupted.json.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    if not any(row["status"] == "ok" for row in result["rows"]):
+        print(f"bench: no row is ok; {path} is not written", file=sys.stderr)
+        return
+    if result["method"]["interrupted"]:
+        path = path.with_name(f"{path.stem}-interrupted{path.suffix}")
+        print(f"bench: interrupted; the figures until then are in {path}", file=sys.stderr)
+    write_json(path, result)
+
+
 def format_markdown(result: dict[str, Any]) -> str:
     """The tables, what they say and how it was measured, in Markdown."""
     host, method = result["host"], result["method"]
     cores = f"{host['cores']} cores" if host["cores"] != 1 else "1 core"
+    known = method["p90_confidence"]
+    if method["timer_overhead_ns"] is not None:  # None when no round was finished
+        known += f"; ratio to {method['baseline']}; a timed call of nothing "
+        known += f"takes {method['timer_overhead_ns']:.0f} ns"
     return "\n\n".join(
         [
             markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
@@ -85,8 +109,7 @@ def format_markdown(result: dict[str, Any]) -> str:
             "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
             "\n".join(f"- {line}" for line in findings(result)),
             f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
-            f"{method['p90_confidence']}; ratio to {method['baseline']}; a timed call of nothing "
-            f"takes {method['timer_overhead_ns']:.0f} ns.",
+            f"{known}.",
         ]
     ).replace("\n\n\n\n", "\n\n")
 

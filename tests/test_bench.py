@@ -143,6 +143,22 @@ def test_throttled_or_crashed_rows_are_invalid_and_say_why():
     assert (crashed["status"], crashed["reason"]) == ("invalid", "crashed (signal 11)")
 
 
+def test_confidence_of_p90_is_by_the_fewest_calls_that_were_made():
+    many, few = cell("a", [1]), cell("b", [1])
+    many.rounds, few.rounds = [{"call": [1] * 24_576}], [{"call": [1] * 8_000}] * 2
+    offline = cell("a", [1], threads=2)
+    said = [
+        bench_rows.describe_method(bench_rounds.FULL, "any", cells)["p90_confidence"]
+        for cells in ([many, few, offline], [many, offline], [])
+    ]
+    rule = "the 24,576 of MLPerf's rule for p90 at 99 % confidence"
+    assert said == [
+        f"16,000, the fewest calls of a row, are below {rule}",
+        f"24,576, the fewest calls of a row, reach {rule}",
+        f"0, the fewest calls of a row, are below {rule}",
+    ]
+
+
 # --- The state of the machine ---------------------------------------------------------------
 
 

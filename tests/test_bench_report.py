@@ -6,8 +6,10 @@ import subprocess
 import pytest
 from conftest import ROOT, run_stage
 
+from pipeline import __main__ as pipeline_main
 from pipeline import bench, bench_compare
 from pipeline.bench_findings import findings
+from pipeline.files import UserError
 
 
 def row(artifact, runtime, p50_us, **values):
@@ -59,7 +61,7 @@ def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
     assert said[:4] == [
         "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
         "tflite-runtime: p50 20.0 us.",
-        "The smallest file is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
+        "The smallest is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
         "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
         "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
         "lenet5_fp32.tflite on tflite-runtime.",
@@ -97,6 +99,32 @@ def test_what_the_delegate_does_is_said_only_where_both_were_measured():
     sentence = "without the XNNPACK delegate"
     assert any(sentence in line for line in findings(result(with_it, without)))
     assert not any(sentence in line for line in findings(result(with_it)))
+
+
+def test_what_exists_in_the_benchmark_alone_is_never_recommended():
+    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    only_here = row(INT8, "ai-edge-litert without XNNPACK", 10.0, size_bytes=1)
+    only_here |= {"cold_start_ms": start, "peak_rss_mib": 1.0}
+    shipped = row(FP32, "ai-edge-litert", 20.0)
+    shipped |= {"cold_start_ms": dict.fromkeys(start, 9.0), "peak_rss_mib": 30.0}
+    baseline = row("lenet5.keras", "keras", 1000.0)
+    said = findings(result(baseline, only_here, shipped, row(INT8, "ai-edge-litert", 30.0)))
+    mentioned = [line for line in said if "without" in line]
+    assert mentioned == [
+        "lenet5_int8.tflite on ai-edge-litert takes 0.333 times (95 % CI 0.333 to 0.333) as long "
+        "without the XNNPACK delegate."
+    ]
+    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
+    for beginning in ("lenet5.keras on keras takes 50 ", "The most images a second, 50,000"):
+        assert any(line.startswith(beginning) for line in said)
+    assert "The quickest cold start is lenet5_fp32.tflite on ai-edge-litert" in " ".join(said)
+    assert findings(result(baseline, only_here)) == []
+
+
+def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
+    native = row("native/lenet5_int8.c", "native", 30.0, size_bytes=70_000)
+    said = findings(result(row(FP32, "tflite-runtime", 20.0), native))
+    assert "The smallest is native/lenet5_int8.c, 70.0 kB as a compiled library, 3.6 " in said[1]
 
 
 # --- Before and after -----------------------------------------------------------------------
@@ -168,6 +196,80 @@ def test_markdown_of_rows_that_did_not_run_has_empty_cells():
     text = bench.format_markdown(result(missing))
     assert "not_run: no such model" in text
     assert len({line.count("|") for line in text.splitlines()[:3]}) == 1
+
+
+def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
+    nothing = result()
+    assert bench.format_markdown(nothing).endswith("takes 70 ns.")
+    nothing["method"]["timer_overhead_ns"] = nothing["method"]["baseline"] = None
+    assert "None" not in bench.format_markdown(nothing)
+
+
+# --- What is kept ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage_bench(tmp_path, monkeypatch, capsys):
+    """Run the stage in this process, in a folder with a complete bench.json, as if it measured."""
+
+    def run(measured, *arguments):
+        monkeypatch.setattr(bench, "measure", lambda *_: measured)
+        monkeypatch.setattr(pipeline_main, "load_data", lambda _: None)
+        (tmp_path / "bench.json").write_text("complete")
+        code = pipeline_main.main(["bench", "--out", str(tmp_path), *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_a_finished_run_replaces_the_earlier_result(stage_bench, tmp_path):
+    measured = result(row(FP32, "r", 20.0))
+    code, said = stage_bench(measured)
+    assert (code, said.err) == (0, "")
+    assert json.loads((tmp_path / "bench.json").read_text()) == measured
+
+
+def test_an_interrupted_run_leaves_the_complete_result_and_says_where_its_own_is(
+    stage_bench, tmp_path
+):
+    measured = result(row(FP32, "r", 20.0))
+    measured["method"]["interrupted"] = True
+    code, said = stage_bench(measured, "--csv", tmp_path / "b.csv")
+    assert code == 130
+    assert "interrupted: the figures are of the rounds until then" in said.out
+    assert f"in {tmp_path}/bench-interrupted.json" in said.err
+    assert (tmp_path / "bench.json").read_text() == "complete"
+    assert json.loads((tmp_path / "bench-interrupted.json").read_text()) == measured
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_run_in_which_nothing_worked_writes_nothing(stage_bench, tmp_path):
+    code, said = stage_bench(result(row(FP32, "r", 20.0, status="invalid", reason="hot")))
+    assert code == 1
+    assert "invalid: hot" in said.out
+    assert "no row is ok" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, monkeypatch):
+    def full_disk(path, value):
+        raise UserError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(bench, "write_json", full_disk)
+    code, said = stage_bench(result(row(FP32, "r", 20.0)))
+    assert code == 2
+    assert "p50 20.0 us" in said.out
+    assert "bench.json: cannot be written" in said.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_a_folder_that_cannot_be_written_to_is_found_before_measuring(
+    stage_bench, tmp_path, option
+):
+    (tmp_path / "file").write_text("")
+    code, said = stage_bench(None, option, tmp_path / "file" / "b")  # None could not be shown
+    assert code == 2
+    assert f"{tmp_path}/file: cannot be written to" in said.err
 
 
 @pytest.mark.parametrize(
