@@ -116,7 +116,7 @@ def stage_photos(args: argparse.Namespace) -> int:
     """Measure how often generated photographs of digits are read right, and how fast."""
     from pipeline import photo_bench
 
-    test = load_data(args.data).test
+    test = load_trained_on(args).test
     bench = photo_bench.measure(
         args.out / "lenet5_int8.tflite", test, args.per_condition, args.seed
     )
@@ -174,7 +174,7 @@ def stage_accuracy(args: argparse.Namespace) -> int:
 
 def stage_robustness(args: argparse.Namespace) -> int:
     """Measure the accuracy on distorted test images, float and int8 side by side."""
-    test = load_data(args.data).test
+    test = load_trained_on(args).test
     from pipeline import robustness
 
     robustness.measure(args.out, test)
@@ -280,6 +280,15 @@ def load_data(folder: Path) -> Dataset:
     from pipeline import data
 
     return data.load(folder)
+
+
+def load_trained_on(args: argparse.Namespace) -> Dataset:
+    """Load the data set that the model in the output folder was trained on, and no other."""
+    from pipeline import data
+
+    dataset = data.load(args.data)
+    data.require_trained_on(dataset, read_json(args.out / "train.json"))
+    return dataset
 
 
 def import_tensorflow() -> None:
