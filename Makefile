@@ -34,7 +34,7 @@ endif
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  Settings: RECIPE=$(RECIPE) (cookbook, best, or a .toml) DATA=$(DATA) BUDGET=$(BUDGET)"
+	@echo "  Settings: RECIPE=$(RECIPE) (best, max, cookbook, or a .toml) DATA=$(DATA) BUDGET=$(BUDGET)"
 
 export: ## Train, convert, check parity on every runtime and pack the bundle; only what is out of date
 	@if $(MAKE) --question --silent $(BUNDLE); then \
