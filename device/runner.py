@@ -855,16 +855,45 @@ def command_accuracy(args: argparse.Namespace) -> int:
     return 0
 
 
+def read_golden(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The golden images and labels of a bundle; noise without labels where there are none.
+
+    Returns:
+        uint8 (N, 28, 28), and uint8 (N,) or None.
+
+    Raises:
+        InputError: The file cannot be read or is damaged.
+    """
+    if not path.is_file():
+        return np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8), None
+    from io import BytesIO
+
+    data = read_bytes(path)
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as golden:
+            images, labels = golden["images"], golden["labels"]
+        sound = images.dtype == labels.dtype == np.uint8 and len(images) > 0
+        sound = sound and images.shape == (*labels.shape, 28, 28)
+    except Exception:  # what numpy and zipfile raise of damaged data has no common base class
+        sound = False
+    if not sound:
+        raise InputError(f"{path}: damaged; unpack the bundle again")
+    return images, labels
+
+
 def command_bench(args: argparse.Namespace) -> int:
     """Time every model on every installed runtime, each in a process of its own."""
     bench, rounds, rows = companion("bench"), companion("bench_rounds"), companion("bench_rows")
     machine, photo = companion("machine"), companion("photo")
     if not (bench and rounds and rows and machine):
         raise InputError(f"{HERE}: bench works in an unpacked bundle; here is no bench.py")
-    folder: Path = args.model if args.model.is_dir() else args.model.parent
-    models = [args.model]
-    if folder == args.model:
+    if args.model.is_dir():
+        folder: Path = args.model
         models = sorted(folder.iterdir()) + sorted(folder.glob("native/*.c"))
+    elif args.model.is_file():
+        folder, models = bundle_folder(args.model), [args.model]
+    else:
+        raise InputError(f"{args.model}: no such model")
     subjects = [
         rounds.Subject(model, runtime)
         for model in filter(has_runtime, models)
@@ -873,10 +902,7 @@ def command_bench(args: argparse.Namespace) -> int:
     ]
     if not subjects:
         raise InputError(f"{args.model}: no model that an installed runtime reads")
-    images, labels = np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8), None
-    if (folder / "golden.npz").is_file():
-        with np.load(folder / "golden.npz", allow_pickle=False) as golden:
-            images, labels = golden["images"], golden["labels"]
+    images, labels = read_golden(folder / "golden.npz")
     session = rounds.Session(
         subjects,
         rounds.FULL if args.full else rounds.Effort(),

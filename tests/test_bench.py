@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import DEVICE_PYTHON, ROOT, run_runner, run_stage
 
-from device import bench, bench_rounds, bench_rows, machine
+from device import bench, bench_rounds, bench_rows, machine, runner
 from device.bench_rounds import Cell, Effort, Session, Subject
 from pipeline.progress import progress
 
@@ -340,6 +340,67 @@ def test_runner_alone_says_that_bench_needs_the_bundle(exported, tmp_path):
     assert run.returncode == 2
     assert "bench works in an unpacked bundle" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+GOLDEN = {"images": np.ones((3, 28, 28), np.uint8), "labels": np.arange(3, dtype=np.uint8)}
+
+
+def test_golden_images_and_labels_are_read(tmp_path):
+    np.savez(tmp_path / "golden.npz", **GOLDEN)
+    images, labels = runner.read_golden(tmp_path / "golden.npz")
+    assert (images == GOLDEN["images"]).all()
+    assert (labels == GOLDEN["labels"]).all()
+    assert runner.read_golden(tmp_path / "none.npz")[1] is None
+
+
+def write_golden(path, form):
+    """Damaged golden vectors of some form."""
+    arrays = {
+        "no labels": {"images": GOLDEN["images"]},
+        "another shape": {**GOLDEN, "images": np.ones((3, 28), np.uint8)},
+        "another type": {**GOLDEN, "images": np.ones((3, 28, 28), np.float32)},
+        "fewer labels": {**GOLDEN, "labels": GOLDEN["labels"][1:]},
+        "none": {"images": GOLDEN["images"][:0], "labels": GOLDEN["labels"][:0]},
+    }
+    if form == "an array":
+        with path.open("wb") as stream:
+            np.save(stream, GOLDEN["images"])
+        return
+    np.savez(path, **arrays.get(form, GOLDEN))
+    data = bytearray(path.read_bytes())
+    if form == "cut":
+        del data[1000:]
+    if form == "altered":
+        data[400] ^= 1  # fails its CRC
+    path.write_bytes(b"text" if form == "text" else data)
+
+
+FORMS = ("text", "cut", "altered", "an array", "no labels", "another shape", "another type")
+
+
+@pytest.mark.parametrize("form", [*FORMS, "fewer labels", "none"])
+def test_damaged_golden_vectors_are_an_error_of_one_line(form, tmp_path, capsys):
+    write_golden(tmp_path / "golden.npz", form)
+    (tmp_path / "lenet5_fp32.onnx").touch()
+    assert runner.main(["bench", "--model", str(tmp_path)]) == 2
+    said = f"runner.py: {tmp_path}/golden.npz: damaged; unpack the bundle again"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_bench_of_the_c_model_looks_for_golden_vectors_in_the_bundles_folder(tmp_path, capsys):
+    model = tmp_path / "native" / "lenet5_int8.c"
+    library = runner.native_library(model)
+    library.parent.mkdir(parents=True)
+    for path in (model, library, tmp_path / "golden.npz"):
+        path.write_bytes(b"text")
+    assert runner.main(["bench", "--model", str(model)]) == 2
+    assert f"{tmp_path}/golden.npz: damaged" in capsys.readouterr().err
+
+
+def test_bench_of_a_missing_model_is_an_error_at_once(tmp_path, capsys):
+    assert runner.main(["bench", "--model", str(tmp_path / "none.tflite")]) == 2
+    said = f"runner.py: {tmp_path}/none.tflite: no such model"
+    assert capsys.readouterr().err.splitlines() == [said]
 
 
 def test_ctrl_c_keeps_the_finished_rounds(exported, tmp_path):
