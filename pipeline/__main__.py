@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -129,14 +130,15 @@ def stage_bench(args: argparse.Namespace) -> int:
     """Time every artifact on every runtime, or show and compare what was timed before."""
     from device.bench_rounds import FULL, Effort
     from pipeline import bench, bench_compare
+    from pipeline.bench_result import read_result
 
     # First: what cannot be read or written is found before the minutes of measuring.
-    before = read_json(args.compare, "rows", "host") if args.compare else None
+    before = read_result(args.compare) if args.compare else None
     path = None if args.show else args.json or args.out / "bench.json"
     for output in filter(None, (path, args.csv, args.markdown)):
         make_folder(output.parent)
     if path is None:
-        result = read_json(args.show, "rows", "method", "host")
+        result = read_result(args.show)
         print(bench.format_markdown(result))
     else:
         result = bench.measure(args.out, load_data(args.data), FULL if args.full else Effort())
@@ -158,7 +160,7 @@ def stage_bench(args: argparse.Namespace) -> int:
     print(f"\nCompared with {args.compare}:\n\n{bench_compare.format_changes(changes)}")
     if before["host"]["cpu"] != result["host"]["cpu"]:
         print("\nThese were two machines: the changes say nothing about the code.")
-    return 1 if any(change.regressed for change in changes) else 0
+    return 1 if any(change.verdict for change in changes) else 0
 
 
 def stage_accuracy(args: argparse.Namespace) -> int:
@@ -262,7 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as well")
     bench.add_argument("--compare", type=Path, metavar="JSON", help="an earlier result")
     bench.add_argument(
-        "--max-regression", type=float, default=10.0, metavar="PERCENT", help="else exit 1; 10"
+        "--max-regression", type=percentage, default=10.0, metavar="PERCENT", help="else exit 1; 10"
     )
     accuracy = add("accuracy", stage_accuracy)
     accuracy.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: best, max")
@@ -273,6 +275,14 @@ def build_parser() -> argparse.ArgumentParser:
     pi_test.add_argument("--allow-not-run", action="append", default=[], metavar="OS/ARCH/RUNTIME")
     add("all", stage_all)
     return parser
+
+
+def percentage(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:  # NaN fails as well
+        raise argparse.ArgumentTypeError("must be a finite number of at least 0")
+    return value
 
 
 def load_data(folder: Path) -> Dataset:
@@ -336,7 +346,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
     try:
-        code = args.run(args) if args.stage in ("data", "all") else run_writing_stage(args)
+        # `data` and `bench --show` write nothing there; `all` runs stages that do.
+        alone = args.stage not in ("data", "all") and not getattr(args, "show", None)
+        code = run_writing_stage(args) if alone else args.run(args)
         print(end="", flush=True)
         return code
     except UserError as error:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.files import UserError
 from pipeline.table import markdown_table
 
 Key = tuple[str, str, int, int]  # artifact, runtime, threads, batch
 Interval = tuple[float, float]
+Latency = tuple[float, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -18,19 +20,20 @@ class Change:
 
     Attributes:
         key: Artifact, runtime, threads, batch.
-        before_us, after_us: The medians of the rounds' medians, with their 95 % intervals; None
-            where the row did not run.
+        before, after: The medians of the rounds' medians in us, with their 95 % intervals; a
+            status instead where there is no valid figure: "not_run", "invalid" or "missing".
         percent: How much longer it takes after; None where either is missing.
         percent_ci: From the ends of both intervals, so at least 95 %; None with too few rounds.
-        regressed: Whether it takes longer than is allowed, or no longer runs.
+        verdict: "regressed" when it takes longer than is allowed or no longer runs, "cannot be
+            judged" when that is not known, else empty.
     """
 
     key: Key
-    before_us: tuple[float, Interval | None] | None
-    after_us: tuple[float, Interval | None] | None
+    before: Latency | str
+    after: Latency | str
     percent: float | None
     percent_ci: Interval | None
-    regressed: bool
+    verdict: str
 
 
 def compare(
@@ -42,42 +45,57 @@ def compare(
         before: What bench.json holds.
         after: Likewise.
         max_regression_pct: How much longer a row may take. One beyond it has regressed when the
-            interval of the change leaves zero out: noise is no regression.
+            interval of the change leaves zero out: noise is no regression. Without an interval
+            it cannot be judged.
 
     Returns:
-        One change a row of `before`, then the rows that are new.
+        One change a row that is ok in `before`, then the rows that are new.
+
+    Raises:
+        UserError: No row that is ok in `before` is in `after`.
     """
     old, new = _latencies(before), _latencies(after)
+    valid = [key for key, latency in old.items() if not isinstance(latency, str)]
+    if not new.keys() & set(valid):
+        raise UserError("the two results have no row in common: there is nothing to compare")
+    valid += [key for key, latency in new.items() if not isinstance(latency, str)]
     return tuple(
-        _change(key, old.get(key), new.get(key), max_regression_pct) for key in {**old, **new}
+        _change(key, old.get(key, "missing"), new.get(key, "missing"), max_regression_pct)
+        for key in dict.fromkeys(valid)
     )
 
 
-def _latencies(result: dict[str, Any]) -> dict[Key, tuple[float, Interval | None]]:
-    latencies = {}
+def _latencies(result: dict[str, Any]) -> dict[Key, Latency | str]:
+    latencies: dict[Key, Latency | str] = {}
     for row in result["rows"]:
+        key = (row["artifact"], row["runtime"], row["threads"], row["batch"])
+        latencies[key] = row["status"]
         if row["status"] == "ok":
             interval = row["rounds"]["p50_ci95_us"]
-            key = (row["artifact"], row["runtime"], row["threads"], row["batch"])
             latencies[key] = (row["rounds"]["median_us"], tuple(interval) if interval else None)
     return latencies
 
 
 def _change(
-    key: Key,
-    before: tuple[float, Interval | None] | None,
-    after: tuple[float, Interval | None] | None,
-    max_regression_pct: float,
+    key: Key, before: Latency | str, after: Latency | str, max_regression_pct: float
 ) -> Change:
-    if before is None or after is None:
-        return Change(key, before, after, None, None, regressed=after is None)
+    if isinstance(after, str):
+        # Such as a throttled row: it ran, but its time says nothing.
+        verdict = "cannot be judged" if after == "invalid" else "regressed"
+        return Change(key, before, after, None, None, verdict)
+    if isinstance(before, str):
+        return Change(key, before, after, None, None, "")
     percent = 100 * (after[0] / before[0] - 1)
     interval = None
     if before[1] and after[1]:
         low, high = after[1][0] / before[1][1], after[1][1] / before[1][0]
         interval = (100 * (low - 1), 100 * (high - 1))
-    shown = interval is not None and interval[0] > 0
-    return Change(key, before, after, percent, interval, shown and percent > max_regression_pct)
+    verdict = ""
+    if percent > max_regression_pct and interval is None:
+        verdict = "cannot be judged"
+    elif percent > max_regression_pct and interval and interval[0] > 0:
+        verdict = "regressed"
+    return Change(key, before, after, percent, interval, verdict)
 
 
 def format_changes(changes: Sequence[Change]) -> str:
@@ -89,13 +107,13 @@ def format_changes(changes: Sequence[Change]) -> str:
         text = "" if change.percent is None else f"{change.percent:+.1f} %"
         if change.percent_ci:
             text += " ({:+.1f} to {:+.1f})".format(*change.percent_ci)
-        cells = [*map(str, change.key), _text(change.before_us), _text(change.after_us), text]
-        rows.append([*cells, "regressed" if change.regressed else ""])
+        cells = [*map(str, change.key), _text(change.before), _text(change.after), text]
+        rows.append([*cells, change.verdict])
     return markdown_table(header, rows)
 
 
-def _text(latency: tuple[float, Interval | None] | None) -> str:
-    if latency is None:
-        return "not run"
+def _text(latency: Latency | str) -> str:
+    if isinstance(latency, str):
+        return latency
     value, interval = latency
     return f"{value:.2f}" + (" ({:.2f} to {:.2f})".format(*interval) if interval else "")

@@ -428,5 +428,5 @@ def test_stage_bench_refuses_a_comparison_with_a_missing_file_before_it_measures
     run = run_stage("bench", "--out", exported, "--compare", exported / "none.json")
     assert run.returncode == 2
     assert run.stderr.splitlines() == [
-        f"pipeline: {exported}/none.json: missing; run `make export`"
+        f"pipeline: {exported}/none.json: missing; `make bench` writes such a file"
     ]

@@ -9,7 +9,8 @@ from conftest import ROOT, run_stage
 from pipeline import __main__ as pipeline_main
 from pipeline import bench, bench_compare
 from pipeline.bench_findings import findings
-from pipeline.files import UserError
+from pipeline.bench_result import read_result
+from pipeline.files import UserError, only_one_run
 
 
 def row(artifact, runtime, p50_us, **values):
@@ -44,7 +45,7 @@ def row(artifact, runtime, p50_us, **values):
 def result(*rows, cpu="one"):
     host = {"cpu": cpu, "board": "b", "cores": 2, "system": "s", "python": "3.11"}
     method = {"p90_confidence": "c", "baseline": "k", "timer_overhead_ns": 70, "interrupted": False}
-    return {"rows": list(rows), "host": host, "method": method}
+    return {"schema_version": 1, "rows": list(rows), "host": host, "method": method}
 
 
 FP32, INT8 = "lenet5_fp32.tflite", "lenet5_int8.tflite"
@@ -141,7 +142,7 @@ def compared(before_us, after_us, max_regression_pct=10.0):
 def test_a_row_regresses_beyond_what_is_allowed(after_us, regressed):
     change = compared(100.0, after_us)
     assert change.percent == pytest.approx(after_us - 100)
-    assert change.regressed is regressed
+    assert change.verdict == ("regressed" if regressed else "")
 
 
 def test_interval_of_a_change_is_from_the_ends_of_both():
@@ -154,14 +155,106 @@ def test_noise_is_no_regression():
     after["rows"][0]["rounds"]["p50_ci95_us"] = [80.0, 300.0]
     (change,) = bench_compare.compare(before, after, 10.0)
     assert change.percent == pytest.approx(50)
-    assert not change.regressed
+    assert change.verdict == ""
 
 
-def test_a_row_that_no_longer_runs_has_regressed_and_a_new_one_has_not():
+def test_slower_without_an_interval_cannot_be_judged():
+    before = result(row(FP32, "r", 100.0), row(INT8, "r", 100.0))
+    after = result(row(FP32, "r", 150.0), row(INT8, "r", 105.0))
+    for line in after["rows"]:
+        line["rounds"]["p50_ci95_us"] = None
+    slower, allowed = bench_compare.compare(before, after, 10.0)
+    assert (slower.verdict, allowed.verdict) == ("cannot be judged", "")
+
+
+def test_rows_without_a_valid_figure_are_told_by_their_status():
+    before = result(*(row(FP32, runtime, 100.0) for runtime in "abc"))
+    after = result(
+        row(FP32, "a", 100.0, status="not_run"),
+        row(FP32, "b", 100.0, status="invalid", reason="under-voltage"),
+        row(INT8, "new", 100.0),
+    )
+    changes = bench_compare.compare(before, after, 10.0)
+    assert [(change.key[1], change.after, change.verdict) for change in changes[:3]] == [
+        ("a", "not_run", "regressed"),
+        ("b", "invalid", "cannot be judged"),
+        ("c", "missing", "regressed"),
+    ]
+    assert (changes[3].key[0], changes[3].before, changes[3].verdict) == (INT8, "missing", "")
+    assert len(changes) == 4
+
+
+def test_results_without_a_row_in_common_cannot_be_compared():
     before, after = result(row(FP32, "r", 100.0)), result(row(INT8, "r", 100.0))
-    gone, new = bench_compare.compare(before, after, 10.0)
-    assert (gone.key[0], gone.regressed) == (FP32, True)
-    assert (new.key[0], new.regressed) == (INT8, False)
+    with pytest.raises(UserError, match="no row in common"):
+        bench_compare.compare(before, after, 10.0)
+
+
+@pytest.mark.parametrize("percent", ["nan", "inf", "-1", "ten"])
+def test_a_limit_that_cannot_be_meant_is_refused(percent, capsys):
+    with pytest.raises(SystemExit) as stop:
+        pipeline_main.main(["bench", "--max-regression", percent])
+    assert stop.value.code == 2
+    assert "--max-regression" in capsys.readouterr().err
+
+
+def places(value, *path):
+    """The paths to all that a JSON value holds."""
+    pairs = {dict: lambda: value.items(), list: lambda: enumerate(value)}
+    for key, part in pairs.get(type(value), list)():
+        yield (*path, key)
+        yield from places(part, *path, key)
+
+
+OPTIONAL = {"min", "mean"}  # in the file, used by nothing here
+
+
+def test_a_result_of_another_form_is_refused_wherever_it_differs(tmp_path):
+    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    good = result(row(FP32, "r", 20.0, cold_start_ms=start, ratio_ci95=[1.0, 1.0]))
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(good))
+    assert read_result(path) == good
+    where = [keys for keys in places(good) if keys[-1] not in OPTIONAL]
+    assert len(where) > 50
+    for *keys, last in where:
+        wrong = json.loads(json.dumps(good))
+        part = wrong
+        for key in keys:
+            part = part[key]
+        for value in ([[]], {}, float("nan"), 10**400):
+            part[last] = value
+            path.write_text(json.dumps(wrong))
+            with pytest.raises(UserError, match="not a result of `make bench`"):
+                read_result(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_result_is_refused_in_a_line(content, tmp_path):
+    path = tmp_path / "b.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        read_result(path)
+    assert str(refusal.value) == f"{path}: not a result of `make bench`"
+
+
+@pytest.mark.parametrize("median_us", [0, -1.0, None, "20"])
+def test_an_ok_row_takes_some_time(median_us, tmp_path):
+    wrong = result(row(FP32, "r", 20.0))
+    wrong["rows"][0]["rounds"]["median_us"] = median_us
+    (tmp_path / "b.json").write_text(json.dumps(wrong))
+    with pytest.raises(UserError):
+        read_result(tmp_path / "b.json")
+
+
+def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tmp_path, capsys):
+    shown, timings = tmp_path / "b.json", tmp_path / "timings.json"
+    shown.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    timings.write_text('{"bench": 300.0}')
+    with only_one_run(tmp_path):
+        assert pipeline_main.main(["bench", "--out", str(tmp_path), "--show", str(shown)]) == 0
+    assert "p50 20.0 us" in capsys.readouterr().out
+    assert timings.read_text() == '{"bench": 300.0}'
 
 
 @pytest.mark.parametrize(("after_us", "code"), [(20.0, 0), (30.0, 1)])

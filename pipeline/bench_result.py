@@ -1,0 +1,124 @@
+"""Reading what `make bench` wrote, here or on a device: a file that may come from anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import UserError
+
+# A form is a test of a value; a dict of forms by key, all of which must be there; a list of one
+# form, for any number of values; a list of two, for a pair; or a tuple of alternatives.
+Form = Callable[[Any], bool] | dict[str, Any] | list[Any] | tuple[Any, ...]
+
+
+def text(value: Any) -> bool:
+    """A string."""
+    return isinstance(value, str)
+
+
+def flag(value: Any) -> bool:
+    """True or false."""
+    return isinstance(value, bool)
+
+
+def nothing(value: Any) -> bool:
+    """JSON's null."""
+    return value is None
+
+
+def number(value: Any) -> bool:
+    """A number that can be calculated with: JSON as Python reads it also has NaN and Infinity."""
+    return isinstance(value, int | float) and not flag(value) and -1e300 < value < 1e300
+
+
+def positive(value: Any) -> bool:
+    """A number above zero."""
+    return number(value) and value > 0
+
+
+def count(value: Any) -> bool:
+    """An integer above zero."""
+    return isinstance(value, int) and positive(value)
+
+
+LATENCY = dict.fromkeys(("p50", "p90", "p99"), number)
+COLD_START = dict.fromkeys(("interpreter", "import", "load", "first", "total"), number)
+HOST = {"board": text, "cpu": text, "cores": count, "system": text, "python": text}
+METHOD = {
+    "p90_confidence": text,
+    "baseline": (nothing, text),
+    "timer_overhead_ns": (nothing, number),
+    "interrupted": flag,
+}
+ROW = {
+    **dict.fromkeys(("artifact", "runtime", "status", "reason"), text),
+    **dict.fromkeys(("threads", "batch"), count),
+    "runtime_version": (nothing, text),
+    "size_bytes": (nothing, count),
+    "latency_us": (nothing, LATENCY),
+    "cold_start_ms": (nothing, COLD_START),
+    "ratio_ci95": (nothing, [number, number]),
+    **dict.fromkeys(("accuracy", "throughput_ips"), (nothing, number)),
+    **dict.fromkeys(("peak_rss_mib", "ratio_to_baseline"), (nothing, number)),
+}
+OK_ROW = {
+    "size_bytes": count,
+    "latency_us": LATENCY,
+    "throughput_ips": positive,
+    "rounds": {
+        "p50_us": [positive],
+        "median_us": positive,
+        "p50_ci95_us": (nothing, [positive, positive]),
+    },
+}
+RESULT = {"host": HOST, "method": METHOD, "rows": [ROW]}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result, and check all of it that is used.
+
+    Args:
+        path: Such as bench.json.
+
+    Raises:
+        UserError: It is missing or something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; `make bench` writes such a file") from None
+    except (ValueError, RecursionError):
+        value = None
+    if not is_result(value):
+        raise UserError(f"{path}: not a result of `make bench`")
+    return value  # type: ignore[no-any-return]
+
+
+def is_result(value: Any) -> bool:
+    """Whether a value is a result of schema version 1."""
+    if not has_form(value, RESULT) or value.get("schema_version") != 1:
+        return False
+    return all(
+        (row["status"] != "ok" or has_form(row, OK_ROW))
+        and number(row.get("runner_overhead_us", 0))  # where the parts were timed as well
+        for row in value["rows"]
+    )
+
+
+def has_form(value: Any, form: Form) -> bool:
+    """Whether a value of JSON has a form."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(
+            key in value and has_form(value[key], part) for key, part in form.items()
+        )
+    if isinstance(form, tuple):
+        return any(has_form(value, alternative) for alternative in form)
+    if isinstance(form, list):
+        if not isinstance(value, list):
+            return False
+        forms = form * len(value) if len(form) == 1 else form
+        return len(value) == len(forms) and all(map(has_form, value, forms))
+    return form(value)
