@@ -133,7 +133,7 @@ photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of 
 bench: $(MODELS) $(NATIVE)/lenet5_int8.c .venv-device/.installed ## Time every artifact on every runtime (minutes); FLAGS=--full takes longer
 	$(STAGE) bench $(FLAGS) $(WHERE)
 
-bench-pi: ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
+bench-pi: | .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$(PI)" "$(PORT)" "$(DIR)" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
 

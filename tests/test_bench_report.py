@@ -1,6 +1,7 @@
 """What a benchmark says in words, and what it says of two: from figures made up by hand."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -370,7 +371,13 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_measuring(
     [
         (["", "22", "d", "r.json"], "name a device"),
         (["-oProxyCommand=x", "22", "d", "r.json"], "not user@host"),
+        (["@", "22", "d", "r.json"], "not user@host"),
+        (["pi@", "22", "d", "r.json"], "not user@host"),
+        (["@host", "22", "d", "r.json"], "not user@host"),
         (["pi@host", "x", "d", "r.json"], "not a number"),
+        (["pi@host", "99999", "d", "r.json"], "not a port"),
+        (["pi@host", "0", "d", "r.json"], "not a port"),
+        (["pi@host", "99999999999999999999", "d", "r.json"], "not a port"),
         (["pi@host", "22", "a b", "r.json"], "letters, digits"),
         (["pi@host", "22", "d", "r.json", "--evil"], "only --full"),
     ],
@@ -381,3 +388,32 @@ def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
     assert run.returncode == 2
     assert said in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "remote_code", "code", "files"),
+    [
+        ("{}", 0, 0, {"r.json": "{}"}),
+        ("{}", 130, 130, {"r.json": "earlier", "r-interrupted.json": "{}"}),
+        ("{", 130, 1, {"r.json": "earlier"}),
+        ("{}", 1, 1, {"r.json": "earlier"}),
+        ("", 255, 1, {"r.json": "earlier"}),
+    ],
+)
+def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f"#!/bin/sh\nprintf %s '{answer}'\nexit {remote_code}\n")
+    ssh.chmod(0o755)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "r.json").write_text("earlier")
+    run = subprocess.run(
+        [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json"],
+        env={**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    assert len(run.stderr.splitlines()) == (code != 0)
