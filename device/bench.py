@@ -238,17 +238,20 @@ class Timing:
                 times_ns[kind] = time_calls(call, inputs, count, set_input=set_input)
         return times_ns
 
-    def accuracy(self, batch: int) -> float | None:
-        """The share of the images read right, by the calls that `burst` times; None: no labels."""
+    def accuracy(self, batch: int, count: int) -> float | None:
+        """The share of the first `count` images read right, by the calls that `burst` times.
+
+        None: there are no labels.
+        """
         if self.labels is None:
             return None
         right = 0
-        for i in range(0, len(self.images), batch):
-            images = self.images[i : i + batch]
+        for i in range(0, count, batch):
+            images = self.images[i : min(i + batch, count)]
             given = self.classifier.prepare(images) if batch == 1 else images
             predictions = self.classifier.predict(given)
-            right += int((predictions.labels == self.labels[i : i + batch]).sum())
-        return right / len(self.images)
+            right += int((predictions.labels == self.labels[i : i + len(images)]).sum())
+        return right / count
 
 
 def peak_rss_mib() -> float | None:
@@ -300,7 +303,7 @@ def serve(timing: Timing, reply: Callable[[Any], None]) -> None:
         if "calls" in request:
             reply(timing.burst(request["batch"], request["calls"], request["parts"]))
         else:
-            reply({"accuracy": timing.accuracy(request["batch"])})
+            reply({"accuracy": timing.accuracy(request["batch"], request["images"])})
 
 
 def main(

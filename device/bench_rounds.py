@@ -49,7 +49,7 @@ class Subject:
         runtime: The runtime's name.
         python: The interpreter of the environment that has the runtime.
         folder, module: Where a module with `bench.py`'s `main` is, and its name.
-        share: Of the calls and cold starts, for what takes a thousand times as long as the rest.
+        share: Of the calls, cold starts and images, for what takes far longer than the rest.
     """
 
     artifact: Path
@@ -95,7 +95,7 @@ class Effort:
 
     rounds: int = 64
     calls: int = 128
-    offline_rounds: int = 16
+    offline_rounds: int = 8
     cold_starts: int = 20
 
 
@@ -118,6 +118,7 @@ class Cell:
     timer_overhead_ns: int
     rounds: list[dict[str, list[int]]] = field(default_factory=list)
     accuracy: float | None = None
+    accuracy_images: int = 0
     reason: str = ""
     throttling: str = ""
 
@@ -305,11 +306,13 @@ class Session:
             cell.rounds.append(burst)
 
     def take_accuracy(self, worker: Worker, cell: Cell) -> None:
-        """Of all images, by the process and the calls that were timed."""
+        """Of the subject's share of all images, by the process and the calls that were timed."""
         if cell.reason:
             return
+        count = max(1, round(len(self.images) * cell.subject.share))
         try:
-            cell.accuracy = worker.ask(batch=cell.batch)["accuracy"]
+            cell.accuracy = worker.ask(batch=cell.batch, images=count)["accuracy"]
+            cell.accuracy_images = count
         except WorkerError as error:
             cell.reason = str(error)
 

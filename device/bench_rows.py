@@ -93,6 +93,7 @@ def describe_cell(
         "status": "invalid" if cell.throttling or cell.reason else "ok",
         "reason": cell.reason or cell.throttling,
         "accuracy": cell.accuracy,
+        "accuracy_images": cell.accuracy_images,
         "calls": len(kinds["call"]),
         "latency_us": summarize_us(kinds["call"]),
         "quantiles_us": quantiles_us(kinds["call"]),
@@ -131,6 +132,7 @@ def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
         "status": "not_run",
         "reason": "",
         "accuracy": None,
+        "accuracy_images": 0,
         "calls": 0,
         "latency_us": None,
         "invoke_us": None,
@@ -251,15 +253,21 @@ HEADER = (
 
 def table_cells(result: dict[str, Any]) -> list[list[str]]:
     """The rows of one image at a time on one thread, as texts under `HEADER`."""
-    return [row_cells(row) for row in result["rows"] if row["threads"] == row["batch"] == 1]
+    return [
+        row_cells(row, result["method"].get("images", 0))
+        for row in result["rows"]
+        if row["threads"] == row["batch"] == 1
+    ]
 
 
-def row_cells(row: dict[str, Any]) -> list[str]:
-    """One row's texts; empty where nothing was measured."""
+def row_cells(row: dict[str, Any], images: int) -> list[str]:
+    """One row's texts; empty where nothing was measured. `images`: how many there were."""
 
     def text(value: Any, form: str) -> str:
         return "" if value is None else format(value, form)
 
+    fewer = row["accuracy"] is not None and row.get("accuracy_images", images) < images
+    of_fewer = f" of {row['accuracy_images']:,}" if fewer else ""
     latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
     ratio = text(row["ratio_to_baseline"], ".3g")
     if row["ratio_ci95"]:
@@ -269,7 +277,7 @@ def row_cells(row: dict[str, Any]) -> list[str]:
         f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
         row["status"],
         text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
-        text(row["accuracy"], ".2%"),
+        text(row["accuracy"], ".2%") + of_fewer,
         *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
         ratio,
         text(row["throughput_ips"], ",.0f"),
