@@ -420,7 +420,7 @@ def test_ctrl_c_keeps_the_finished_rounds(exported, tmp_path):
     assert process.returncode == 130, errors
     result = json.loads(output)
     assert result["method"]["interrupted"] is True
-    assert result["rows"][0]["calls"] == 64 * 128
+    assert 0 < result["rows"][0]["calls"] <= 64 * 128  # fewer where bursts reach their time limit
     assert "Traceback" not in errors
 
 
