@@ -183,7 +183,8 @@ def test_distribution_without_quantiles_is_drawn_through_the_four_known():
 def test_a_row_of_the_benchmark_holds_what_the_report_reads(measured):
     path = measured / "lenet5_int8.tflite"
     calls_ns = [1000 * us for us in range(200, 0, -1)]
-    cell = Cell(Subject(path, "ai-edge-litert"), 1, 1, "2.3", 80, [{"call": calls_ns}])
+    subject = Subject(path, "ai-edge-litert")
+    cell = Cell(subject, 1, 1, "2.3", path.stat().st_size, 80, rounds=[{"call": calls_ns}])
     row = bench_rows.describe_cell(cell, None, [])
     assert set(BENCH_KEYS) <= set(row)
     assert row["sha256"] == sha256(path)
