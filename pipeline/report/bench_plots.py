@@ -142,6 +142,9 @@ def pareto(rows: Sequence[Row]) -> Plot:
                 axes.annotate(text, (x, y), xytext=at, textcoords="offset points", ha="center")
         plain_log_axis(axes.xaxis, [row["latency_us"]["p50"] for row in rows])
         axes.margins(0.15, 0.3)
+        low, high = axes.dataLim.intervaly
+        if high - low < 0.05:  # all alike: a twentieth of a point around, not matplotlib's tenth
+            axes.set_ylim(low - 0.05, high + 0.05)
         for runtime, color in colors.items():
             axes.plot([], [], "o", color=color, label=runtime)
         figure.legend(loc="outside lower left", ncols=2)
