@@ -22,7 +22,7 @@ from pipeline.parity import subjects as parity_subjects
 from pipeline.progress import progress
 from pipeline.table import markdown_table
 
-KERAS_SHARE = 0.2  # of the calls and cold starts, unless the full effort is asked for
+KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is asked for
 
 
 def subjects(
