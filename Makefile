@@ -113,8 +113,8 @@ $(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.js
 $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
-DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py verify.py install.sh) \
-	$(addprefix device/,bench.py bench_rounds.py bench_rows.py machine.py) \
+DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py golden.py verify_command.py install.sh) \
+	$(addprefix device/,bench_command.py bench.py bench_rounds.py bench_rows.py machine.py amx.py) \
 	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)

@@ -19,11 +19,13 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-WITHOUT_XNNPACK = " without XNNPACK"  # after a runtime's name: its kernels, not the delegate's
+# After a runtime's name, what it is kept from. Both exist in the benchmark alone.
+WITHOUT_XNNPACK = " without XNNPACK"  # the delegate, so that the runtime's own kernels run
+WITHOUT_AMX = " without AMX"  # the matrix unit, so that the delegate takes other kernels
 INPUTS = 256  # different images in turn, so that no branch predictor learns the one
 SETTLING_CALLS = 16  # at the start of a burst: others have had the caches since the last one
 OVERHEAD_CALLS = 10_001
-LIMIT_NS = 10**9
+LIMIT_NS = 10**9  # of a burst, and of an accuracy on all cores
 PHOTO_CALLS = 50
 
 
@@ -88,20 +90,41 @@ def time_photo(photo: Any, digit: np.ndarray) -> list[int]:
     return time_calls(find, [()], PHOTO_CALLS)
 
 
-def runner_module() -> Any:
-    """The runner beside this file."""
-    return importlib.import_module(f"{__package__}.runner" if __package__ else "runner")
+def variants(runtime: str, isa_flags: Sequence[str]) -> tuple[str, ...]:
+    """The names under which a runtime is timed: its own, and with what it is kept from.
+
+    Args:
+        runtime: Such as "ai-edge-litert".
+        isa_flags: The processor's, as `machine.describe_machine` has them.
+    """
+    if runtime != "ai-edge-litert":
+        return (runtime,)
+    kept_from = [WITHOUT_XNNPACK, *([WITHOUT_AMX] if "amx_int8" in isa_flags else [])]
+    return (runtime, *(runtime + without for without in kept_from))
 
 
-def load(model: Path, runtime: str, threads: int) -> Any:
-    """The runner's classifier; `runtime` may end in `WITHOUT_XNNPACK`.
+def runtime_of(variant: str) -> str:
+    """The runtime's own name."""
+    return variant.partition(" without ")[0]
+
+
+def beside(name: str) -> Any:
+    """The module of that name beside this file."""
+    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+
+
+def load(model: Path, variant: str, threads: int) -> Any:
+    """The runner's classifier, of one of a runtime's `variants`.
 
     Raises:
         InputError: As `runner.Classifier` does.
+        OSError: This process could not be kept from AMX.
     """
-    runner = runner_module()
-    name = runtime.replace(WITHOUT_XNNPACK, "")
-    if name != runtime:
+    runner = beside("runner")
+    name = runtime_of(variant)
+    if variant.endswith(WITHOUT_AMX):
+        beside("amx").deny()
+    if variant.endswith(WITHOUT_XNNPACK):
         # The runner has no such option, for it would only be slower. This process has one model.
         module = runner.import_runtime(name, ".interpreter")
         module.Interpreter = functools.partial(
@@ -111,10 +134,10 @@ def load(model: Path, runtime: str, threads: int) -> Any:
     return runner.Classifier(model, name, threads)
 
 
-def import_only(model: Path, runtime: str) -> None:
+def import_only(model: Path, variant: str) -> None:
     """Import what `load` will need, so that the two can be timed apart."""
-    runner = runner_module()
-    name = runtime.replace(WITHOUT_XNNPACK, "")
+    runner = beside("runner")
+    name = runtime_of(variant)
     if name in runner.MODULES and name != "native":  # its import is its load
         runner.import_runtime(name, ".interpreter" if model.suffix == ".tflite" else "")
 
@@ -135,7 +158,7 @@ class BareCalls(NamedTuple):
 
 def loaded_bytes(model: Path) -> int:
     """The size of the file that is loaded: of C, the library that it is compiled to."""
-    file = runner_module().native_library(model) if model.suffix == ".c" else model
+    file = beside("runner").native_library(model) if model.suffix == ".c" else model
     return int(file.stat().st_size)
 
 
@@ -238,20 +261,28 @@ class Timing:
                 times_ns[kind] = time_calls(call, inputs, count, set_input=set_input)
         return times_ns
 
-    def accuracy(self, batch: int, count: int) -> float | None:
-        """The share of the first `count` images read right, by the calls that `burst` times.
+    def accuracy(self, batch: int, count: int, limit_ns: float) -> dict[str, Any]:
+        """The share of the first images read right, by the calls that `burst` times.
 
-        None: there are no labels.
+        Args:
+            batch: Images a call.
+            count: How many images.
+            limit_ns: When to stop before them all.
+
+        Returns:
+            `accuracy`, None where the images have no labels, and of how many `images` it is.
         """
         if self.labels is None:
-            return None
-        right = 0
-        for i in range(0, count, batch):
-            images = self.images[i : min(i + batch, count)]
+            return {"accuracy": None, "images": 0}
+        right = done = 0
+        end_ns = time.perf_counter_ns() + limit_ns
+        while done < count and not (done and time.perf_counter_ns() > end_ns):
+            images = self.images[done : min(done + batch, count)]
             given = self.classifier.prepare(images) if batch == 1 else images
             predictions = self.classifier.predict(given)
-            right += int((predictions.labels == self.labels[i : i + len(images)]).sum())
-        return right / count
+            right += int((predictions.labels == self.labels[done : done + len(images)]).sum())
+            done += len(images)
+        return {"accuracy": right / done, "images": done}
 
 
 def peak_rss_mib() -> float | None:
@@ -269,7 +300,7 @@ def peak_rss_mib() -> float | None:
 
 def cold_start(
     model: Path,
-    runtime: str,
+    variant: str,
     started_ns: int,
     import_only: Callable[[Path, str], Any] = import_only,
     load: Callable[[Path, str, int], Any] = load,
@@ -285,9 +316,9 @@ def cold_start(
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     marks_ns = [started_ns]
-    import_only(model, runtime)
+    import_only(model, variant)
     marks_ns.append(now_ns())
-    classifier = load(model, runtime, 1)
+    classifier = load(model, variant, 1)
     marks_ns.append(now_ns())
     picture = np.zeros((1, 28, 28), np.uint8)
     classifier.predict(picture)
@@ -303,7 +334,8 @@ def serve(timing: Timing, reply: Callable[[Any], None]) -> None:
         if "calls" in request:
             reply(timing.burst(request["batch"], request["calls"], request["parts"]))
         else:
-            reply({"accuracy": timing.accuracy(request["batch"], request["images"])})
+            limit_ns = LIMIT_NS if request["limited"] else float("inf")
+            reply(timing.accuracy(request["batch"], request["images"], limit_ns))
 
 
 def main(
@@ -312,7 +344,7 @@ def main(
     import_only: Callable[[Path, str], Any] = import_only,
     load: Callable[[Path, str, int], Any] = load,
 ) -> int:
-    """`cold MODEL RUNTIME`, or `serve MODEL RUNTIME THREADS CORE IMAGES.npz`; replies are JSON.
+    """`cold MODEL VARIANT`, or `serve MODEL VARIANT THREADS CORE IMAGES.npz`; replies are JSON.
 
     CORE is the processor to stay on, or `any`.
     """
@@ -322,18 +354,18 @@ def main(
     def reply(value: Any) -> None:
         print(json.dumps(value), file=replies, flush=True)
 
-    mode, model, runtime = argv[0], Path(argv[1]), argv[2]
+    mode, model, variant = argv[0], Path(argv[1]), argv[2]
     try:
         if mode == "cold":
-            reply(cold_start(model, runtime, started_ns, import_only, load))
+            reply(cold_start(model, variant, started_ns, import_only, load))
             return 0
         threads, core = int(argv[3]), argv[4]
         if core != "any":
             os.sched_setaffinity(0, {int(core)})
         with np.load(argv[5], allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
-        timing = Timing(load(model, runtime, threads), images, labels if len(labels) else None)
-        version = runner_module().runtime_version(runtime.replace(WITHOUT_XNNPACK, ""))
+        timing = Timing(load(model, variant, threads), images, labels if len(labels) else None)
+        version = beside("runner").runtime_version(runtime_of(variant))
         reply(
             {
                 "runtime_version": version,
@@ -342,7 +374,7 @@ def main(
                 "timer_overhead_ns": timer_overhead_ns(),
             }
         )
-    except ValueError as error:  # the runner's InputError is one
+    except (ValueError, OSError) as error:  # the runner's InputError is a ValueError
         reply({"error": str(error)})
         return 2
     serve(timing, reply)

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import numpy as np
 ORDER_SEED = 4  # of the shuffled order in the rounds
 BATCHES = (8, 64, 256)  # images at once, where the model takes them
 IMAGES_PER_BURST = 128  # of batches
+PATIENCE_S = 300.0  # what takes longer to load or to answer hangs
 
 # Its first line runs as early as a program can look at the clock. CLOCK_MONOTONIC has the same
 # zero in all processes, so that the time of starting this one can be subtracted.
@@ -46,7 +48,7 @@ class Subject:
 
     Attributes:
         artifact: The model's file.
-        runtime: The runtime's name.
+        runtime: The runtime's name, or another of its `bench.variants`.
         python: The interpreter of the environment that has the runtime.
         folder, module: Where a module with `bench.py`'s `main` is, and its name.
         share: Of the calls, cold starts and images, for what takes far longer than the rest.
@@ -132,6 +134,7 @@ class Worker:
 
     def __init__(self, subject: Subject, threads: int, core: str, images: Path) -> None:
         self.subject, self.threads = subject, threads
+        self._hung = ""
         # A pipe that nobody reads could fill up.
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subject.start(
@@ -145,9 +148,16 @@ class Worker:
         """The next reply.
 
         Raises:
-            WorkerError: The process ended, or it says that it cannot go on.
+            WorkerError: The process ended or hangs, or it says that it cannot go on.
         """
-        line = self._process.stdout.readline() if self._process.stdout else ""
+        output = self._process.stdout
+        assert output is not None
+        if not select.select([output], [], [], PATIENCE_S)[0]:  # it writes a whole line at once
+            self._process.kill()
+            self._hung = f"hung: no answer for {PATIENCE_S:.0f} s"
+        line = output.readline()
+        if self._hung:
+            raise WorkerError(self._hung)
         if not line:
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()
@@ -259,7 +269,7 @@ class Session:
                 for i in range(rounds):
                     self.run_round(pairs, calls)
                     report(i + 1, rounds, "rounds")
-                for worker, cell in pairs if threads == 1 else ():
+                for worker, cell in pairs:
                     self.take_accuracy(worker, cell)
         finally:
             for worker in workers:
@@ -306,18 +316,22 @@ class Session:
             cell.rounds.append(burst)
 
     def take_accuracy(self, worker: Worker, cell: Cell) -> None:
-        """Of the subject's share of all images, by the process and the calls that were timed."""
+        """Of the subject's share of all images, by the process and the calls that were timed.
+
+        On all cores of as many as a second allows: there a call can take 50 ms.
+        """
         if cell.reason:
             return
         count = max(1, round(len(self.images) * cell.subject.share))
         try:
-            cell.accuracy = worker.ask(batch=cell.batch, images=count)["accuracy"]
-            cell.accuracy_images = count
+            found = worker.ask(batch=cell.batch, images=count, limited=cell.threads > 1)
+            cell.accuracy, cell.accuracy_images = found["accuracy"], found["images"]
         except WorkerError as error:
             cell.reason = str(error)
 
     def run_cold_starts(self) -> None:
         """Start each subject in fresh processes, in rounds of shuffled order."""
+        before = self.machine.machine_state()
         runnable = [subject for subject in self.subjects if subject not in self.failed]
         wanted = {s: max(1, round(self.effort.cold_starts * s.share)) for s in runnable}
         rounds = max(wanted.values(), default=0)
@@ -327,6 +341,10 @@ class Session:
                 for subject in self.order.sample(due, len(due)):
                     self.cold.setdefault(subject, []).append(time_cold_start(subject))
                 report(i + 1, rounds, "rounds")
+        throttling = self.machine.throttling_between(before, self.machine.machine_state())
+        for cell in self.cells:
+            if throttling and cell.threads == cell.batch == 1:  # the rows that tell of cold starts
+                cell.throttling = cell.throttling or f"{throttling}, during the cold starts"
 
 
 def time_cold_start(subject: Subject) -> dict[str, Any]:
@@ -337,11 +355,16 @@ def time_cold_start(subject: Subject) -> dict[str, Any]:
         `total`; and `peak_rss_mib`. Empty when it failed.
     """
     begun_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    process = subject.start("cold", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    output, _ = process.communicate()
-    reply = json.loads(output) if process.returncode == 0 else {}
-    if not reply:
+    with subject.start("cold", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return {}
+        finally:  # it hangs, or Ctrl-C was pressed
+            process.kill()
+    if process.returncode != 0:
         return {}
+    reply = json.loads(output)
     times_ms = np.diff([begun_ns, *reply["marks_ns"]]) / 1e6
     parts = dict(zip(("interpreter", "import", "load", "first"), times_ms.tolist()))
     return {**parts, "total": float(times_ms.sum()), "peak_rss_mib": reply["peak_rss_mib"]}

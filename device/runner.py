@@ -802,41 +802,6 @@ def board_name() -> str:
         return platform.node()
 
 
-def command_verify(args: argparse.Namespace) -> int:
-    """Check the files' hashes and this device's answers against the bundle's golden vectors."""
-    folder = bundle_folder(args.model)
-    manifest = read_manifest(folder)
-    verify = companion("verify")
-    if manifest is None or verify is None:
-        raise InputError(f"{folder}: verify works in an unpacked bundle; here is no manifest.json")
-    try:
-        hashes = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
-        tolerances = {n: float(entry["tolerance"]) for n, entry in manifest["models"].items()}
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{folder}/manifest.json: damaged; unpack the bundle again") from None
-    paths = {name: folder / name for name in tolerances}
-    if not args.all:
-        native = "native" in RUNTIMES.get(args.model.suffix, ())
-        name = f"native/{args.model.stem}.c" if native else args.model.name
-        if name not in paths:
-            raise InputError(f"{args.model}: not a model of this bundle's manifest")
-        paths = {name: args.model}
-    problems = verify.check_hashes(folder, hashes)
-    for name, path in () if problems else paths.items():  # a damaged model is not run
-        if args.all and not has_runtime(path):
-            print(f"not run  {name}: no runtime installed")
-            continue
-        classifier = Classifier(path, args.runtime, args.threads)
-        differences = verify.check_golden(classifier, folder, name, tolerances[name])
-        problems += differences
-        if not differences:
-            print(f"ok       {name} on {classifier.runtime} {runtime_version(classifier.runtime)}")
-    for problem in problems:
-        print(f"differs  {problem}")
-    print("FAIL" if problems else "PASS")
-    return 1 if problems else 0
-
-
 def command_accuracy(args: argparse.Namespace) -> int:
     """Classify a whole labelled set and print the accuracy."""
     images = parse_idx(read_bytes(args.images), str(args.images))
@@ -855,66 +820,13 @@ def command_accuracy(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_golden(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The golden images and labels of a bundle; noise without labels where there are none.
-
-    Returns:
-        uint8 (N, 28, 28), and uint8 (N,) or None.
-
-    Raises:
-        InputError: The file cannot be read or is damaged.
-    """
-    if not path.is_file():
-        return np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8), None
-    from io import BytesIO
-
-    data = read_bytes(path)
-    try:
-        with np.load(BytesIO(data), allow_pickle=False) as golden:
-            images, labels = golden["images"], golden["labels"]
-        sound = images.dtype == labels.dtype == np.uint8 and len(images) > 0
-        sound = sound and images.shape == (*labels.shape, 28, 28)
-    except Exception:  # what numpy and zipfile raise of damaged data has no common base class
-        sound = False
-    if not sound:
-        raise InputError(f"{path}: damaged; unpack the bundle again")
-    return images, labels
-
-
-def command_bench(args: argparse.Namespace) -> int:
-    """Time every model on every installed runtime, each in a process of its own."""
-    bench, rounds, rows = companion("bench"), companion("bench_rounds"), companion("bench_rows")
-    machine, photo = companion("machine"), companion("photo")
-    if not (bench and rounds and rows and machine):
-        raise InputError(f"{HERE}: bench works in an unpacked bundle; here is no bench.py")
-    if args.model.is_dir():
-        folder: Path = args.model
-        models = sorted(folder.iterdir()) + sorted(folder.glob("native/*.c"))
-    elif args.model.is_file():
-        folder, models = bundle_folder(args.model), [args.model]
-    else:
-        raise InputError(f"{args.model}: no such model")
-    subjects = [
-        rounds.Subject(model, runtime)
-        for model in filter(has_runtime, models)
-        for runtime in RUNTIMES.get(model.suffix, ())
-        if args.runtime in ("auto", runtime) and is_installed(runtime)
-    ]
-    if not subjects:
-        raise InputError(f"{args.model}: no model that an installed runtime reads")
-    images, labels = read_golden(folder / "golden.npz")
-    session = rounds.Session(
-        subjects,
-        rounds.FULL if args.full else rounds.Effort(),
-        *(images, labels, machine, rounds.lines_on_stderr),
-        time_photo=photo and (lambda: bench.time_photo(photo, images[0])),
-    )
-    session.run()
-    result = rows.describe(session)
-    print(json.dumps(result, indent=2) if args.json else rows.format_result(result))
-    if session.interrupted:
-        return 130
-    return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1
+def command_of_bundle(args: argparse.Namespace) -> int:
+    """`verify` and `bench`, which are files of the bundle."""
+    module = companion(f"{args.command}_command")
+    if module is None:
+        raise InputError(f"{HERE}: {args.command} works in an unpacked bundle; this is none")
+    # This module, for as a program its name is not `runner`: imported again it would be another.
+    return int(module.run(sys.modules[__name__], args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -945,7 +857,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(run=command_info)
     verify = commands.add_parser("verify", parents=[common], help="check this device's answers")
     verify.add_argument("--all", action="store_true", help="every model of the bundle")
-    verify.set_defaults(run=command_verify)
+    verify.set_defaults(run=command_of_bundle)
     accuracy = commands.add_parser("accuracy", parents=[common], help="accuracy on a labelled set")
     accuracy.add_argument("images", type=Path, help="IDX file, .gz or not")
     accuracy.add_argument("labels", type=Path, help="IDX file, .gz or not")
@@ -955,7 +867,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--runtime", default="auto", choices=["auto", *MODULES], help="auto: all")
     bench.add_argument("--full", action="store_true", help="three times the calls")
     bench.add_argument("--json", action="store_true", help="print all figures as JSON")
-    bench.set_defaults(run=command_bench)
+    bench.set_defaults(run=command_of_bundle)
     return parser
 
 

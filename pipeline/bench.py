@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from device import bench_rows, machine, photo
-from device.bench import WITHOUT_XNNPACK, time_photo
+from device.bench import time_photo, variants
 from device.bench_rounds import FULL, Effort, Session, Subject
 from pipeline.bench_findings import findings
 from pipeline.data import Dataset
@@ -44,11 +44,12 @@ def subjects(
             share=1.0 if effort is FULL else KERAS_SHARE,
         )
     ]
+    isa_flags = machine.describe_machine()["isa_flags"]
     for judged in parity_subjects(device_python):
         path, python = folder / judged.artifact, str(judged.python)
-        chosen.append(Subject(path, judged.runtime, python))
-        if judged.runtime == "ai-edge-litert":
-            chosen.append(Subject(path, judged.runtime + WITHOUT_XNNPACK, python))
+        chosen += [
+            Subject(path, variant, python) for variant in variants(judged.runtime, isa_flags)
+        ]
     return tuple(chosen)
 
 

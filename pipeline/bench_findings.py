@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from device.bench import WITHOUT_XNNPACK
+from device.bench import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
 from device.bench_rows import median, median_ci95, ratios_of
 
 Row = dict[str, Any]
+KEPT_FROM = {
+    WITHOUT_XNNPACK: "without the XNNPACK delegate",
+    WITHOUT_AMX: "without this processor's AMX, that is with XNNPACK's other kernels",
+}
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,14 @@ def findings(result: dict[str, Any]) -> list[str]:
     lines = []
     if shipped:
         lines += [*what_to_ship(shipped), *against_baseline(single)]
-        lines += [*float_or_int8(timed), *delegates(timed)]
+        lines += [*float_or_int8(timed), *kernels(timed)]
         lines += [*throughput(ok), *start_and_memory(shipped), *overhead(timed)]
     return lines
 
 
 def can_be_shipped(row: Row) -> bool:
-    """Whether the runner can do what was timed; without XNNPACK it runs in the benchmark alone."""
-    return row["runtime"] != "keras" and not row["runtime"].endswith(WITHOUT_XNNPACK)
+    """Whether the runner does what was timed: a runtime that is kept from something it does not."""
+    return row["runtime"] != "keras" and row["runtime"] == runtime_of(row["runtime"])
 
 
 def name(row: Row) -> str:
@@ -131,15 +136,15 @@ def float_or_int8(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def delegates(rows: Sequence[Row]) -> list[str]:
-    """What the XNNPACK delegate changes, where both were measured."""
+def kernels(rows: Sequence[Row]) -> list[str]:
+    """What the XNNPACK delegate and AMX change, where both were measured."""
     lines = []
-    for row in rows:
-        without = find(rows, row["artifact"], row["runtime"] + WITHOUT_XNNPACK)
+    for row, (kept_from, what) in itertools.product(rows, KEPT_FROM.items()):
+        without = find(rows, row["artifact"], row["runtime"] + kept_from)
         if without and (ratio := ratio_of(without, row)):
-            effect = f"takes {ratio} as long without the XNNPACK delegate"
+            effect = f"takes {ratio} as long {what}"
             if not ratio.shows_difference:
-                effect = f"takes the same time without the XNNPACK delegate: {ratio}"
+                effect = f"takes the same time {what}: {ratio}"
             lines.append(f"{row['artifact']} on {row['runtime']} {effect}.")
     return lines
 

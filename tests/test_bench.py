@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import DEVICE_PYTHON, ROOT, run_runner, run_stage
 
-from device import bench, bench_rounds, bench_rows, machine, runner
+from device import bench, bench_command, bench_rounds, bench_rows, machine, runner
 from device.bench_rounds import Cell, Effort, Session, Subject
 from pipeline.progress import progress
 
@@ -77,6 +77,17 @@ def test_a_runtime_that_takes_a_known_time_comes_out_right_within_5_percent(batc
     own_ns = classifier.taken_ns[-50:]
     assert np.median(times_ns) == pytest.approx(np.median(own_ns), rel=0.05)
     assert np.median(times_ns) >= 200_000
+
+
+def test_accuracy_ends_at_its_limit_and_says_of_how_many_images_it_is():
+    classifier = BusyClassifier(0)
+    classifier.predict = lambda images: runner.Predictions(np.eye(10)[[3] * len(images)], 0.0, 0)
+    images, labels = np.zeros((10, 28, 28), np.uint8), np.array([3, 3, 3, 1, 3, 3, 3, 3, 3, 3])
+    timing = bench.Timing(classifier, images, labels)
+    assert timing.accuracy(4, 10, float("inf")) == {"accuracy": 0.9, "images": 10}
+    assert timing.accuracy(4, 10, 0) == {"accuracy": 0.75, "images": 4}
+    unlabelled = bench.Timing(classifier, images, None)
+    assert unlabelled.accuracy(4, 10, 0) == {"accuracy": None, "images": 0}
 
 
 def test_timer_overhead_is_measured():
@@ -202,6 +213,38 @@ def test_vcgencmd_is_asked_where_there_is_one(tmp_path, monkeypatch):
     assert machine.machine_state()["throttled"] == 0x20002
 
 
+# --- What a runtime is kept from ------------------------------------------------------------
+
+
+def test_litert_is_timed_without_its_delegate_and_without_amx_where_the_processor_has_it():
+    litert = "ai-edge-litert"
+    assert bench.variants("onnxruntime", ["amx_int8"]) == ("onnxruntime",)
+    assert bench.variants(litert, ["sse2"]) == (litert, f"{litert} without XNNPACK")
+    assert bench.variants(litert, ["amx_int8"])[2:] == (f"{litert} without AMX",)
+    assert {bench.runtime_of(v) for v in bench.variants(litert, ["amx_int8"])} == {litert}
+
+
+ASK_FOR_AMX = """
+import ctypes, errno, sys
+sys.path.insert(0, sys.argv[1])
+import amx
+amx.deny()
+libc = ctypes.CDLL(None, use_errno=True)
+for operation in (0x1023, 0x1024):  # ARCH_REQ_XCOMP_PERM, and another
+    libc.syscall(*map(ctypes.c_long, (158, operation, 18)))
+    print(errno.errorcode[ctypes.get_errno()])
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="AMX is of x86-64")
+def test_linux_refuses_amx_and_nothing_else_to_a_process_that_is_kept_from_it():
+    command = [sys.executable, "-c", ASK_FOR_AMX, ROOT / "device"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    refused, other = run.stdout.split()
+    assert refused == "EPERM"
+    assert other != "EPERM"
+
+
 # --- Rounds ---------------------------------------------------------------------------------
 
 
@@ -245,6 +288,27 @@ def test_a_worker_that_dies_leaves_its_finished_rounds_and_the_others_go_on():
     assert b.reason == "crashed (signal 11)"
 
 
+def test_a_worker_that_does_not_answer_is_given_up_with_its_reason(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text("import time\ndef main(*_): time.sleep(60)\n")
+    subject = Subject(Path("a"), "runtime", folder=tmp_path, module="hangs")
+    monkeypatch.setattr(bench_rounds, "PATIENCE_S", 0.2)
+    worker = bench_rounds.Worker(subject, 1, "any", tmp_path)
+    for answer in (worker.receive, lambda: worker.ask(batch=1)):
+        with pytest.raises(bench_rounds.WorkerError, match="hung: no answer for"):
+            answer()
+    worker.stop()
+    assert bench_rounds.time_cold_start(subject) == {}
+
+
+def test_throttling_during_the_cold_starts_makes_the_rows_that_tell_of_them_invalid(monkeypatch):
+    session = Session([], SMALL, np.zeros((1, 28, 28), np.uint8), None, machine, progress)
+    session.cells = [cell("a", [1]), cell("a", [1], batch=8)]
+    states = iter([{"throttled": 0}, {"throttled": 0x40000}])
+    monkeypatch.setattr(machine, "machine_state", lambda: next(states))
+    session.run_cold_starts()
+    assert [c.throttling for c in session.cells] == ["throttled, during the cold starts", ""]
+
+
 def test_an_interrupted_round_counts_for_nobody():
     session = Session([], SMALL, np.zeros((1, 28, 28), np.uint8), None, machine, progress)
 
@@ -271,6 +335,7 @@ def measured(exported, mnist):
     subjects = [
         Subject(exported / "lenet5_fp32.onnx", "onnxruntime"),
         Subject(exported / "lenet5_int8.tflite", "ai-edge-litert" + bench.WITHOUT_XNNPACK),
+        Subject(exported / "lenet5_fp32.tflite", "ai-edge-litert" + bench.WITHOUT_AMX),
         Subject(exported / "missing.onnx", "onnxruntime"),
     ]
     images, labels = mnist.test.images[:50], mnist.test.labels[:50]
@@ -286,8 +351,10 @@ def test_rows_have_the_contracts_keys_and_sensible_figures(measured):
         assert row.keys() >= ROW_KEYS
     ok = [row for row in measured["rows"] if row["status"] == "ok"]
     single = [row for row in ok if row["threads"] == row["batch"] == 1]
-    assert [row["artifact"] for row in single] == ["lenet5_fp32.onnx", "lenet5_int8.tflite"]
+    models = ["lenet5_fp32.onnx", "lenet5_int8.tflite", "lenet5_fp32.tflite"]
+    assert [row["artifact"] for row in single] == models
     for row in ok:
+        assert row["accuracy"] > 0.7
         latency = row["latency_us"]
         assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["p99"]
     for row in single:
@@ -309,7 +376,7 @@ def test_accuracy_is_by_the_calls_that_are_timed(measured, exported, mnist):
     predicted = Classifier(exported / "lenet5_fp32.onnx").predict(mnist.test.images[:50]).labels
     expected = (predicted == mnist.test.labels[:50]).mean()
     rows = [row for row in measured["rows"] if row["artifact"] == "lenet5_fp32.onnx"]
-    assert {row["accuracy"] for row in rows if row["threads"] == 1} == {expected}
+    assert {row["accuracy"] for row in rows if row["accuracy_images"] == 50} == {expected}
 
 
 def test_what_cannot_run_is_not_run_with_its_reason(measured):
@@ -345,12 +412,12 @@ def test_runner_alone_says_that_bench_needs_the_bundle(exported, tmp_path):
 GOLDEN = {"images": np.ones((3, 28, 28), np.uint8), "labels": np.arange(3, dtype=np.uint8)}
 
 
-def test_golden_images_and_labels_are_read(tmp_path):
+def test_golden_images_and_labels_are_timed_and_noise_without_labels_where_there_are_none(tmp_path):
+    assert bench_command.images_to_time(runner, tmp_path)[1] is None
     np.savez(tmp_path / "golden.npz", **GOLDEN)
-    images, labels = runner.read_golden(tmp_path / "golden.npz")
+    images, labels = bench_command.images_to_time(runner, tmp_path)
     assert (images == GOLDEN["images"]).all()
     assert (labels == GOLDEN["labels"]).all()
-    assert runner.read_golden(tmp_path / "none.npz")[1] is None
 
 
 def write_golden(path, form):

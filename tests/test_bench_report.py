@@ -101,6 +101,13 @@ def test_what_the_delegate_does_is_said_only_where_both_were_measured():
     sentence = "without the XNNPACK delegate"
     assert any(sentence in line for line in findings(result(with_it, without)))
     assert not any(sentence in line for line in findings(result(with_it)))
+    other_kernels = row(INT8, "ai-edge-litert without AMX", 5.0)
+    said = findings(result(with_it, other_kernels))
+    assert (
+        "lenet5_int8.tflite on ai-edge-litert takes 0.25 times (95 % CI 0.25 to 0.25) as long "
+        "without this processor's AMX, that is with XNNPACK's other kernels."
+    ) in said
+    assert not any("ship lenet5_int8.tflite on ai-edge-litert without" in line for line in said)
 
 
 def test_what_exists_in_the_benchmark_alone_is_never_recommended():
