@@ -1,7 +1,7 @@
 """The golden vectors of a bundle: test images, their labels, and what each model answered to them.
 
-`golden.npz` holds `images` uint8 (256, 28, 28), `labels` uint8 (256,), and for each model, under its
-name, float32 (256, classes): its probabilities.
+`golden.npz` holds `images` uint8 (256, 28, 28), `labels` uint8 (256,), and for each model, under
+its name, float32 (256, classes): its probabilities.
 """
 
 from __future__ import annotations
