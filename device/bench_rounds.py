@@ -76,10 +76,15 @@ class Subject:
         """Start `main` with a mode in a process of its own."""
         command = [self.python, "-c", START, str(self.folder), self.module, mode]
         command += [str(self.artifact.resolve()), self.runtime, *arguments]
+        # As for `runner.py` where Python is not told otherwise: modules are compiled once, not at
+        # every start, and numpy starts no threads.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
             start_new_session=True,  # Ctrl-C is for the conductor alone
             **options,
         )

@@ -238,7 +238,8 @@ def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[st
         "rounds_order": "shuffled anew in each round, all subjects loaded and asleep meanwhile",
         "ratio": "median of the ratios of the medians of the same round, with the 95 % interval "
         "of a median from order statistics",
-        "cold_start": "medians of fresh processes, files in the page cache",
+        "cold_start": "medians of fresh processes, files in the page cache, modules compiled, one "
+        "BLAS thread",
         "peak_rss": "VmHWM of the processes of the cold starts, median",
     }
 

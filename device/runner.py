@@ -26,18 +26,24 @@ Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import json
 import os
 import sys
 import threading
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
+
+if __name__ == "__main__":
+    # numpy's BLAS starts a thread for each core when it is imported: half of the processor time of
+    # a start, for matrices that nobody multiplies.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+
+if TYPE_CHECKING:  # imported where it is needed, so that a program that predicts starts sooner
+    import argparse
 
 HERE = Path(__file__).resolve().parent
 RUNTIMES = {  # file type -> runtimes that read it, the preferred one first
@@ -641,6 +647,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / "manifest.json"
     if not path.is_file():
         return None
+    import json
+
     try:
         manifest = json.loads(read_bytes(path))
         version = manifest["schema_version"]
@@ -729,6 +737,8 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
 
 def command_predict(args: argparse.Namespace) -> int:
     """Print a line a picture; go on after a bad one."""
+    import json
+
     classifier = Classifier(args.model, args.runtime, args.threads)
     names = label_names(bundle_folder(classifier.model), classifier.classes)
     code = 0
@@ -831,6 +841,8 @@ def command_of_bundle(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
+    import argparse
+
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-m", "--model", type=Path, help="default: the one beside runner.py")
     common.add_argument("--runtime", default="auto", choices=["auto", *MODULES])
@@ -873,6 +885,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """An argparse type: an integer of at least 1."""
+    import argparse
+
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -881,6 +895,8 @@ def positive(text: str) -> int:
 
 def share(text: str) -> float:
     """An argparse type: a number within 0..1."""
+    import argparse
+
     value = float(text)
     if not 0 <= value <= 1:  # NaN fails as well
         raise argparse.ArgumentTypeError("must be within 0 and 1")
