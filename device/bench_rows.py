@@ -295,7 +295,10 @@ def format_result(result: dict[str, Any]) -> str:
     lines += describe_problems(result)
     host, method = result["host"], result["method"]
     lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['kernel']}")
-    lines.append(f"{method['p90_confidence']}; ratio to {method['baseline']}")
+    lines.append(
+        f"{method['p90_confidence']}; ratio to {method['baseline']}; accuracy of "
+        f"{method['images']:,} images"
+    )
     return "\n".join(lines)
 
 

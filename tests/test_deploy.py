@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -368,6 +369,49 @@ def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(
     assert run.returncode == 1
     assert "install: cannot install the packages" in run.stderr
     assert device.versions() == []
+
+
+def test_bench_pi_brings_the_devices_figures_and_after_ctrl_c_those_until_then(
+    device, bundle_1, deploy, keys, tmp_path
+):
+    assert deploy(bundle_1, device).returncode == 0
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+    result = tmp_path / "bench-pi.json"
+    command = [ROOT / "tools" / "bench-pi.sh", f"{user}@{device.address}", str(device.port)]
+
+    def start():
+        return subprocess.Popen(
+            [*command, "lenet5-edge", result],
+            env={**os.environ, "PATH": f"{keys}:{os.environ['PATH']}"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # its own foreground, as on a terminal
+        )
+
+    process = start()
+    for line in process.stderr:
+        if "1 thread 64/64" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    interrupted = tmp_path / "bench-pi-interrupted.json"
+    assert said.splitlines()[-1].endswith(f"the figures until then are in {interrupted}")
+    (row, *_) = json.loads(interrupted.read_text())["rows"]
+    assert row["status"] == "ok"
+    assert not result.exists()
+
+    process = start()
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    rows = json.loads(result.read_text())["rows"]
+    single = {(r["artifact"], r["runtime"]) for r in rows if r["threads"] == r["batch"] == 1}
+    assert ("lenet5_int8.tflite", "tflite-runtime") in single
+    assert {r["status"] for r in rows} == {"ok"}
+    shown = run_stage("bench", "--show", result)
+    assert shown.returncode == 0, shown.stderr
+    assert "For the shortest time an image on this machine ship" in shown.stdout
+    assert not (device.lenet5 / "bench.pid").exists()
 
 
 @pytest.mark.parametrize(
