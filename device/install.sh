@@ -61,11 +61,16 @@ use_native() { # VERSION_FOLDER
     esac
     for command in x86_64/lenet5 aarch64/lenet5-dotprod aarch64/lenet5 armv7/lenet5 armv6/lenet5; do
         ln -sfn "native/$command" "$1/lenet5"
-        if { result=$(verify "$1"); } 2>/dev/null; then # the shell tells of illegal instructions
-            rm -rf "$1/.venv"
-            echo "using the command lenet5 (native/$command)"
-            return
-        fi
+        code=0
+        { result=$(verify "$1"); } 2>/dev/null || code=$? # the shell tells of illegal instructions
+        case $code in
+            0)
+                rm -rf "$1/.venv"
+                echo "using the command lenet5 (native/$command)"
+                return
+                ;;
+            1) not_verified "$result" ;; # it runs here and answers otherwise: no other is tried
+        esac
     done
     failed "install the packages" "$output"
 }

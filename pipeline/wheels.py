@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from pipeline.files import UserError, atomic_path
+from pipeline.files import UserError, atomic_path, sha256
 
 OLDEST_GLIBC_MINOR = 17  # of manylinux2014, the oldest platform that our wheels are built for
 RECORD = "requirements.txt"  # in a folder of wheels: what was asked for, written last
@@ -63,14 +63,23 @@ def fetch(
         raise UserError(f"WHEELS={target_name}: unknown; there are {', '.join(TARGETS)}")
     target = TARGETS[target_name]
     wanted = select(lock.read_text("utf-8"), target, packages)
-    record = folder / RECORD
-    if not record.is_file() or record.read_text("utf-8") != wanted:
+    if not is_complete(folder, wanted):
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             (temporary / RECORD).write_text(wanted, "utf-8")
             _download(temporary, target, target_name)
             shutil.rmtree(folder, ignore_errors=True)
     return sorted(folder.glob("*.whl"))
+
+
+def is_complete(folder: Path, wanted: str) -> bool:
+    """Whether a folder holds what was wanted, by its record, and each wheel by its hash."""
+    record = folder / RECORD
+    if not record.is_file() or record.read_text("utf-8") != wanted:
+        return False
+    digests = [sha256(wheel) for wheel in folder.glob("*.whl")]
+    lines = wanted.splitlines()
+    return len(digests) == len(lines) and all(any(d in line for d in digests) for line in lines)
 
 
 def select(lock: str, target: Target, packages: Collection[str] | None = None) -> str:

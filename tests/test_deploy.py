@@ -361,6 +361,21 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
     assert "was in use already" in again.stdout
 
 
+def test_compiled_c_that_answers_otherwise_here_is_not_used(
+    make_device, make_bundle, packed, deploy, tmp_path
+):
+    need("gcc")
+    (tmp_path / "numpy.py").write_text("raise ImportError('none here')")
+    device = make_device(f"PIP_NO_INDEX=1 PYTHONPATH={tmp_path}")
+    golden = bytearray(packed[0]["native/golden.bin"])
+    golden[-1] ^= 1  # of the last output
+    run = deploy(make_bundle("1.0.0", {"native/golden.bin": bytes(golden)}), device)
+    assert run.returncode == 1
+    assert "255 of 256 outputs equal" in run.stderr
+    assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
+    assert device.versions() == []
+
+
 def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(
     make_device, bundle_1, deploy
 ):

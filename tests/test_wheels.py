@@ -1,12 +1,14 @@
 """Wheels for a Pi: the locked versions that apply there, fetched once, packed reproducibly."""
 
+import hashlib
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_stage
 
-from pipeline import wheels
+from pipeline import data, pack, wheels
 from pipeline.files import UserError
 
 LOCK = (ROOT / "device" / "requirements.lock").read_text()
@@ -74,20 +76,45 @@ def test_without_the_registry_it_says_so_and_leaves_no_folder(monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(
-    exported, small_data, tmp_path
-):
-    out = shutil.copytree(exported, tmp_path / "out")
-    folder = out / "wheels" / "armv7l-cp311"
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """A folder as `fetch` leaves it, of a lock file with one package, and no registry."""
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    content = b"as pip left it"
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"fetched==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\n")
+    folder = tmp_path / "out" / "wheels" / "armv7l-cp311"
     folder.mkdir(parents=True)
-    (folder / "fetched-1.0-py3-none-any.whl").write_bytes(b"as pip left it")
-    (folder / wheels.RECORD).write_text(wheels.select(LOCK, wheels.TARGETS["armv7l-cp311"]))
+    (folder / "fetched-1.0-py3-none-any.whl").write_bytes(content)
+    (folder / wheels.RECORD).write_text(lock.read_text())
+    monkeypatch.setattr(pack, "LOCK", str(lock))
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "another lock"])
+def test_kept_wheels_that_are_not_those_of_the_lock_file_are_fetched_anew(fetched, damage):
+    (wheel,) = fetched.glob("*.whl")
+    lock = Path(pack.LOCK)
+    if damage == "altered":
+        wheel.write_bytes(b"x")
+    elif damage == "missing":
+        wheel.unlink()
+    else:
+        lock.write_text(lock.read_text().replace("1.0", "1.1"))
+    with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
+        wheels.fetch(lock, "armv7l-cp311", fetched)
+
+
+def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(
+    fetched, exported, small_data, tmp_path
+):
+    out = shutil.copytree(exported, tmp_path / "out", dirs_exist_ok=True)
     packed = []
     for dist in (tmp_path / "first", tmp_path / "second"):
-        where = ("--data", small_data, "--out", out, "--dist", dist)
-        run = run_stage("bundle", "--wheels", "armv7l-cp311", *where)
-        assert run.returncode == 0, run.stderr
-        packed += dist.iterdir()
+        dist.mkdir()
+        path, _ = pack.pack(out, dist, data.load(small_data), "armv7l-cp311")
+        packed.append(path)
     assert packed[0].name.endswith("-armv7l-cp311.tar.gz")
     assert packed[0].read_bytes() == packed[1].read_bytes()
     with tarfile.open(packed[0]) as archive:
