@@ -86,13 +86,14 @@ TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py pipeline/convert.py | .venv/.installed
+# Other versions of the converters or the runtimes convert and judge anew; training is left alone.
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py pipeline/convert.py | .venv/.installed
+$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py pipeline/convert.py | .venv/.installed
+$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
 PARITY := $(addprefix pipeline/,parity.py layer_noise.py statistics.py worker.py)
@@ -102,11 +103,11 @@ PASSED := $(OUT)/.parity-passed
 NATIVE := $(OUT)/native
 NATIVE_FILES := pipeline/native.py $(wildcard export/*.py export/c_templates/* device/native/*)
 
-$(NATIVE)/lenet5_int8.c: $(OUT)/lenet5_int8.tflite $(NATIVE_FILES) | .venv/.installed .venv-device/.installed
+$(NATIVE)/lenet5_int8.c: $(OUT)/lenet5_int8.tflite $(NATIVE_FILES) .venv/.installed .venv-device/.installed
 	$(STAGE) native $(WHERE)
 
 # A failed parity.json stays for its reader; only the stamp says that parity passed.
-$(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py | .venv/.installed .venv-device/.installed
+$(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py .venv/.installed .venv-device/.installed
 	$(STAGE) parity --budget $(BUDGET) $(WHERE)
 	@touch $@
 

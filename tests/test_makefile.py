@@ -151,6 +151,16 @@ def test_changed_file_rebuilds_what_hangs_on_it(tree, touched, stages):
 
 
 @pytest.mark.parametrize(
+    ("environment", "stages"), [(".venv", [*MODELS, *NATIVE]), (".venv-device", NATIVE)]
+)
+def test_other_versions_in_an_environment_convert_and_judge_anew(tree, environment, stages):
+    (tree / environment).unlink()  # the link to the real one
+    (tree / environment).mkdir()
+    (tree / environment / ".installed").touch()
+    assert sorted(rebuilt(tree, *SETTINGS)) == sorted(stages)
+
+
+@pytest.mark.parametrize(
     ("deleted", "stages"),
     [
         ("artifacts/lenet5.keras", EVERYTHING),
