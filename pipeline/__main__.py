@@ -178,9 +178,10 @@ def stage_robustness(args: argparse.Namespace) -> int:
     """Measure the accuracy on distorted test images, float and int8 side by side."""
     test = load_trained_on(args).test
     from pipeline import robustness
+    from pipeline.table import markdown_table
 
-    robustness.measure(args.out, test)
-    print(robustness.format_rows(read_json(args.out / "robustness.json")["rows"]))
+    result = robustness.measure(args.out, test)
+    print(markdown_table(*robustness.table_cells(result["rows"])))
     return 0
 
 

@@ -8,7 +8,7 @@ turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from pipeline import float_and_int8
 from pipeline.data import Images, Split
 from pipeline.files import sha256, write_json
 from pipeline.progress import progress
-from pipeline.table import markdown_table
 from pipeline.train import MODEL_NAME, accuracy
 
 SEED = 1998
@@ -122,7 +121,7 @@ def distort(images: Images, distortion: Distortion, strength: float) -> Images:
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
-def measure(folder: Path, test: Split) -> tuple[Row, ...]:
+def measure(folder: Path, test: Split) -> dict[str, Any]:
     """Measure every distortion, and write `robustness.json`.
 
     Args:
@@ -145,21 +144,22 @@ def measure(folder: Path, test: Split) -> tuple[Row, ...]:
                 rows.append(Row(distortion.name, strength, distortion.unit, n, shares))
         report(len(DISTORTIONS), len(DISTORTIONS), "")
     models = {name: sha256(folder / name) for name in (MODEL_NAME, float_and_int8.INT8)}
-    write_json(
-        folder / "robustness.json", {"models": models, "rows": [asdict(row) for row in rows]}
-    )
-    return tuple(rows)
+    result = {"models": models, "rows": [asdict(row) for row in rows]}
+    write_json(folder / "robustness.json", result)
+    return result
 
 
-def format_rows(rows: list[dict[str, Any]]) -> str:
-    """The rows of a `robustness.json` as a Markdown table."""
+def table_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """A table of the rows of `robustness.json`: its header and its cells."""
     cells = [
         [
             row["distortion"],
             f"{row['strength']:g} {row['unit']}" if row["unit"] else "",
+            f"{row['n']:,}",
             f"{row['accuracy']['float']:.2%}",
             f"{row['accuracy']['int8']:.2%}",
+            f"{100 * (row['accuracy']['int8'] - row['accuracy']['float']):+.2f}",
         ]
         for row in rows
     ]
-    return markdown_table(["distortion", "strength", "float", "int8"], cells)
+    return ["distortion", "strength", "images", "float", "int8", "difference, pp"], cells

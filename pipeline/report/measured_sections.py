@@ -10,6 +10,7 @@ from pipeline.report import bench_plots
 from pipeline.report.bench_plots import number
 from pipeline.report.gather import Report
 from pipeline.report.page import Section, Table
+from pipeline.robustness import table_cells
 
 Row = Mapping[str, Any]
 BENCH_HEADER = (
@@ -159,29 +160,13 @@ def robustness(report: Report) -> Section:
     result = report.robustness.value
     if result is None:
         return Section(title, report.robustness.problem)
-    header, cells = robustness_cells(result["rows"])
+    header, cells = table_cells(result["rows"])
     return Section(
         title,
         doubt=report.robustness.doubt,
         plots=(bench_plots.robustness(result["rows"]),),
         tables=(Table("Accuracy on distorted test images", header, cells),),
     )
-
-
-def robustness_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """A table of the rows of `robustness.json`: its header and its cells."""
-    cells = [
-        [
-            row["distortion"],
-            f"{row['strength']:g} {row['unit']}" if row["unit"] else "",
-            f"{row['n']:,}",
-            f"{row['accuracy']['float']:.2%}",
-            f"{row['accuracy']['int8']:.2%}",
-            f"{100 * (row['accuracy']['int8'] - row['accuracy']['float']):+.2f}",
-        ]
-        for row in rows
-    ]
-    return ["distortion", "strength", "images", "float", "int8", "difference, pp"], cells
 
 
 def photographs(report: Report) -> Section:

@@ -12,13 +12,9 @@ from typing import Any
 
 from pipeline.parity import format_table
 from pipeline.report.gather import Report
-from pipeline.report.measured_sections import (
-    BENCH_HEADER,
-    bench_cells,
-    robustness_cells,
-    single_rows,
-)
+from pipeline.report.measured_sections import BENCH_HEADER, bench_cells, single_rows
 from pipeline.report.page import environment
+from pipeline.robustness import table_cells
 from pipeline.table import markdown_table
 from pipeline.train import MODEL_NAME
 
@@ -132,4 +128,4 @@ def bench_table(bench: Mapping[str, Any]) -> str:
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:
     """Accuracy on distorted images."""
-    return markdown_table(*robustness_cells(robustness["rows"]))
+    return markdown_table(*table_cells(robustness["rows"]))
