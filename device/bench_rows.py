@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 if TYPE_CHECKING:
     from device.bench_rounds import Cell, Effort, Session, Subject
@@ -252,7 +252,12 @@ HEADER = (
 )
 
 
-def table_cells(result: dict[str, Any]) -> list[list[str]]:
+def three_figures(value: float) -> str:
+    """Such as 0.0000123, 1.23, 123 and 12,300: never with an exponent."""
+    return f"{float(f'{value:.3g}'):,.10f}".rstrip("0").rstrip(".")
+
+
+def table_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """The rows of one image at a time on one thread, as texts under `HEADER`."""
     return [
         row_cells(row, result["method"].get("images", 0))
@@ -270,9 +275,9 @@ def row_cells(row: dict[str, Any], images: int) -> list[str]:
     fewer = row["accuracy"] is not None and row.get("accuracy_images", images) < images
     of_fewer = f" of {row['accuracy_images']:,}" if fewer else ""
     latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
-    ratio = text(row["ratio_to_baseline"], ".3g")
+    ratio = "" if row["ratio_to_baseline"] is None else three_figures(row["ratio_to_baseline"])
     if row["ratio_ci95"]:
-        ratio += " ({:.3g} to {:.3g})".format(*row["ratio_ci95"])
+        ratio += " ({} to {})".format(*map(three_figures, row["ratio_ci95"]))
     return [
         row["artifact"],
         f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
@@ -302,7 +307,7 @@ def format_result(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def describe_problems(result: dict[str, Any]) -> list[str]:
+def describe_problems(result: Mapping[str, Any]) -> list[str]:
     """One line for each row that is not ok, and one for a run that was broken off."""
     lines = [
         f"{row['artifact']} on {row['runtime']}, {row['threads']} threads, batch {row['batch']}: "
@@ -310,6 +315,6 @@ def describe_problems(result: dict[str, Any]) -> list[str]:
         for row in result["rows"]
         if row["status"] != "ok"
     ]
-    if result["method"]["interrupted"]:
+    if result["method"].get("interrupted"):
         lines.append("interrupted: the figures are of the rounds until then")
     return lines

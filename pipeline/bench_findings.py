@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device.bench import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
-from device.bench_rows import median, median_ci95, ratios_of
+from device.bench_rows import median, median_ci95, ratios_of, three_figures
 
 Row = dict[str, Any]
 KEPT_FROM = {
@@ -38,11 +38,6 @@ class Ratio:
     def __str__(self) -> str:
         value, low, high = map(three_figures, (self.value, self.low, self.high))
         return f"{value} times (95 % CI {low} to {high})"
-
-
-def three_figures(value: float) -> str:
-    """Such as 0.0123, 1.23, 123 and 12,345: never with an exponent above."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def ratio_of(slow: Row, fast: Row) -> Ratio | None:

@@ -15,6 +15,7 @@ from report_inputs import write_measured
 
 from device import bench_rows
 from device.bench_rounds import Cell, Subject
+from device.bench_rows import three_figures
 from pipeline import accuracy, data
 from pipeline.config import load_parity_budget
 from pipeline.files import sha256
@@ -200,7 +201,7 @@ def test_axis_ends_before_a_row_that_is_far_from_the_others():
     ("value", "text"), [(9222.6, "9,220"), (18.44, "18.4"), (0.000244, "0.000244"), (0.0, "0")]
 )
 def test_numbers_have_three_digits_and_no_exponent(value, text):
-    assert bench_plots.number(value) == text
+    assert three_figures(value) == text
 
 
 def test_dequantized_weights_are_within_half_a_step_of_the_float_ones(measured):

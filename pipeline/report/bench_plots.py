@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from device.bench_rows import three_figures
 from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
@@ -54,7 +55,7 @@ def latency(rows: Sequence[Row]) -> Plot:
         for row in rows:
             line = "--" if "int8" in row["artifact"] else "-"
             shares, values = distribution(row)
-            parts.append(f"{name_of(row)}: {number(row['latency_us']['p50'])} µs")
+            parts.append(f"{name_of(row)}: {three_figures(row['latency_us']['p50'])} µs")
             color = colors[row["runtime"]]
             axes.plot(values, shares, color=color, linestyle=line, label=parts[-1])
         least_us = min(row["latency_us"]["min"] for row in rows)
@@ -64,7 +65,7 @@ def latency(rows: Sequence[Row]) -> Plot:
         text = f"Cumulative distribution of latency; medians: {'; '.join(parts)}."
         caption = (
             "How large a share of the calls took at most so long, one image a call. The axis ends "
-            f"at {number(limit_us * 1.2)} µs."
+            f"at {three_figures(limit_us * 1.2)} µs."
         )
         if not all(row.get("quantiles_us") for row in rows):
             caption += " Of some rows only minimum, p50, p90 and p99 are known."
@@ -77,11 +78,6 @@ def axis_limit(values: Sequence[float]) -> float:
     One row (Keras) can be so far from the others that they could not be told apart.
     """
     return max(value for value in values if value <= 10 * float(np.median(values)))
-
-
-def number(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def distribution(row: Row) -> tuple[list[float], list[float]]:
@@ -109,7 +105,7 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
             low, high = row.get("ratio_ci95") or (value, value)
             axes.plot((low, high), (y, y), color=color, linewidth=2)
             axes.plot(value, y, "o", color=color)
-            parts.append(f"{name_of(row)}: {number(value)}")
+            parts.append(f"{name_of(row)}: {three_figures(value)}")
         plain_log_axis(axes.xaxis, [row["ratio_to_baseline"] for row in rows])
         label_bars(axes, parts)
         text = f"Latency as a multiple of {baseline}: {'; '.join(parts)}."
@@ -186,7 +182,7 @@ def cold_start(rows: Sequence[Row]) -> Plot:
             left += values
         totals = [row["cold_start_ms"]["total"] for row in rows]
         axes.set_xlim(0, 1.05 * axis_limit(totals))
-        names = [f"{name_of(r)}: {number(t)} ms" for r, t in zip(rows, totals, strict=True)]
+        names = [f"{name_of(r)}: {three_figures(t)} ms" for r, t in zip(rows, totals, strict=True)]
         label_bars(axes, names)
         figure.legend(loc="outside lower left", ncols=4)
         text = f"Cold start in milliseconds: {'; '.join(names)}."
@@ -205,7 +201,7 @@ def memory(rows: Sequence[Row]) -> Plot:
         values = [row["peak_rss_mib"] for row in rows]
         axes.barh(range(len(rows)), values, height=0.32, color=BLUE)
         axes.set_xlim(0, 1.05 * axis_limit(values))
-        names = [f"{name_of(r)}: {number(v)} MiB" for r, v in zip(rows, values, strict=True)]
+        names = [f"{name_of(r)}: {three_figures(v)} MiB" for r, v in zip(rows, values, strict=True)]
         label_bars(axes, names)
         text = f"Peak memory: {'; '.join(names)}."
         caption = (

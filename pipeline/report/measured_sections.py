@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from device import bench_rows
 from pipeline.pi_test import matrix_table
 from pipeline.report import bench_plots
-from pipeline.report.bench_plots import number
 from pipeline.report.gather import Report
 from pipeline.report.page import Section, Table
 from pipeline.robustness import table_cells
 
 Row = Mapping[str, Any]
-BENCH_HEADER = (
-    *("artifact", "runtime", "status", "size, kB", "accuracy", "p50, µs", "p90, µs", "p99, µs"),
-    *("ratio (95 % CI)", "images/s", "cold start, ms", "memory, MiB"),
-)
+BENCH_HEADER = tuple(name.replace(", us", ", µs") for name in bench_rows.HEADER)
 
 
 def speed(report: Report) -> Section:
@@ -36,53 +33,17 @@ def speed(report: Report) -> Section:
         plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
     if complete:
         plots.append(bench_plots.pareto(complete))
-    tables = [Table("One image a call, one thread", BENCH_HEADER, [bench_cells(r) for r in rows])]
+    tables = [Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench))]
     batches = [row for row in bench["rows"] if row not in rows]
     if batches:
         tables.append(_batch_table(batches))
-    missing = [
-        f"{bench_plots.name_of(row)}: {row['status']}: {row['reason']}"
-        for row in rows
-        if row["status"] != "ok"
-    ]
-    if bench["method"].get("interrupted"):
-        missing.append("The benchmark was interrupted: the figures are of the rounds until then.")
-    text = [*bench.get("findings", ()), *missing]
+    text = [*bench.get("findings", ()), *bench_rows.describe_problems(bench)]
     return Section(title, "", report.bench.doubt, text, plots, [*tables, _machine(bench)])
 
 
 def single_rows(bench: Mapping[str, Any]) -> list[Row]:
     """The rows of one image a call on one thread."""
     return [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
-
-
-def bench_cells(row: Row) -> list[str]:
-    """A row's cells under `BENCH_HEADER`; empty where nothing was measured."""
-
-    def text(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    def significant(value: float | None) -> str:
-        return "" if value is None else number(value)
-
-    latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
-    ratio = significant(row["ratio_to_baseline"])
-    if row.get("ratio_ci95"):
-        low, high = row["ratio_ci95"]
-        ratio += f" ({number(low)} to {number(high)})"
-    cold_start = row["cold_start_ms"] or {"total": None}
-    return [
-        row["artifact"],
-        f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
-        row["status"],
-        text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
-        text(row["accuracy"], ".2%"),
-        *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
-        ratio,
-        text(row["throughput_ips"], ",.0f"),
-        significant(cold_start["total"]),
-        significant(row["peak_rss_mib"]),
-    ]
 
 
 def _batch_table(rows: Sequence[Row]) -> Table:

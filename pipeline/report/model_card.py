@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from device import bench_rows
 from pipeline.parity import format_table
 from pipeline.report.gather import Report
-from pipeline.report.measured_sections import BENCH_HEADER, bench_cells, single_rows
+from pipeline.report.measured_sections import BENCH_HEADER
 from pipeline.report.page import environment
 from pipeline.robustness import table_cells
 from pipeline.table import markdown_table
@@ -20,7 +21,7 @@ from pipeline.train import MODEL_NAME
 
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 MNIST_DATASET = {"name": "MNIST", "type": "ylecun/mnist", "config": "mnist", "split": "test"}
-CARD_COLUMNS = ("artifact", "runtime", "p50, µs", "p90, µs", "cold start, ms", "memory, MiB")
+CARD_COLUMNS = ("artifact", "runtime", "p50, µs", "p90, µs", "cold start, ms", "peak memory, MiB")
 TASK = {"type": "image-classification", "name": "Image Classification"}
 
 
@@ -121,9 +122,10 @@ def _tensor(tensor: Mapping[str, Any]) -> str:
 
 def bench_table(bench: Mapping[str, Any]) -> str:
     """Latency of one image a call on one thread, of the rows that ran."""
-    rows = [bench_cells(row) for row in single_rows(bench) if row["latency_us"]]
     columns = [BENCH_HEADER.index(name) for name in CARD_COLUMNS]
-    return markdown_table(CARD_COLUMNS, [[row[i] for i in columns] for row in rows])
+    timed = BENCH_HEADER.index("p50, µs")
+    rows = [cells for cells in bench_rows.table_cells(bench) if cells[timed]]
+    return markdown_table(CARD_COLUMNS, [[cells[i] for i in columns] for cells in rows])
 
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:
