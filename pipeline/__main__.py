@@ -199,12 +199,12 @@ def stage_training_speed(args: argparse.Namespace) -> int:
 
 def stage_pi_test(args: argparse.Namespace) -> int:
     """Install and verify the bundle on emulated Raspberry Pis, and compare their outputs."""
-    from pipeline import pi_test
+    from pipeline import pi_matrix, pi_test
 
     matrix = pi_test.run_matrix(args.out, args.bundle, load_data(args.data))
-    print(pi_test.format_cells(matrix))
+    print(pi_matrix.format_cells(matrix))
     print(f"pi-test: {matrix.status}")
-    return pi_test.exit_code(matrix, args.allow_not_run)
+    return pi_matrix.exit_code(matrix, args.allow_not_run)
 
 
 def stage_report(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from device import bench_rows
 from pipeline.convert import ARTIFACTS
 from pipeline.files import UserError, read_json, write_bytes, write_json
 from pipeline.parity import format_table
-from pipeline.pi_test import format_matrix
+from pipeline.pi_matrix import format_matrix
 from pipeline.table import markdown_table
 
 RESULTS = Path("docs/results.json")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import photo_bench
 from pipeline.files import sha256, write_json
-from pipeline.pi_test import Cell, PiMatrix
+from pipeline.pi_matrix import Cell, PiMatrix
 
 P50_US = {
     "keras": 9000.0,

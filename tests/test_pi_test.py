@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_stage
 
-from pipeline import pi_test, pi_tree, wheels
-from pipeline.pi_test import ENVIRONMENTS, Cell, PiMatrix, Reference
+from pipeline import pi_matrix, pi_test, pi_tree, wheels
+from pipeline.pi_matrix import Cell, PiMatrix, Reference
+from pipeline.pi_test import ENVIRONMENTS
 
 BUDGET = {"float_min_agreement": 1.0, "int8_min_agreement": 0.999}
 SYSTEM = ("bookworm", "arm64", "cortex-a76", "3.11")
@@ -42,7 +43,7 @@ def flipped(reference, count):
 
 
 def test_equal_outputs_pass_and_are_bit_identical(reference):
-    cell = pi_test.judge(CELL, flipped(reference, 0), reference)
+    cell = pi_matrix.judge(CELL, flipped(reference, 0), reference)
     assert (cell.status, cell.reason, cell.n) == ("pass", "", N)
     assert (cell.accuracy, cell.agreement, cell.bit_identical) == (1.0, 1.0, True)
     assert cell.max_abs_dp == 0.0
@@ -51,14 +52,14 @@ def test_equal_outputs_pass_and_are_bit_identical(reference):
 def test_one_changed_bit_passes_but_is_not_bit_identical(reference):
     got = flipped(reference, 0)
     got[17, 3] = np.nextafter(got[17, 3], np.float32(1))
-    cell = pi_test.judge(CELL, got, reference)
+    cell = pi_matrix.judge(CELL, got, reference)
     assert (cell.status, cell.bit_identical) == ("pass", False)
     assert 0 < cell.max_abs_dp < 1e-6
 
 
 @pytest.mark.parametrize(("flips", "status"), [(10, "pass"), (11, "fail")])
 def test_int8_may_differ_in_as_many_labels_as_the_budget_says(reference, flips, status):
-    cell = pi_test.judge(CELL, flipped(reference, flips), reference)
+    cell = pi_matrix.judge(CELL, flipped(reference, flips), reference)
     assert cell.status == status
     assert cell.agreement == pytest.approx(1 - flips / N)
     assert cell.accuracy == pytest.approx(1 - flips / N)
@@ -67,24 +68,24 @@ def test_int8_may_differ_in_as_many_labels_as_the_budget_says(reference, flips, 
 
 def test_float_may_differ_in_none(reference):
     cell = replace(CELL, artifact="lenet5_fp32.tflite")
-    assert pi_test.judge(cell, flipped(reference, 0), reference).status == "pass"
-    assert pi_test.judge(cell, flipped(reference, 1), reference).status == "fail"
+    assert pi_matrix.judge(cell, flipped(reference, 0), reference).status == "pass"
+    assert pi_matrix.judge(cell, flipped(reference, 1), reference).status == "fail"
 
 
 def test_fewer_images_are_compared_with_the_first_ones_and_counted(reference):
-    cell = pi_test.judge(CELL, flipped(reference, 512)[:512], reference)
+    cell = pi_matrix.judge(CELL, flipped(reference, 512)[:512], reference)
     assert (cell.n, cell.agreement, cell.status) == (512, 0.0, "fail")
 
 
 def test_nan_fails(reference):
     got = flipped(reference, 0)
     got[0, 0] = np.nan
-    assert pi_test.judge(CELL, got, reference).status == "fail"
+    assert pi_matrix.judge(CELL, got, reference).status == "fail"
 
 
 def test_nothing_to_compare_with_is_not_a_pass(reference):
     cell = replace(CELL, runtime="onnxruntime")
-    cell = pi_test.judge(cell, flipped(reference, 0), reference)
+    cell = pi_matrix.judge(cell, flipped(reference, 0), reference)
     assert cell.status == "not_run"
     assert "nothing to compare" in cell.reason
 
@@ -104,7 +105,7 @@ def test_nothing_to_compare_with_is_not_a_pass(reference):
 )
 def test_only_passed_or_excused_cells_give_exit_code_0(statuses, allowed, code):
     cells = tuple(replace(CELL, status=status) for status in statuses)
-    assert pi_test.exit_code(PiMatrix("", "", "", {}, cells), allowed) == code
+    assert pi_matrix.exit_code(PiMatrix("", "", "", {}, cells), allowed) == code
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_matrix_has_a_row_an_artifact_and_runtime_and_a_column_a_system():
         replace(cell, os="trixie", python="3.13.5", bit_identical=False, max_abs_dp=0.004),
         replace(cell, artifact="b.onnx", status="not_run"),
     ]
-    table = pi_test.format_matrix({"cells": [asdict(c) for c in cells]}, parity)
+    table = pi_matrix.format_matrix({"cells": [asdict(c) for c in cells]}, parity)
     rows = [[c.strip() for c in line.split(" | ")] for line in table.splitlines()]
     assert rows[0][2:] == [
         "development machine",

@@ -21,7 +21,7 @@ from pipeline.layer_noise import TensorNoise
 from pipeline.pack import TOOLS, read_probabilities
 from pipeline.parity import Row
 from pipeline.photo_bench import DigitRow, EmptyRow, Timing
-from pipeline.pi_test import Cell
+from pipeline.pi_matrix import Cell
 from pipeline.report.weights import LayerWeights, read_weights
 from pipeline.train import MODEL_NAME
 

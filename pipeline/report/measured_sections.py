@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device import bench_rows
-from pipeline.pi_test import matrix_table
+from pipeline.pi_matrix import matrix_table
 from pipeline.report import bench_plots
 from pipeline.report.gather import Report
 from pipeline.report.page import Section, Table
