@@ -184,7 +184,7 @@ pi-test: $(BUNDLE) ## The bundle on emulated Raspberry Pis: install, verify, all
 	$(STAGE) pi-test $(BUNDLE) $(WHERE)
 
 # What was measured by choice is on the page if it is there, and said to be missing if not.
-MEASURED := $(wildcard $(addprefix $(OUT)/,bench.json robustness.json photos.json pi-matrix.json) docs/accuracy.json)
+MEASURED := $(wildcard $(addprefix $(OUT)/,bench.json bench-pi.json robustness.json photos.json pi-matrix.json) docs/accuracy.json)
 
 report: $(OUT)/report.html ## One page and a model card of all that was measured: artifacts/report.html
 

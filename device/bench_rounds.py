@@ -95,18 +95,25 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        rounds, calls: Bursts of each subject, and timed calls in each, one image at a time.
-        offline_rounds: Bursts with all cores.
+        launches: How often each subject is loaded anew. Two processes of the same model differ, by
+            where its memory lies, and rounds that follow each other are alike: the intervals are
+            of the launches. Six is the least that has one (`bench_rows.median_ci95`).
+        rounds, calls: In each launch, bursts of each subject, and timed calls in each, one image at
+            a time.
+        offline_rounds: Bursts with all cores, in one launch.
         cold_starts: Fresh processes of each subject.
     """
 
-    rounds: int = 64
+    launches: int = 6
+    rounds: int = 10
     calls: int = 128
     offline_rounds: int = 8
     cold_starts: int = 20
 
 
-FULL = Effort(rounds=96, calls=256, offline_rounds=32, cold_starts=40)
+FULL = Effort(launches=12, rounds=8, calls=256, offline_rounds=32, cold_starts=40)
+LOADING_ROUNDS = 8  # of progress, about as long
+ACCURACY_ROUNDS = 20  # likewise
 
 
 @dataclass
@@ -114,7 +121,8 @@ class Cell:
     """What was measured of one subject with one number of threads and one batch.
 
     Attributes:
-        rounds: Of each complete round, durations in ns by kind: `bench.Timing.burst`.
+        launches: Of each launch, and in it of each complete round, durations in ns by kind:
+            `bench.Timing.burst`.
     """
 
     subject: Subject
@@ -123,11 +131,16 @@ class Cell:
     runtime_version: str
     size_bytes: int
     timer_overhead_ns: int
-    rounds: list[dict[str, list[int]]] = field(default_factory=list)
+    launches: list[list[dict[str, list[int]]]] = field(default_factory=list)
     accuracy: float | None = None
     accuracy_images: int = 0
     reason: str = ""
     throttling: str = ""
+
+    @property
+    def rounds(self) -> list[dict[str, list[int]]]:
+        """The rounds of all launches."""
+        return [burst for launch in self.launches for burst in launch]
 
 
 class WorkerError(Exception):
@@ -252,55 +265,83 @@ class Session:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "images.npz")
             np.savez(file, images=self.images, labels=[] if self.labels is None else self.labels)
-            self.run_rounds(1, self.effort.rounds, self.effort.calls, file)
+            effort = self.effort
+            self.run_launches(1, effort.launches, effort.rounds, effort.calls, file)
             if cores > 1:
-                self.run_rounds(cores, self.effort.offline_rounds, self.effort.calls // 4, file)
+                self.run_launches(cores, 1, effort.offline_rounds, effort.calls // 4, file)
         self.run_cold_starts()
         self.photo_ns = self.time_photo() if self.time_photo else None
 
-    def run_rounds(self, threads: int, rounds: int, calls: int, images: Path) -> None:
-        """Load all subjects with that many threads, and time them in rounds."""
-        core = self.core if threads == 1 else "any"
+    def run_launches(
+        self, threads: int, launches: int, rounds: int, calls: int, images: Path
+    ) -> None:
+        """Load all subjects with that many threads and time them in rounds; again and again."""
         before = self.machine.machine_state()
-        runnable = [subject for subject in self.subjects if subject not in self.failed]
-        workers: list[Worker] = []
         first = len(self.cells)
+        each = LOADING_ROUNDS + rounds
+        total = launches * each + ACCURACY_ROUNDS
         try:
-            for subject in runnable:
-                workers.append(Worker(subject, threads, core, images))
             with self.progress(f"bench, {threads} thread{'s' if threads > 1 else ''}") as report:
-                report(0, rounds, "loading")
-                pairs = self.open_cells(workers)
-                for i in range(rounds):
-                    self.run_round(pairs, calls)
-                    report(i + 1, rounds, "rounds")
-                for worker, cell in pairs:
-                    self.take_accuracy(worker, cell)
+                for i in range(launches):
+                    report(i * each, total, f"launch {i + 1} of {launches}, loading")
+                    with self.launch(threads, images) as pairs:
+                        for k in range(rounds):
+                            self.run_round(pairs, calls)
+                            done = i * each + LOADING_ROUNDS + k + 1
+                            report(done, total, f"launch {i + 1} of {launches}, rounds")
+                        if i + 1 == launches:
+                            for k, (worker, cell) in enumerate(pairs):
+                                done = total - ACCURACY_ROUNDS * (len(pairs) - k) // len(pairs)
+                                report(done, total, "accuracy")
+                                self.take_accuracy(worker, cell)
+                report(total, total, "done")
         finally:
-            for worker in workers:
-                worker.stop()
             throttling = self.machine.throttling_between(before, self.machine.machine_state())
             for cell in self.cells[first:]:
                 cell.throttling = throttling
 
-    def open_cells(self, workers: Sequence[Worker]) -> list[tuple[Worker, Cell]]:
-        """Wait until each worker is ready; those that cannot run go to `failed`."""
-        pairs = []
-        for worker in workers:
-            try:
-                ready = worker.receive()
-            except WorkerError as error:
-                self.failed[worker.subject] = str(error)
-                continue
-            for batch in (1, *BATCHES):
-                if batch <= ready["largest_batch"]:
-                    cell = Cell(
-                        *(worker.subject, worker.threads, batch, ready["runtime_version"]),
-                        *(ready["size_bytes"], ready["timer_overhead_ns"]),
-                    )
-                    self.cells.append(cell)
-                    pairs.append((worker, cell))
-        return pairs
+    @contextlib.contextmanager
+    def launch(self, threads: int, images: Path) -> Iterator[list[tuple[Worker, Cell]]]:
+        """A process for each subject that can run, with what is measured of it."""
+        core = self.core if threads == 1 else "any"
+        workers: list[Worker] = []
+        try:
+            for subject in self.subjects:
+                if subject not in self.failed:
+                    workers.append(Worker(subject, threads, core, images))
+            yield [pair for worker in workers for pair in self.open_cells(worker)]
+        finally:
+            for worker in workers:
+                worker.stop()
+
+    def open_cells(self, worker: Worker) -> list[tuple[Worker, Cell]]:
+        """Wait until a worker is ready, and begin a launch of its cells; else it is `failed`."""
+        try:
+            ready = worker.receive()
+        except WorkerError as error:
+            self.failed[worker.subject] = str(error)
+            for cell in self.cells:
+                if cell.subject == worker.subject:
+                    cell.reason = str(error)
+            return []
+        if worker.threads > 1 and not ready["uses_threads"]:
+            return []
+        batches = [batch for batch in (1, *BATCHES) if batch <= ready["largest_batch"]]
+        cells = [self.find_cell(worker, batch, ready) for batch in batches]
+        for cell in cells:
+            cell.launches.append([])
+        return [(worker, cell) for cell in cells]
+
+    def find_cell(self, worker: Worker, batch: int, ready: dict[str, Any]) -> Cell:
+        """The cell of an earlier launch, or a new one."""
+        for cell in self.cells:
+            if (cell.subject, cell.threads, cell.batch) == (worker.subject, worker.threads, batch):
+                return cell
+        size_bytes, overhead_ns = ready["size_bytes"], ready["timer_overhead_ns"]
+        version = ready["runtime_version"]
+        cell = Cell(worker.subject, worker.threads, batch, version, size_bytes, overhead_ns)
+        self.cells.append(cell)
+        return cell
 
     def run_round(self, pairs: Sequence[tuple[Worker, Cell]], calls: int) -> None:
         """One burst of each, in a new order; kept when all of them have had theirs."""
@@ -312,13 +353,13 @@ class Session:
             count = round(calls * cell.subject.share) if cell.batch == 1 else None
             count = count or max(2, IMAGES_PER_BURST // cell.batch)
             try:
-                bursts.append(
-                    (cell, worker.ask(batch=cell.batch, calls=count, parts=cell.threads == 1))
-                )
+                burst = worker.ask(batch=cell.batch, calls=count, all_cores=cell.threads > 1)
             except WorkerError as error:
                 cell.reason = str(error)
+            else:
+                bursts.append((cell, burst))
         for cell, burst in bursts:
-            cell.rounds.append(burst)
+            cell.launches[-1].append(burst)
 
     def take_accuracy(self, worker: Worker, cell: Cell) -> None:
         """Of the subject's share of all images, by the process and the calls that were timed.
@@ -329,7 +370,7 @@ class Session:
             return
         count = max(1, round(len(self.images) * cell.subject.share))
         try:
-            found = worker.ask(batch=cell.batch, images=count, limited=cell.threads > 1)
+            found = worker.ask(batch=cell.batch, images=count, all_cores=cell.threads > 1)
             cell.accuracy, cell.accuracy_images = found["accuracy"], found["images"]
         except WorkerError as error:
             cell.reason = str(error)
@@ -340,16 +381,18 @@ class Session:
         runnable = [subject for subject in self.subjects if subject not in self.failed]
         wanted = {s: max(1, round(self.effort.cold_starts * s.share)) for s in runnable}
         rounds = max(wanted.values(), default=0)
-        with self.progress("bench, cold starts") as report:
-            for i in range(rounds):
-                due = [subject for subject in runnable if i < wanted[subject]]
-                for subject in self.order.sample(due, len(due)):
-                    self.cold.setdefault(subject, []).append(time_cold_start(subject))
-                report(i + 1, rounds, "rounds")
-        throttling = self.machine.throttling_between(before, self.machine.machine_state())
-        for cell in self.cells:
-            if throttling and cell.threads == cell.batch == 1:  # the rows that tell of cold starts
-                cell.throttling = cell.throttling or f"{throttling}, during the cold starts"
+        try:
+            with self.progress("bench, cold starts") as report:
+                for i in range(rounds):
+                    due = [subject for subject in runnable if i < wanted[subject]]
+                    for subject in self.order.sample(due, len(due)):
+                        self.cold.setdefault(subject, []).append(time_cold_start(subject))
+                    report(i + 1, rounds, "rounds")
+        finally:
+            throttling = self.machine.throttling_between(before, self.machine.machine_state())
+            for cell in self.cells:
+                if throttling and cell.threads == cell.batch == 1:  # the row of the cold starts
+                    cell.throttling = cell.throttling or f"{throttling}, during the cold starts"
 
 
 def time_cold_start(subject: Subject) -> dict[str, Any]:

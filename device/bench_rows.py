@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
 # confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
 MLPERF_P90_CALLS = 24_576
+SCHEMA_VERSION = 2
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -69,9 +70,34 @@ def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
     return (ordered[rank], ordered[n - 1 - rank]) if rank >= 0 else None
 
 
-def round_medians_us(cell: Cell, kind: str = "call") -> list[float]:
-    """The median duration of each round, in us."""
-    return [round(median(burst[kind]) / 1000, 4) for burst in cell.rounds]
+Launches = Sequence[Sequence[float]]  # in each launch of a subject, a figure of each round
+
+
+def round_medians_us(cell: Cell, kind: str = "call") -> list[list[float]]:
+    """The median duration in us of each round, by launch; launches without a round left out."""
+    return [
+        [round(median(burst[kind]) / 1000, 4) for burst in launch]
+        for launch in cell.launches
+        if launch
+    ]
+
+
+def launch_medians(rounds: Launches) -> list[float]:
+    """The median round of each launch."""
+    return [median(launch) for launch in rounds]
+
+
+def ratios_of(values: Launches, baseline: Launches) -> list[float]:
+    """For each launch the median of the ratios of its rounds, as far as both were measured.
+
+    What the machine does in a round hits both, so that the ratio is taken there. Rounds that follow
+    each other are alike, and a process keeps what luck it had with its memory: only the launches
+    are independent of each other.
+    """
+    return [
+        median([value / base for value, base in zip(launch, base_launch)])
+        for launch, base_launch in zip(values, baseline)
+    ]
 
 
 def describe_cell(
@@ -85,13 +111,18 @@ def describe_cell(
         cold: Its cold starts.
     """
     kinds = {kind: [t for burst in cell.rounds for t in burst[kind]] for kind in cell.rounds[0]}
-    medians_us = round_medians_us(cell)
+    rounds_us = round_medians_us(cell)
+    medians_us = launch_medians(rounds_us)
+    reasons = [cell.reason, cell.throttling]
+    if lost := sum(1 for start in cold if not start):
+        reasons.append(f"{lost} of {len(cold)} cold starts failed")
+    reason = "; ".join(filter(None, reasons))
     row: dict[str, Any] = {
         **new_row(cell.subject, cell.threads, cell.batch),
         "runtime_version": cell.runtime_version,
         "size_bytes": cell.size_bytes,
-        "status": "invalid" if cell.throttling or cell.reason else "ok",
-        "reason": cell.reason or cell.throttling,
+        "status": "invalid" if reason else "ok",
+        "reason": reason,
         "accuracy": cell.accuracy,
         "accuracy_images": cell.accuracy_images,
         "calls": len(kinds["call"]),
@@ -99,22 +130,24 @@ def describe_cell(
         "quantiles_us": quantiles_us(kinds["call"]),
         "throughput_ips": round(cell.batch * 1e9 * len(kinds["call"]) / sum(kinds["call"]), 1),
         "rounds": {
-            "p50_us": medians_us,
+            "p50_us": rounds_us,
             "median_us": round(median(medians_us), 4),
             "p50_ci95_us": median_ci95(medians_us),
-            "iqr_pct": round(100 * spread(medians_us), 2),
+            "iqr_pct": round(100 * spread([us for launch in rounds_us for us in launch]), 2),
         },
     }
     for kind in ("invoke", "prepare", "bare"):
         if kind in kinds:
             row[f"{kind}_us"] = summarize_us(kinds[kind])
     if "bare" in kinds:
-        pairs = zip(medians_us, round_medians_us(cell, "bare"))
-        overheads_us = [call - bare for call, bare in pairs]
+        bare_us = round_medians_us(cell, "bare")
+        overheads_us = [
+            median([call - own for call, own in zip(*launch)]) for launch in zip(rounds_us, bare_us)
+        ]
         row["runner_overhead_us"] = round(median(overheads_us), 3)
         row["runner_overhead_ci95_us"] = median_ci95(overheads_us)
     if baseline is not None:
-        ratios = ratios_of(medians_us, round_medians_us(baseline))
+        ratios = ratios_of(rounds_us, round_medians_us(baseline))
         row["ratio_to_baseline"], row["ratio_ci95"] = median(ratios), median_ci95(ratios)
         row |= describe_cold_starts(cold)
     return row
@@ -162,11 +195,6 @@ def describe_cold_starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"cold_start_ms": figures, "peak_rss_mib": peak}
 
 
-def ratios_of(values: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """Round by round, as far as both were measured."""
-    return [value / base for value, base in zip(values, baseline)]
-
-
 def spread(values: Sequence[float]) -> float:
     """The interquartile range over the median."""
     ordered = sorted(values)
@@ -182,7 +210,7 @@ def describe(session: Session) -> dict[str, Any]:
     cells = [cell for cell in session.cells if cell.rounds]
     cells.sort(key=lambda cell: (session.subjects.index(cell.subject), cell.threads, cell.batch))
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "host": {**session.host, "before": session.before, "after": session.after},
         "method": {
             **describe_method(session.effort, session.core, cells),
@@ -225,9 +253,10 @@ def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[st
     overheads_ns = [cell.timer_overhead_ns for cell in cells]
     return {
         "baseline": cells[0].subject.name if cells else None,
-        "rounds": effort.rounds,
+        "launches": effort.launches,
+        "rounds_per_launch": effort.rounds,
         "calls_per_round": effort.calls,
-        "calls": effort.rounds * effort.calls,
+        "calls": effort.launches * effort.rounds * effort.calls,
         "p90_confidence": f"{fewest:,}, the fewest calls of a row, {verb} the "
         f"{MLPERF_P90_CALLS:,} of MLPerf's rule for p90 at 99 % confidence",
         "pinned_core": None if core == "any" else int(core),
@@ -236,8 +265,9 @@ def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[st
         "overhead is not subtracted",
         "percentiles": "nearest rank, over all timed calls",
         "rounds_order": "shuffled anew in each round, all subjects loaded and asleep meanwhile",
-        "ratio": "median of the ratios of the medians of the same round, with the 95 % interval "
-        "of a median from order statistics",
+        "ratio": "of the medians of the same round; the median over the rounds of a launch, then "
+        "over the launches, with the 95 % interval of a median from order statistics",
+        "size": "of the file that is loaded: of C, the library that it is compiled to",
         "cold_start": "medians of fresh processes, files in the page cache, modules compiled, one "
         "BLAS thread",
         "peak_rss": "VmHWM of the processes of the cold starts, median",
@@ -289,6 +319,46 @@ def row_cells(row: dict[str, Any], images: int) -> list[str]:
         text(row["throughput_ips"], ",.0f"),
         text(row["cold_start_ms"] and row["cold_start_ms"]["total"], ".0f"),
         text(row["peak_rss_mib"], ".0f"),
+    ]
+
+
+DETAIL_HEADER = (
+    *("artifact", "runtime", "min, us", "mean, us", "invoke alone, us", "preparing an input, us"),
+    *("predict adds, us", "spread of rounds, %", "calls"),
+)
+
+
+def detail_cells(result: Mapping[str, Any]) -> list[list[str]]:
+    """What a call consists of and how steady it was, as texts under `DETAIL_HEADER`."""
+
+    def p50(row: Mapping[str, Any], part: str) -> str:
+        return f"{row[part]['p50']:.1f}" if row.get(part) else ""
+
+    return [
+        [
+            row["artifact"],
+            row["runtime"],
+            f"{row['latency_us']['min']:.1f}",
+            f"{row['latency_us']['mean']:.1f}",
+            p50(row, "invoke_us"),
+            p50(row, "prepare_us"),
+            f"{row['runner_overhead_us']:.2f}" if "runner_overhead_us" in row else "",
+            f"{row['rounds']['iqr_pct']:.1f}",
+            f"{row['calls']:,}",
+        ]
+        for row in result["rows"]
+        if row["threads"] == row["batch"] == 1 and row["status"] == "ok"
+    ]
+
+
+def photo_line(result: Mapping[str, Any]) -> list[str]:
+    """How long finding the digit in a photograph takes; nothing where it was not timed."""
+    photo = result.get("photo")
+    if not photo:
+        return []
+    return [
+        f"Finding the digit in a drawn picture of {photo['width']}x{photo['height']} takes "
+        f"{photo['find_us']['p50'] / 1000:.1f} ms (p50 of {photo['calls']})."
     ]
 
 

@@ -200,6 +200,7 @@ def first_line(error: BaseException) -> str:
 #   output_quantization    likewise
 #   classes                how many
 #   batch                  how many images the model takes at once
+#   uses_threads           whether more than one of them can help
 #   run(image)             (1, 32, 32, 1) -> (1, classes), both of dtype
 #   run_batch(images)      (N, 32, 32, 1) -> (N, classes)
 
@@ -211,6 +212,7 @@ class TFLiteSession:
 
     input_shape = IMAGE_SHAPE
     batch = 1
+    uses_threads = True
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         module = import_runtime(runtime, ".interpreter")
@@ -259,6 +261,7 @@ class OnnxSession:
     dtype = np.dtype(np.float32)
     input_quantization = output_quantization = (0.0, 0)
     batch = 512  # bounds the memory of a large call
+    uses_threads = True
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         onnxruntime = import_runtime(runtime)
@@ -312,6 +315,7 @@ class NativeSession:
     input_shape = IMAGE_SHAPE
     dtype = np.dtype(np.int8)
     batch = 512  # any, in fact
+    uses_threads = False
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         library = native_library(path) if path.suffix == ".c" else path

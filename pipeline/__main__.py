@@ -137,6 +137,8 @@ def stage_bench(args: argparse.Namespace) -> int:
     path = None if args.show else args.json or args.out / "bench.json"
     for output in filter(None, (path, args.csv, args.markdown)):
         make_folder(output.parent)
+        if output.is_dir():
+            raise UserError(f"{output}: a folder; name a file")
     if path is None:
         result = read_result(args.show)
         print(bench.format_markdown(result))
@@ -158,7 +160,7 @@ def stage_bench(args: argparse.Namespace) -> int:
         return 0
     changes = bench_compare.compare(before, result, args.max_regression)
     print(f"\nCompared with {args.compare}:\n\n{bench_compare.format_changes(changes)}")
-    if before["host"]["cpu"] != result["host"]["cpu"]:
+    if any(before["host"][key] != result["host"][key] for key in ("cpu", "cores")):
         print("\nThese were two machines: the changes say nothing about the code.")
     return 1 if any(change.verdict for change in changes) else 0
 

@@ -105,10 +105,12 @@ def format_markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
+            "What a call consists of:",
+            markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(result)),
             "Images a second:",
             format_throughput(result),
             "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
-            "\n".join(f"- {line}" for line in findings(result)),
+            "\n".join(f"- {line}" for line in [*findings(result), *bench_rows.photo_line(result)]),
             f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
             f"{known}.",
         ]

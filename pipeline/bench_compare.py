@@ -25,7 +25,8 @@ class Change:
         percent: How much longer it takes after; None where either is missing.
         percent_ci: From the ends of both intervals, so at least 95 %; None with too few rounds.
         verdict: "regressed" when it takes longer than is allowed or no longer runs, "cannot be
-            judged" when that is not known, else empty.
+            judged" when that is not known, else empty. On all cores, which wait for whatever else
+            the machine does, no time is judged.
     """
 
     key: Key
@@ -59,8 +60,9 @@ def compare(
     if not new.keys() & set(valid):
         raise UserError("the two results have no row in common: there is nothing to compare")
     valid += [key for key, latency in new.items() if not isinstance(latency, str)]
+    absent = "interrupted" if after["method"]["interrupted"] else "missing"
     return tuple(
-        _change(key, old.get(key, "missing"), new.get(key, "missing"), max_regression_pct)
+        _change(key, old.get(key, "missing"), new.get(key, absent), max_regression_pct)
         for key in dict.fromkeys(valid)
     )
 
@@ -81,7 +83,7 @@ def _change(
 ) -> Change:
     if isinstance(after, str):
         # Such as a throttled row: it ran, but its time says nothing.
-        verdict = "cannot be judged" if after == "invalid" else "regressed"
+        verdict = "cannot be judged" if after in ("invalid", "interrupted") else "regressed"
         return Change(key, before, after, None, None, verdict)
     if isinstance(before, str):
         return Change(key, before, after, None, None, "")
@@ -91,10 +93,11 @@ def _change(
         low, high = after[1][0] / before[1][1], after[1][1] / before[1][0]
         interval = (100 * (low - 1), 100 * (high - 1))
     verdict = ""
-    if percent > max_regression_pct and interval is None:
-        verdict = "cannot be judged"
-    elif percent > max_regression_pct and interval and interval[0] > 0:
-        verdict = "regressed"
+    if percent > max_regression_pct and key[2] == 1:
+        if interval is None:
+            verdict = "cannot be judged"
+        elif interval[0] > 0:
+            verdict = "regressed"
     return Change(key, before, after, percent, interval, verdict)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from device.bench import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
 from device.bench_rows import median, median_ci95, ratios_of, three_figures
 
 Row = dict[str, Any]
+READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
 KEPT_FROM = {
     WITHOUT_XNNPACK: "without the XNNPACK delegate",
     WITHOUT_AMX: "without this processor's AMX, that is with XNNPACK's other kernels",
@@ -47,7 +48,7 @@ def ratio_of(slow: Row, fast: Row) -> Ratio | None:
     return Ratio(median(ratios), *interval) if interval else None
 
 
-def findings(result: dict[str, Any]) -> list[str]:
+def findings(result: Mapping[str, Any]) -> list[str]:
     """The sentences; only of rows that are ok, so that nothing unmeasured is recommended.
 
     Args:
@@ -55,14 +56,27 @@ def findings(result: dict[str, Any]) -> list[str]:
     """
     ok = [row for row in result["rows"] if row["status"] == "ok"]
     single = [row for row in ok if row["threads"] == row["batch"] == 1]
+    worse = [row for row in single if reads_worse(row, single)]
+    lines = [
+        f"{name(row)} reads only {row['accuracy']:.2%} of the images right: it is left out of all "
+        "that follows."
+        for row in worse
+    ]
+    ok = [row for row in ok if name(row) not in map(name, worse)]
+    single = [row for row in single if row not in worse]
     timed = [row for row in single if row["runtime"] != "keras"]
     shipped = [row for row in timed if can_be_shipped(row)]
-    lines = []
     if shipped:
         lines += [*what_to_ship(shipped), *against_baseline(single)]
         lines += [*float_or_int8(timed), *kernels(timed)]
         lines += [*throughput(ok), *start_and_memory(shipped), *overhead(timed)]
     return lines
+
+
+def reads_worse(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a row's accuracy is far below the best one's; False where images had no labels."""
+    known = [other["accuracy"] for other in rows if other["accuracy"] is not None]
+    return row["accuracy"] is not None and bool(row["accuracy"] < max(known) - READS_WORSE)
 
 
 def can_be_shipped(row: Row) -> bool:
@@ -147,9 +161,11 @@ def kernels(rows: Sequence[Row]) -> list[str]:
 def throughput(rows: Sequence[Row]) -> list[str]:
     """The most images a second."""
     best = max(filter(can_be_shipped, rows), key=lambda row: row["throughput_ips"])
+    threads = "one thread" if best["threads"] == 1 else f"{best['threads']} threads"
+    images = f"batches of {best['batch']}" if best["batch"] > 1 else "one image at a time"
     return [
         f"The most images a second, {best['throughput_ips']:,.0f}, come from {name(best)} with "
-        f"batches of {best['batch']} and {best['threads']} threads."
+        f"{images} and {threads}."
     ]
 
 
@@ -179,7 +195,7 @@ def overhead(rows: Sequence[Row]) -> list[str]:
         return []
     worst = max(known, key=lambda row: row["runner_overhead_us"])
     return [
-        "The runner's predict adds to the runtime's own calls at most "
+        "The runner's predict adds to the runtime's own calls, by the median, at most "
         f"{worst['runner_overhead_us']:.2f} us ({name(worst)})."
     ]
 

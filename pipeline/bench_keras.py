@@ -23,6 +23,7 @@ class KerasClassifier:
     """What `device/bench.py` calls of a `runner.Classifier`; it is its own session."""
 
     batch = 512
+    uses_threads = True
 
     def __init__(self, model: Path) -> None:
         from pipeline.train import load_model

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from device.bench_rows import SCHEMA_VERSION
 from pipeline.files import UserError
 
 # A form is a test of a value; a dict of forms by key, all of which must be there; a list of one
@@ -15,8 +16,8 @@ Form = Callable[[Any], bool] | dict[str, Any] | list[Any] | tuple[Any, ...]
 
 
 def text(value: Any) -> bool:
-    """A string."""
-    return isinstance(value, str)
+    """A string that a terminal only prints."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def flag(value: Any) -> bool:
@@ -44,15 +45,28 @@ def count(value: Any) -> bool:
     return isinstance(value, int) and positive(value)
 
 
-LATENCY = dict.fromkeys(("p50", "p90", "p99"), number)
+def launches(value: Any) -> bool:
+    """For each launch the figures of its rounds, none of them empty."""
+    rounds = value if isinstance(value, list) else []
+    return bool(rounds) and all(launch and has_form(launch, [positive]) for launch in rounds)
+
+
+def quantiles(value: Any) -> bool:
+    """Evenly spaced quantiles, the least and the greatest value among them."""
+    return has_form(value, [positive]) and len(value) > 1
+
+
+LATENCY = dict.fromkeys(("min", "p50", "p90", "p99", "mean"), number)
 COLD_START = dict.fromkeys(("interpreter", "import", "load", "first", "total"), number)
 HOST = {"board": text, "cpu": text, "cores": count, "system": text, "python": text}
 METHOD = {
+    "images": count,
     "p90_confidence": text,
     "baseline": (nothing, text),
     "timer_overhead_ns": (nothing, number),
     "interrupted": flag,
 }
+PARTS = ("invoke_us", "prepare_us", "bare_us")  # not of batches or of all cores
 ROW = {
     **dict.fromkeys(("artifact", "runtime", "status", "reason"), text),
     **dict.fromkeys(("threads", "batch"), count),
@@ -61,20 +75,25 @@ ROW = {
     "latency_us": (nothing, LATENCY),
     "cold_start_ms": (nothing, COLD_START),
     "ratio_ci95": (nothing, [number, number]),
+    "accuracy_images": number,
     **dict.fromkeys(("accuracy", "throughput_ips"), (nothing, number)),
     **dict.fromkeys(("peak_rss_mib", "ratio_to_baseline"), (nothing, number)),
 }
 OK_ROW = {
     "size_bytes": count,
+    "calls": count,
     "latency_us": LATENCY,
     "throughput_ips": positive,
+    "quantiles_us": quantiles,
     "rounds": {
-        "p50_us": [positive],
+        "p50_us": launches,
         "median_us": positive,
         "p50_ci95_us": (nothing, [positive, positive]),
+        "iqr_pct": number,
     },
 }
-RESULT = {"host": HOST, "method": METHOD, "rows": [ROW]}
+PHOTO = {"width": count, "height": count, "calls": count, "find_us": LATENCY}
+RESULT = {"host": HOST, "method": METHOD, "rows": [ROW], "photo": (nothing, PHOTO)}
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -92,18 +111,22 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: missing; `make bench` writes such a file") from None
     except (ValueError, RecursionError):
         value = None
+    if isinstance(value, dict) and value.get("schema_version") in range(1, SCHEMA_VERSION):
+        raise UserError(f"{path}: of an older version of the benchmark; measure again")
     if not is_result(value):
         raise UserError(f"{path}: not a result of `make bench`")
     return value  # type: ignore[no-any-return]
 
 
 def is_result(value: Any) -> bool:
-    """Whether a value is a result of schema version 1."""
-    if not has_form(value, RESULT) or value.get("schema_version") != 1:
+    """Whether a value is a result of the present schema version."""
+    if not has_form(value, RESULT) or value.get("schema_version") != SCHEMA_VERSION:
         return False
     return all(
         (row["status"] != "ok" or has_form(row, OK_ROW))
         and number(row.get("runner_overhead_us", 0))  # where the parts were timed as well
+        and has_form(row.get("sha256"), (nothing, text))
+        and all(has_form(row.get(part), (nothing, LATENCY)) for part in PARTS)
         for row in value["rows"]
     )
 

@@ -18,8 +18,9 @@ P50_US = {
 
 
 def write_measured(folder):
-    """Write bench.json, robustness.json, photos.json and pi-matrix.json of the artifacts there."""
+    """Write a small result of each measurement, of the artifacts that are there."""
     write_json(folder / "bench.json", bench(folder))
+    write_json(folder / "bench-pi.json", {**bench(folder), "rows": bench(folder)["rows"][1:]})
     write_json(folder / "robustness.json", robustness(folder))
     write_json(folder / "photos.json", photos(folder))
     write_json(folder / "pi-matrix.json", pi_matrix(folder))
@@ -31,14 +32,21 @@ def bench(folder):
     subjects += [(row["artifact"], row["runtime"], row["accuracy"]) for row in parity["rows"]]
     rows = [bench_row(folder, *subject) for subject in subjects]
     nothing = dict.fromkeys(("latency_us", "cold_start_ms", "peak_rss_mib", "throughput_ips"))
-    nothing |= dict.fromkeys(("ratio_to_baseline", "ratio_ci95", "accuracy"))
+    nothing |= dict.fromkeys(("ratio_to_baseline", "ratio_ci95", "accuracy", "size_bytes"))
     rows.append({**rows[1], **nothing, "runtime": "absent", "status": "not_run", "reason": "none"})
     rows.append({**rows[2], "threads": 2, "batch": 64, "ratio_to_baseline": None})
     return {
-        "host": {"cpu": "a processor", "cores": 2},
-        "method": {"baseline": "lenet5.keras on keras"},
-        "findings": ["float32 is faster here"],
+        "schema_version": 2,
+        "host": {"cpu": "a processor", "cores": 2, "board": "b", "system": "s", "python": "3.11"},
+        "method": {
+            "images": 2000,
+            "baseline": "lenet5.keras on keras",
+            "p90_confidence": "c",
+            "timer_overhead_ns": 70,
+            "interrupted": False,
+        },
         "rows": rows,
+        "photo": None,
     }
 
 
@@ -54,6 +62,14 @@ def bench_row(folder, artifact, runtime, accuracy):
         "status": "ok",
         "reason": "",
         "accuracy": accuracy,
+        "accuracy_images": 2000,
+        "calls": 100,
+        "rounds": {
+            "p50_us": [[p50]] * 6,
+            "median_us": p50,
+            "p50_ci95_us": [p50 - 0.1, p50 + 0.1],
+            "iqr_pct": 1.5,
+        },
         "latency_us": {"min": p50 - 1, "p50": p50, "p90": p50 + 1, "p99": p50 + 9, "mean": p50},
         "quantiles_us": [p50 - 1, p50, p50 + 9],
         "throughput_ips": 1e6 / p50,

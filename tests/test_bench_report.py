@@ -15,8 +15,8 @@ from pipeline.files import UserError, only_one_run
 
 
 def row(artifact, runtime, p50_us, **values):
-    """A row whose every round took about the same time, in seven rounds."""
-    rounds = [p50_us * factor for factor in (0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01)]
+    """A row whose every launch took about the same time, in seven launches of one round."""
+    rounds = [[p50_us * factor] for factor in (0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01)]
     size = {"fp32": 250_000, "int8": 72_000}["int8" if "int8" in artifact else "fp32"]
     return {
         "artifact": artifact,
@@ -27,6 +27,9 @@ def row(artifact, runtime, p50_us, **values):
         "status": "ok",
         "reason": "",
         "accuracy": 0.99,
+        "accuracy_images": 100,
+        "calls": 100,
+        "quantiles_us": [p50_us - 1e-9, p50_us],
         "size_bytes": size,
         "latency_us": dict.fromkeys(("min", "p50", "p90", "p99", "mean"), p50_us),
         "throughput_ips": 1e6 / p50_us,
@@ -38,6 +41,7 @@ def row(artifact, runtime, p50_us, **values):
             "p50_us": rounds,
             "median_us": p50_us,
             "p50_ci95_us": [p50_us * 0.99, p50_us * 1.01],
+            "iqr_pct": 1.5,
         },
         **values,
     }
@@ -46,7 +50,9 @@ def row(artifact, runtime, p50_us, **values):
 def result(*rows, cpu="one"):
     host = {"cpu": cpu, "board": "b", "cores": 2, "system": "s", "python": "3.11"}
     method = {"p90_confidence": "c", "baseline": "k", "timer_overhead_ns": 70, "interrupted": False}
-    return {"schema_version": 1, "rows": list(rows), "host": host, "method": method}
+    method["images"] = 100
+    rows = list(rows)
+    return {"schema_version": 2, "rows": rows, "host": host, "method": method, "photo": None}
 
 
 FP32, INT8 = "lenet5_fp32.tflite", "lenet5_int8.tflite"
@@ -81,7 +87,7 @@ def test_int8_that_is_faster_is_what_to_ship():
 
 def test_a_difference_that_the_rounds_do_not_show_is_not_claimed():
     noisy = row(INT8, "ai-edge-litert", 20.0)
-    noisy["rounds"]["p50_us"] = [18.0, 22.0, 19.0, 21.0, 20.0, 18.5, 21.5]
+    noisy["rounds"]["p50_us"] = [[us] for us in (18.0, 22.0, 19.0, 21.0, 20.0, 18.5, 21.5)]
     said = findings(result(row(FP32, "ai-edge-litert", 20.0), noisy))
     assert any("take the same time" in line for line in said)
     assert "no slower can be shown" in said[0]
@@ -93,6 +99,18 @@ def test_what_was_not_validly_measured_is_never_recommended(status):
     said = findings(result(row(FP32, "tflite-runtime", 20.0), bad))
     assert not any("int8" in line for line in said)
     assert findings(result(bad)) == []
+
+
+def test_what_reads_far_worse_than_the_best_is_named_and_left_out():
+    wrong = row(INT8, "ai-edge-litert", 1.0, accuracy=0.119)
+    said = findings(result(row(FP32, "ai-edge-litert", 20.0), wrong))
+    assert said[0] == (
+        "lenet5_int8.tflite on ai-edge-litert reads only 11.90% of the images right: it is left "
+        "out of all that follows."
+    )
+    assert not any("int8" in line for line in said[1:])
+    unlabelled = row(INT8, "ai-edge-litert", 1.0, accuracy=None)
+    assert "ship lenet5_int8" in findings(result(unlabelled))[0]
 
 
 def test_what_the_delegate_does_is_said_only_where_both_were_measured():
@@ -283,6 +301,17 @@ def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(tmp_path, af
     assert markdown.read_text().startswith("| artifact")
 
 
+def test_rows_that_an_interrupted_run_lacks_and_rows_on_all_cores_are_not_judged():
+    both = row(FP32, "r", 20.0), row(FP32, "s", 20.0)
+    partial = result(both[0])
+    partial["method"]["interrupted"] = True
+    (_, lacking) = bench_compare.compare(result(*both), partial, 10.0)
+    assert (lacking.after, lacking.verdict) == ("interrupted", "cannot be judged")
+    slow, quick = (row(FP32, "r", us, threads=2) for us in (90.0, 20.0))
+    (change,) = bench_compare.compare(result(quick), result(slow), 10.0)
+    assert (round(change.percent), change.verdict) == (350, "")
+
+
 def test_stage_bench_says_when_two_machines_are_compared(tmp_path):
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     before.write_text(json.dumps(result(row(FP32, "r", 20.0), cpu="another")))
@@ -403,7 +432,8 @@ def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
         ("{}", 0, 0, {"r.json": "{}"}),
         ("{}", 130, 130, {"r.json": "earlier", "r-interrupted.json": "{}"}),
         ("{", 130, 1, {"r.json": "earlier"}),
-        ("{}", 1, 1, {"r.json": "earlier"}),
+        ("{}", 1, 1, {"r.json": "{}"}),
+        ("{", 0, 1, {"r.json": "earlier"}),
         ("", 255, 1, {"r.json": "earlier"}),
     ],
 )

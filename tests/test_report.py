@@ -16,27 +16,33 @@ from report_inputs import write_measured
 from device import bench_rows
 from device.bench_rounds import Cell, Subject
 from device.bench_rows import three_figures
-from pipeline import accuracy, data
+from pipeline import accuracy, bench_result, data
 from pipeline.config import load_parity_budget
 from pipeline.files import sha256
 from pipeline.parity import Limits, limits
 from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
-from pipeline.report.gather import BENCH_KEYS, gather
+from pipeline.report.gather import gather
 from pipeline.report.weights import read_weights
 
 PLOTS = {
     *("loss", "accuracy", "confusion-float", "confusion-int8", "delta", "noise-tflite"),
     *("noise-onnx", "weights", "codes", "latency", "ratio", "pareto", "cold-start", "memory"),
-    *("robustness", "photographs"),
+    *("robustness", "photographs", "device-latency"),
 }
 MEASURED = {
     "bench.json": "make bench",
+    "bench-pi.json": "make bench-pi PI=user@host",
     "robustness.json": "make robustness",
     "photos.json": "make photos",
     "pi-matrix.json": "make pi-test",
 }
 MEMBERS = {  # of gather.Report
-    **{"bench.json": "bench", "robustness.json": "robustness", "photos.json": "photos"},
+    **{
+        "bench.json": "bench",
+        "bench-pi.json": "device",
+        "robustness.json": "robustness",
+        "photos.json": "photos",
+    },
     **{"pi-matrix.json": "pi", "parity.json": "parity", "probabilities.npz": "probabilities"},
 }
 HOSTILE = [
@@ -174,22 +180,30 @@ def test_pareto_front_is_what_nothing_dominates():
     assert bench_plots.pareto_front([(1, 9), (2, 2), (3, 3), (9, 1), (2, 2)]) == [0, 1, 3, 4]
 
 
-def test_distribution_without_quantiles_is_drawn_through_the_four_known():
-    row = {"latency_us": {"min": 1.0, "p50": 2.0, "p90": 3.0, "p99": 4.0, "mean": 2.1}}
-    assert bench_plots.distribution(row) == ([0, 50, 90, 99], [1.0, 2.0, 3.0, 4.0])
-    row["quantiles_us"] = [1.0, 2.0, 5.0]
-    assert bench_plots.distribution(row) == ([0, 50, 100], [1.0, 2.0, 5.0])
-
-
 def test_a_row_of_the_benchmark_holds_what_the_report_reads(measured):
     path = measured / "lenet5_int8.tflite"
     calls_ns = [1000 * us for us in range(200, 0, -1)]
     subject = Subject(path, "ai-edge-litert")
-    cell = Cell(subject, 1, 1, "2.3", path.stat().st_size, 80, rounds=[{"call": calls_ns}])
+    cell = Cell(subject, 1, 1, "2.3", path.stat().st_size, 80, launches=[[{"call": calls_ns}]])
     row = bench_rows.describe_cell(cell, None, [])
-    assert set(BENCH_KEYS) <= set(row)
+    assert bench_result.has_form(row, {**bench_result.ROW, **bench_result.OK_ROW})
     assert row["sha256"] == sha256(path)
     assert row["quantiles_us"] == [1.0, *range(2, 201, 2)]  # the minimum, then 1 %, 2 %, ...
+
+
+def test_a_throttled_row_is_in_the_table_but_in_no_plot_and_not_on_the_card(folder, small):
+    path = folder / "bench.json"
+    bench = json.loads(path.read_text())
+    native = next(row for row in bench["rows"] if row["runtime"] == "native")
+    native |= {"status": "invalid", "reason": "under-voltage"}
+    path.write_text(json.dumps(bench))
+    report = gather(folder, small)
+    speed = measured_sections.speed(report)
+    assert any(row[1:3] == ["native 1.0", "invalid"] for row in speed.tables[0].rows)
+    assert any("under-voltage" in line for line in speed.text)
+    for plot in (*speed.plots, *measured_sections.footprint(report).plots):
+        assert "int8.c, native" not in plot.svg
+    assert "| native 1.0" not in model_card.render(report)
 
 
 def test_axis_ends_before_a_row_that_is_far_from_the_others():

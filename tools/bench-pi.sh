@@ -76,6 +76,10 @@ if [ "$code" = 130 ] && python3 -m json.tool "$partial" >/dev/null 2>&1; then
     mv "$partial" "$kept"
     fail 130 "$pi: interrupted; the figures until then are in $kept"
 fi
-[ "$code" = 0 ] || fail 1 "$pi: the benchmark did not finish there; $result is what it was"
+if [ "$code" -gt 1 ] || ! python3 -m json.tool "$partial" >/dev/null 2>&1; then
+    fail 1 "$pi: the benchmark did not finish there; $result is what it was"
+fi
 chmod 644 "$partial"
 mv "$partial" "$result"
+# A throttled board, for one: the figures are there, and say why they are not valid.
+[ "$code" = 0 ] || fail 1 "$pi: no valid row; why is shown by: python -m pipeline bench --show $result"

@@ -25,7 +25,6 @@ from pipeline.report.svg import (
 
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 COLD_START_PARTS = ("interpreter", "import", "load", "first")
-KNOWN_SHARES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 Row = Mapping[str, Any]  # of `bench.json`
 
@@ -42,8 +41,8 @@ def runtime_colors(rows: Sequence[Row]) -> dict[str, str]:
     return dict(zip(runtimes, colors, strict=False))
 
 
-def latency(rows: Sequence[Row]) -> Plot:
-    """The distribution function of each row's latency."""
+def latency(rows: Sequence[Row], name: str = "latency") -> Plot:
+    """The distribution function of each row's latency, as a plot of that name."""
     colors = runtime_colors(rows)
     limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
     with style():
@@ -54,7 +53,8 @@ def latency(rows: Sequence[Row]) -> Plot:
         parts = []
         for row in rows:
             line = "--" if "int8" in row["artifact"] else "-"
-            shares, values = distribution(row)
+            values = row["quantiles_us"]
+            shares = np.linspace(0, 100, len(values))
             parts.append(f"{name_of(row)}: {three_figures(row['latency_us']['p50'])} µs")
             color = colors[row["runtime"]]
             axes.plot(values, shares, color=color, linestyle=line, label=parts[-1])
@@ -67,9 +67,7 @@ def latency(rows: Sequence[Row]) -> Plot:
             "How large a share of the calls took at most so long, one image a call. The axis ends "
             f"at {three_figures(limit_us * 1.2)} µs."
         )
-        if not all(row.get("quantiles_us") for row in rows):
-            caption += " Of some rows only minimum, p50, p90 and p99 are known."
-        return Plot("latency", to_svg(figure, "latency", text), caption)
+        return Plot(name, to_svg(figure, name, text), caption)
 
 
 def axis_limit(values: Sequence[float]) -> float:
@@ -78,18 +76,6 @@ def axis_limit(values: Sequence[float]) -> float:
     One row (Keras) can be so far from the others that they could not be told apart.
     """
     return max(value for value in values if value <= 10 * float(np.median(values)))
-
-
-def distribution(row: Row) -> tuple[list[float], list[float]]:
-    """Shares of the calls, in per cent, and the latencies in us that they do not exceed.
-
-    From the row's evenly spaced quantiles or, where it has none, the few that every row has.
-    """
-    quantiles_us = row.get("quantiles_us") or []
-    if len(quantiles_us) > 1:
-        return np.linspace(0, 100, len(quantiles_us)).tolist(), list(quantiles_us)
-    known = row["latency_us"]
-    return [100 * share for share in KNOWN_SHARES.values()], [known[key] for key in KNOWN_SHARES]
 
 
 def ratio(rows: Sequence[Row], baseline: str) -> Plot:
@@ -116,8 +102,20 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
         return Plot("ratio", to_svg(figure, "ratio", text), caption)
 
 
-def pareto(rows: Sequence[Row]) -> Plot:
-    """Latency, accuracy and size at once; what no other row beats in all three stands out."""
+def pareto(timed: Sequence[Row], images: int) -> list[Plot]:
+    """Latency, accuracy and size at once; what no other row beats in all three stands out.
+
+    Args:
+        timed: The rows.
+        images: Of how many images an accuracy must be to be compared.
+
+    Returns:
+        The plot, or none where no row has such an accuracy.
+    """
+    rows = [row for row in timed if row["accuracy"] is not None]
+    rows = [row for row in rows if row["accuracy_images"] == images]
+    if not rows:
+        return []
     colors = runtime_colors(rows)
     best = pareto_front(
         [(row["latency_us"]["p50"], -row["accuracy"], row["size_bytes"]) for row in rows]
@@ -150,7 +148,9 @@ def pareto(rows: Sequence[Row]) -> Plot:
             "Accuracy against latency; the area of a disc is the size of the file. Filled: no "
             f"other row is at least as good in latency, accuracy and size. {names}."
         )
-        return Plot("pareto", to_svg(figure, "pareto", text + "."), caption)
+        if left_out := [name_of(row) for row in timed if row not in rows]:
+            caption += f" Not drawn, for want of an accuracy on all images: {', '.join(left_out)}."
+        return [Plot("pareto", to_svg(figure, "pareto", text + "."), caption)]
 
 
 def pareto_front(points: Sequence[tuple[float, ...]]) -> list[int]:

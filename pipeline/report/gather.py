@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from export import to_onnx, to_tflite
 from pipeline import native
+from pipeline.bench_result import is_result
 from pipeline.convert import ARTIFACTS, project_version
 from pipeline.data import Dataset, require_trained_on
 from pipeline.files import ROOT, UserError, read_json, sha256
@@ -30,11 +31,6 @@ Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 SEEDS = ROOT / "docs" / "accuracy.json"
 
 
-BENCH_KEYS = (
-    *("artifact", "runtime", "runtime_version", "threads", "batch", "status", "reason"),
-    *("accuracy", "latency_us", "throughput_ips", "cold_start_ms", "peak_rss_mib", "size_bytes"),
-    "ratio_to_baseline",
-)
 ROBUSTNESS_KEYS = ("distortion", "strength", "unit", "n", "accuracy")
 
 
@@ -68,7 +64,9 @@ class Report:
         parity: What `parity.json` holds.
         probabilities: Of every test image, by "artifact@runtime" and of the float model.
         weights: Of each layer, before and after quantization.
-        bench, robustness, pi, photos: What these files hold.
+        bench: What `bench.json` holds.
+        device: What `bench-pi.json` holds, the same of a device.
+        robustness, pi, photos: What these files hold.
         seeds: What `docs/accuracy.json` holds: the same recipe with other seeds.
     """
 
@@ -84,6 +82,7 @@ class Report:
     probabilities: Input[dict[str, Probabilities]]
     weights: Input[tuple[LayerWeights, ...]]
     bench: Input[dict[str, Any]]
+    device: Input[dict[str, Any]]
     robustness: Input[dict[str, Any]]
     pi: Input[dict[str, Any]]
     photos: Input[dict[str, Any]]
@@ -122,13 +121,9 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         ("status", "reference", "budget"),
         {"rows": _keys(Row), "layers": _keys(TensorNoise)},
     )
-    bench = read(
-        folder / "bench.json",
-        "make bench",
-        hashes,
-        bench_models,
-        ("host", "method"),
-        {"rows": BENCH_KEYS},
+    bench = read(folder / "bench.json", "make bench", hashes, bench_models, (), {})
+    device = read(
+        folder / "bench-pi.json", "make bench-pi PI=user@host", hashes, bench_models, (), {}
     )
     robustness = read(
         folder / "robustness.json",
@@ -167,6 +162,7 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         probabilities=gather_probabilities(folder / "probabilities.npz", data, parity.value),
         weights=gather_weights(folder),
         bench=bench,
+        device=device,
         robustness=robustness,
         pi=pi,
         photos=photos,
@@ -231,9 +227,14 @@ def parity_models(parity: dict[str, Any]) -> dict[str, str]:
 
 
 def bench_models(bench: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each model that was timed; "" where the file does not say."""
-    timed = {row["artifact"]: row.get("sha256") or "" for row in bench["rows"] if row["latency_us"]}
-    return timed | dict(bench.get("models", {}))
+    """The SHA-256 of each model that was timed; "" where the file does not say.
+
+    Raises:
+        ValueError: It is no result of a benchmark.
+    """
+    if not is_result(bench):
+        raise ValueError("no result of a benchmark")
+    return {row["artifact"]: row.get("sha256") or "" for row in bench["rows"] if row["latency_us"]}
 
 
 def robustness_models(robustness: dict[str, Any]) -> dict[str, str]:

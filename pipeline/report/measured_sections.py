@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device import bench_rows
+from pipeline.bench_findings import findings
 from pipeline.pi_matrix import matrix_table
 from pipeline.report import bench_plots
 from pipeline.report.gather import Report
@@ -13,7 +14,10 @@ from pipeline.report.page import Section, Table
 from pipeline.robustness import table_cells
 
 Row = Mapping[str, Any]
-BENCH_HEADER = tuple(name.replace(", us", ", µs") for name in bench_rows.HEADER)
+BENCH_HEADER, DETAIL_HEADER = (
+    tuple(name.replace(", us", ", µs") for name in header)
+    for header in (bench_rows.HEADER, bench_rows.DETAIL_HEADER)
+)
 
 
 def speed(report: Report) -> Section:
@@ -22,28 +26,54 @@ def speed(report: Report) -> Section:
     bench = report.bench.value
     if bench is None:
         return Section(title, report.bench.problem)
-    rows = single_rows(bench)
-    timed = [row for row in rows if row["latency_us"]]
+    timed = valid_rows(bench)
     compared = [row for row in timed if row["ratio_to_baseline"] is not None]
-    complete = [row for row in timed if row["accuracy"] is not None and row["size_bytes"]]
     plots = []
     if timed:
-        plots.append(bench_plots.latency(timed))
+        plots += [bench_plots.latency(timed), *bench_plots.pareto(timed, bench["method"]["images"])]
     if compared:
-        plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
-    if complete:
-        plots.append(bench_plots.pareto(complete))
-    tables = [Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench))]
-    batches = [row for row in bench["rows"] if row not in rows]
+        plots.insert(1, bench_plots.ratio(compared, str(bench["method"]["baseline"])))
+    return Section(title, "", report.bench.doubt, _said(bench), plots, _bench_tables(bench))
+
+
+def on_device(report: Report) -> Section:
+    """The same of a device."""
+    title = "Latency on a device"
+    bench = report.device.value
+    if bench is None:
+        return Section(title, report.device.problem)
+    timed = valid_rows(bench)
+    plots = [bench_plots.latency(timed, "device-latency")] if timed else []
+    return Section(title, "", report.device.doubt, _said(bench), plots, _bench_tables(bench))
+
+
+def _said(bench: Mapping[str, Any]) -> list[str]:
+    """What a benchmark says in words: computed anew, for the file may be a stranger's."""
+    return [
+        *findings(bench),
+        *bench_rows.photo_line(bench),
+        *bench_rows.describe_problems(bench),
+    ]
+
+
+def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
+    tables = [
+        Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
+        Table("What a call consists of", DETAIL_HEADER, bench_rows.detail_cells(bench)),
+    ]
+    batches = [row for row in bench["rows"] if row["threads"] > 1 or row["batch"] > 1]
     if batches:
         tables.append(_batch_table(batches))
-    text = [*bench.get("findings", ()), *bench_rows.describe_problems(bench)]
-    return Section(title, "", report.bench.doubt, text, plots, [*tables, _machine(bench)])
+    return [*tables, _machine(bench)]
 
 
-def single_rows(bench: Mapping[str, Any]) -> list[Row]:
-    """The rows of one image a call on one thread."""
-    return [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
+def valid_rows(bench: Mapping[str, Any]) -> list[Row]:
+    """The rows of one image a call on one thread that may be drawn: no throttled one, for one."""
+    return [
+        row
+        for row in bench["rows"]
+        if row["threads"] == row["batch"] == 1 and row["status"] == "ok"
+    ]
 
 
 def _batch_table(rows: Sequence[Row]) -> Table:
@@ -85,7 +115,7 @@ def footprint(report: Report) -> Section:
     bench = report.bench.value
     if bench is None:
         return Section(title, report.bench.problem)
-    rows = single_rows(bench)
+    rows = valid_rows(bench)
     started = [row for row in rows if row["cold_start_ms"]]
     weighed = [row for row in rows if row["peak_rss_mib"] is not None]
     plots = [bench_plots.cold_start(started)] if started else []

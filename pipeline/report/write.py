@@ -48,6 +48,7 @@ SECTIONS: tuple[Callable[[Report], Section], ...] = (
     model_sections.weights,
     measured_sections.speed,
     measured_sections.footprint,
+    measured_sections.on_device,
     measured_sections.pi_matrix,
     measured_sections.robustness,
     measured_sections.photographs,
