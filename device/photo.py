@@ -24,6 +24,7 @@ WINDOW_RADIUS = 10  # pixels; strokes up to 1.25 times as thick are looked for
 MIN_CONTRAST = 10  # of 255
 MIN_EXTENT = 10  # pixels of the searched picture
 MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
+MIN_SEPARATION = 0.76  # of the contrast's variance, between ink and paper; noise: 0.64
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
 MAX_WIDTH = 2.5  # times the height; MNIST: 2.2
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
@@ -299,19 +300,20 @@ def _blur(planes: UInt8) -> UInt8:
 def _layers(planes: UInt8, radius: int) -> Iterator[Layer]:
     """(C, h, w) -> dark ink, then light."""
     reach = max(1, radius // 5)
-    near, far = _spread(planes, reach), _shrunk(planes, reach)
-    dark_paper = _shrunk(_spread(planes, radius), radius)
-    light_paper = _spread(_shrunk(planes, radius), radius)
-    for paper, difference in (
-        (dark_paper, dark_paper - planes),
-        (light_paper, planes - light_paper),
+    edges = _spread(planes, reach) - _shrunk(planes, reach)
+    brightest, darkest = _spread(planes, radius), _shrunk(planes, radius)
+    dark_paper, light_paper = _shrunk(brightest, radius), _spread(darkest, radius)
+    for paper, difference, lit in (
+        (dark_paper, dark_paper - planes, dark_paper),
+        (light_paper, planes - light_paper, brightest),
     ):
-        # Relative to the light that falls there, so that ink in a shadow counts as much.
-        gain = 255 / np.maximum(np.maximum(paper, near), np.float32(64))
-        contrast, edges = (
-            np.minimum((x * gain).max(axis=0), 255) for x in (difference, near - far)
+        # Relative to the light that falls there, so that ink in a shadow counts as much: as light
+        # as paper, or as light ink. The strongest channel tells; a colour's weakest is noisy.
+        gain = 255 / np.maximum(lit.max(axis=0), np.float32(64))
+        contrast, near_edges = (
+            np.minimum(x.max(axis=0) * gain, 255).astype(np.uint8) for x in (difference, edges)
         )
-        yield Layer(planes, paper, contrast.astype(np.uint8), edges.astype(np.uint8))
+        yield Layer(planes, paper, contrast, near_edges)
 
 
 def _spread(planes: UInt8, radius: int) -> UInt8:
@@ -402,8 +404,7 @@ def _best_strokes(
     The part is None if there is none, or if others are as much like a digit.
     """
     contrast = layer.contrast
-    quiet, middle = np.percentile(contrast[::2, ::2], (16, 50))
-    floor = max(MIN_CONTRAST, middle + 6 * (middle - quiet))
+    floor = max(MIN_CONTRAST, _noise_floor(contrast))
     best_mask, best_rivals = None, 0
     best_score = max(250.0, MIN_SCORE * min(contrast.shape))
     level = floor
@@ -433,6 +434,27 @@ def _best_strokes(
     ):
         return scale * best_score, None
     return scale * best_score, Ink(mask, layer.paper, scale)
+
+
+def _noise_floor(contrast: UInt8) -> float:
+    """The contrast above which there is ink and no grain of the paper's.
+
+    Six standard deviations above the paper's own, if paper is most of the picture. A digit that
+    fills its frame makes that too high; its ink and its paper are two groups of contrast, which
+    grain never is.
+    """
+    sample = contrast[::2, ::2] if contrast.size > 10_000 else contrast
+    quiet, middle, ink = np.percentile(sample, (16, 50, 98))
+    floor = float(middle + 6 * (middle - quiet))
+    if floor < 0.5 * ink:
+        return floor
+    count = np.bincount(sample.ravel(), minlength=256)
+    below = np.cumsum(count) / sample.size  # share of the pixels up to each contrast
+    mass = np.cumsum(count * np.arange(256)) / sample.size
+    between = (mass[-1] * below - mass) ** 2 / np.maximum(below * (1 - below), 1e-6)
+    split = int(between.argmax())  # Otsu's threshold
+    two_groups = between[split] > MIN_SEPARATION * sample.var() and below[split] > 0.6
+    return min(floor, split) if two_groups else floor
 
 
 def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
