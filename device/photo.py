@@ -27,8 +27,10 @@ MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it
 MIN_SEPARATION = 0.76  # of the contrast's variance, between ink and paper; noise: 0.64
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
 MAX_WIDTH = 2.5  # times the height; MNIST: 2.2
+MAX_CROSSINGS = 3.0  # of a line across it, on average; the most of 1,500 digits: 2.6
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
+MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
 
@@ -419,6 +421,8 @@ def _best_strokes(
         for part in np.argsort(-score)[:MAX_TRIES]:
             if score[part] <= best_score:
                 break
+            if parts.area[_beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+                continue
             strokes = parts.draw(np.arange(len(score)) == part)
             if _is_stroke(strokes, float(parts.thickness[part]), layer):
                 best_score, best_mask = float(score[part]), strokes
@@ -498,7 +502,7 @@ def _score(parts: Parts) -> Float:
         (extent >= MIN_EXTENT)
         & (slim < 0.42)  # MNIST: 0.40 at most
         & (parts.width < MAX_WIDTH * parts.height)
-        & ((crossings < 3) | (parts.thickness > 2))  # not a grid of lines
+        & (crossings < MAX_CROSSINGS)  # not a grid of lines, a scribble, the paper among letters
         & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
         & ~(crosses_frame & (slim < 0.025))  # not a ruled line
     )

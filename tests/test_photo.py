@@ -190,6 +190,13 @@ def test_light_ink_on_a_small_dark_picture_with_noise_is_found() -> None:
     assert difference(find_digit(dark), find_digit(on_paper(dark * 0, (255, 255, 255)))) < 15
 
 
+def wood(shape: tuple[int, int]) -> UInt8:
+    """Wavy grain, light and dark in turn."""
+    y, x = np.indices(shape)
+    wave = np.sin(y / 4 + 3 * np.sin(x / 30) + 2 * np.sin(y / 50 + x / 80))
+    return (np.array([150, 100, 60]) * (1 + 0.3 * wave[..., None])).clip(0, 255).astype(np.uint8)
+
+
 # ------------------------------------------------------------------------- no digit
 
 
@@ -250,6 +257,11 @@ def sheet_edge() -> UInt8:
 def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
     with pytest.raises(NoDigit, match="no digit found"):
         find_digit(image)
+
+
+def test_the_grain_of_wood_is_no_digit() -> None:
+    with pytest.raises(NoDigit):
+        find_digit(wood((480, 640)))
 
 
 # ------------------------------------------------------------------------- decoding
