@@ -34,6 +34,10 @@ MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter am
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
 
+SHEET_SIDE = 50  # pixels of the shorter side where the sheet is looked for
+MAX_CALM = 0.12  # of the light, between neighbours on paper
+MIN_SHEET, MIN_AROUND = 0.06, 0.15  # of the picture: the paper, and what is around it
+
 MIN_GROUND = 0.15  # share of a clean picture's pixels that are of its ground's grey
 MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
 
@@ -95,7 +99,7 @@ def _find_strokes(image: UInt8) -> Float:
     k = _reduction(photo, SEARCH_PIXELS)
     small = _shrink(photo, k)
     inverted = _opposed_channels(small)
-    ink = _find_ink(small ^ inverted)
+    ink = _find_ink(_sheet_alone(small) ^ inverted)
     return _cut_out(photo, k, inverted, ink)
 
 
@@ -173,6 +177,40 @@ def _opposed_channels(image: UInt8) -> UInt8:
     variance = covariance.diagonal()
     opposed = covariance[variance.argmax()] < -0.3 * np.sqrt(variance.max() * variance)
     return np.where(opposed, 255, 0).astype(np.uint8)
+
+
+def _sheet_alone(image: UInt8) -> UInt8:
+    """Paints over what lies around the paper if that is rough, such as a table's grain.
+
+    The paper is the largest calm surface, with all that it encloses along a row or a column.
+    """
+    k = min(image.shape[:2]) // SHEET_SIDE
+    if k < 3:  # a digit cut out, not a table
+        return image
+    planes = _shrink(image, k).transpose(2, 0, 1)
+    edges = (_spread(planes, 1) - _shrunk(planes, 1)).max(axis=0)
+    light = np.maximum(_spread(planes, 1).max(axis=0), np.uint8(100))  # the dark is noisy
+    calm = edges < MAX_CALM * light.astype(np.float32)
+    parts = _parts(calm, edges)
+    if len(parts.area) == 0:
+        return image
+    surface = parts.draw(np.arange(len(parts.area)) == parts.area.argmax())
+    sheet = np.zeros_like(surface)
+    for axis in (0, 1):
+        before = np.maximum.accumulate(surface, axis=axis)
+        after = np.flip(np.maximum.accumulate(np.flip(surface, axis), axis=axis), axis)
+        sheet |= before & after
+    around = ~sheet
+    is_sheet = surface.mean() > MIN_SHEET and surface[sheet].mean() > 0.7
+    if not is_sheet or around.mean() < MIN_AROUND or calm[around].mean() > 0.4:
+        return image
+    paper = np.median(planes[:, surface], axis=1).astype(np.uint8)
+    around = around.repeat(k, axis=0).repeat(k, axis=1)
+    painted = image.copy()
+    height, width = around.shape
+    painted[:height, :width][around] = paper
+    painted[height:], painted[:, width:] = paper, paper
+    return painted
 
 
 # ------------------------------------------------------------------------------- the ink

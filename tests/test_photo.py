@@ -197,6 +197,13 @@ def wood(shape: tuple[int, int]) -> UInt8:
     return (np.array([150, 100, 60]) * (1 + 0.3 * wave[..., None])).clip(0, 255).astype(np.uint8)
 
 
+def test_a_digit_on_a_sheet_on_a_wooden_table_is_found() -> None:
+    table = wood((480, 640))
+    sheet = on_paper(np.full((300, 260, 3), 235, np.uint8), (30, 40, 120), scale=0.5)
+    table[90:390, 200:460] = sheet
+    assert difference(find_digit(table), find_digit(sheet)) < 15
+
+
 # ------------------------------------------------------------------------- no digit
 
 
@@ -262,6 +269,13 @@ def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
 def test_the_grain_of_wood_is_no_digit() -> None:
     with pytest.raises(NoDigit):
         find_digit(wood((480, 640)))
+
+
+def test_an_empty_sheet_on_a_wooden_table_holds_no_digit() -> None:
+    table = wood((480, 640))
+    table[90:390, 200:460] = 235
+    with pytest.raises(NoDigit):
+        find_digit(table)
 
 
 # ------------------------------------------------------------------------- decoding
