@@ -340,11 +340,12 @@ def _blur(planes: UInt8) -> UInt8:
 def _layers(planes: UInt8, radius: int) -> Iterator[Layer]:
     """(C, h, w) -> dark ink, then light."""
     reach = max(1, radius // 5)
-    edges = _spread(planes, reach) - _shrunk(planes, reach)
+    near = _spread(planes, reach)
+    edges = near - _shrunk(planes, reach)
     brightest, darkest = _spread(planes, radius), _shrunk(planes, radius)
     dark_paper, light_paper = _shrunk(brightest, radius), _spread(darkest, radius)
     for paper, difference, lit in (
-        (dark_paper, dark_paper - planes, dark_paper),
+        (dark_paper, dark_paper - planes, np.maximum(dark_paper, near)),
         (light_paper, planes - light_paper, brightest),
     ):
         # Relative to the light that falls there, so that ink in a shadow counts as much: as light

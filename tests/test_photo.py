@@ -349,6 +349,7 @@ def test_a_large_jpeg_comes_back_reduced() -> None:
     data = encoded(Image.fromarray(seven()).resize((4000, 3000)), "JPEG")
     height, width = decode_image(data, "a.jpg").shape
     assert height * width <= 2 * picture.WORKING_PIXELS
+    assert (height, width) == (375, 500)
 
 
 def png_header(width: int, height: int) -> bytes:
