@@ -317,8 +317,8 @@ def _find_ink(image: UInt8) -> Ink:
     while scale == 1 or min(planes.shape[1:]) >= 24:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in _layers(planes, radius):
-            found = _best_strokes(layer, scale, thinnest, 1.25 * radius)
-            if found[0] > 1.1 * best[0]:
+            found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
+            if found[0] > 0:
                 best = found
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
@@ -438,16 +438,16 @@ def _joined(n: int, a: Int, b: Int) -> tuple[Int, int]:
 
 
 def _best_strokes(
-    layer: Layer, scale: int, thinnest: float, thickest: float
+    layer: Layer, scale: int, thinnest: float, thickest: float, beaten: float
 ) -> tuple[float, Ink | None]:
     """The score of the most digit-like part at any threshold, and that part made whole.
 
-    The part is None if there is none, or if others are as much like a digit.
+    The score is 0 if none is above `beaten`; the part is None if others are as much like a digit.
     """
     contrast = layer.contrast
     floor = max(MIN_CONTRAST, _noise_floor(contrast))
-    best_mask, best_rivals = None, 0
-    best_score = max(250.0, MIN_SCORE * min(contrast.shape))
+    least = max(250.0, MIN_SCORE * min(contrast.shape), beaten / scale)
+    candidates: list[tuple[float, int, Parts, Float]] = []
     level = floor
     while level < 0.8 * contrast.max():
         mask = contrast > level
@@ -458,25 +458,23 @@ def _best_strokes(
             sharpness = _sharpness(parts, mask, layer.edges)
             score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
         for part in np.argsort(-score)[:MAX_TRIES]:
-            if score[part] <= best_score:
-                break
-            if parts.area[_beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
-                continue
-            strokes = parts.draw(np.arange(len(score)) == part)
-            if _is_stroke(strokes, float(parts.thickness[part]), layer):
-                best_score, best_mask = float(score[part]), strokes
-                best_rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
-                break
+            if score[part] > least:
+                candidates.append((float(score[part]), int(part), parts, score))
         level *= 2
-    if best_mask is None:
-        return 0.0, None
-    mask = _complete(best_mask, contrast, floor)
-    rows, columns = _bounds(mask)
-    if best_rivals > MAX_RIVALS or columns.stop - columns.start > MAX_WIDTH * (
-        rows.stop - rows.start
-    ):
-        return scale * best_score, None
-    return scale * best_score, Ink(mask, layer.paper, scale)
+    candidates.sort(key=lambda candidate: -candidate[0])
+    for best_score, part, parts, score in candidates:
+        if parts.area[_beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+            continue
+        strokes = parts.draw(np.arange(len(score)) == part)
+        if not _is_stroke(strokes, float(parts.thickness[part]), layer):
+            continue
+        rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
+        mask = _complete(strokes, contrast, floor)
+        rows, columns = _bounds(mask)
+        wide = columns.stop - columns.start > MAX_WIDTH * (rows.stop - rows.start)
+        whole = None if rivals > MAX_RIVALS or wide else Ink(mask, layer.paper, scale)
+        return scale * best_score, whole
+    return 0.0, None
 
 
 def _noise_floor(contrast: UInt8) -> float:
@@ -612,15 +610,14 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
     mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
     crop = _shrink(crop, _reduction(crop, CROP_PIXELS)) ^ inverted
-    shape = crop.shape[:2]
-    light = _resize(paper.astype(np.float32), shape)
+    around = _spread(mask.astype(np.uint8), 1)
+    grown = _resize(np.dstack([paper, mask, around]).astype(np.float32), crop.shape[:2])
+    light, share = grown[..., :-2], grown[..., -2]
+    near = grown[..., -1] > 0.3  # leaves out dust and lines beside the strokes
     difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper
-    share = _resize(mask[..., None].astype(np.float32), shape)[..., 0]
     core = share > 0.5
     colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
     strength = difference @ colour  # (h, w)
-    around = _spread(mask.astype(np.uint8), 1)[..., None].astype(np.float32)
-    near = _resize(around, shape)[..., 0] > 0.3  # leaves out dust and lines beside the strokes
     full = np.percentile(strength[core], 75)
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
