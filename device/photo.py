@@ -24,12 +24,19 @@ WINDOW_RADIUS = 10  # pixels; strokes up to 1.25 times as thick are looked for
 MIN_CONTRAST = 10  # of 255
 MIN_EXTENT = 10  # pixels of the searched picture
 MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
+MIN_SEPARATION = 0.76  # of the contrast's variance, between ink and paper; noise: 0.64
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
 MAX_WIDTH = 2.5  # times the height; MNIST: 2.2
+MAX_CROSSINGS = 3.0  # of a line across it, on average; the most of 1,500 digits: 2.6
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
+MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
+
+SHEET_SIDE = 50  # pixels of the shorter side where the sheet is looked for
+MAX_CALM = 0.12  # of the light, between neighbours on paper
+MIN_SHEET, MIN_AROUND = 0.06, 0.15  # of the picture: the paper, and what is around it
 
 MIN_GROUND = 0.15  # share of a clean picture's pixels that are of its ground's grey
 MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
@@ -92,7 +99,7 @@ def _find_strokes(image: UInt8) -> Float:
     k = _reduction(photo, SEARCH_PIXELS)
     small = _shrink(photo, k)
     inverted = _opposed_channels(small)
-    ink = _find_ink(small ^ inverted)
+    ink = _find_ink(_sheet_alone(small) ^ inverted)
     return _cut_out(photo, k, inverted, ink)
 
 
@@ -170,6 +177,40 @@ def _opposed_channels(image: UInt8) -> UInt8:
     variance = covariance.diagonal()
     opposed = covariance[variance.argmax()] < -0.3 * np.sqrt(variance.max() * variance)
     return np.where(opposed, 255, 0).astype(np.uint8)
+
+
+def _sheet_alone(image: UInt8) -> UInt8:
+    """Paints over what lies around the paper if that is rough, such as a table's grain.
+
+    The paper is the largest calm surface, with all that it encloses along a row or a column.
+    """
+    k = min(image.shape[:2]) // SHEET_SIDE
+    if k < 3:  # a digit cut out, not a table
+        return image
+    planes = _shrink(image, k).transpose(2, 0, 1)
+    edges = (_spread(planes, 1) - _shrunk(planes, 1)).max(axis=0)
+    light = np.maximum(_spread(planes, 1).max(axis=0), np.uint8(100))  # the dark is noisy
+    calm = edges < MAX_CALM * light.astype(np.float32)
+    parts = _parts(calm, edges)
+    if len(parts.area) == 0:
+        return image
+    surface = parts.draw(np.arange(len(parts.area)) == parts.area.argmax())
+    sheet = np.zeros_like(surface)
+    for axis in (0, 1):
+        before = np.maximum.accumulate(surface, axis=axis)
+        after = np.flip(np.maximum.accumulate(np.flip(surface, axis), axis=axis), axis)
+        sheet |= before & after
+    around = ~sheet
+    is_sheet = surface.mean() > MIN_SHEET and surface[sheet].mean() > 0.7
+    if not is_sheet or around.mean() < MIN_AROUND or calm[around].mean() > 0.4:
+        return image
+    paper = np.median(planes[:, surface], axis=1).astype(np.uint8)
+    around = around.repeat(k, axis=0).repeat(k, axis=1)
+    painted = image.copy()
+    height, width = around.shape
+    painted[:height, :width][around] = paper
+    painted[height:], painted[:, width:] = paper, paper
+    return painted
 
 
 # ------------------------------------------------------------------------------- the ink
@@ -276,8 +317,8 @@ def _find_ink(image: UInt8) -> Ink:
     while scale == 1 or min(planes.shape[1:]) >= 24:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in _layers(planes, radius):
-            found = _best_strokes(layer, scale, thinnest, 1.25 * radius)
-            if found[0] > 1.1 * best[0]:
+            found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
+            if found[0] > 0:
                 best = found
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
@@ -299,19 +340,21 @@ def _blur(planes: UInt8) -> UInt8:
 def _layers(planes: UInt8, radius: int) -> Iterator[Layer]:
     """(C, h, w) -> dark ink, then light."""
     reach = max(1, radius // 5)
-    near, far = _spread(planes, reach), _shrunk(planes, reach)
-    dark_paper = _shrunk(_spread(planes, radius), radius)
-    light_paper = _spread(_shrunk(planes, radius), radius)
-    for paper, difference in (
-        (dark_paper, dark_paper - planes),
-        (light_paper, planes - light_paper),
+    near = _spread(planes, reach)
+    edges = near - _shrunk(planes, reach)
+    brightest, darkest = _spread(planes, radius), _shrunk(planes, radius)
+    dark_paper, light_paper = _shrunk(brightest, radius), _spread(darkest, radius)
+    for paper, difference, lit in (
+        (dark_paper, dark_paper - planes, np.maximum(dark_paper, near)),
+        (light_paper, planes - light_paper, brightest),
     ):
-        # Relative to the light that falls there, so that ink in a shadow counts as much.
-        gain = 255 / np.maximum(np.maximum(paper, near), np.float32(64))
-        contrast, edges = (
-            np.minimum((x * gain).max(axis=0), 255) for x in (difference, near - far)
+        # Relative to the light that falls there, so that ink in a shadow counts as much: as light
+        # as paper, or as light ink. The strongest channel tells; a colour's weakest is noisy.
+        gain = 255 / np.maximum(lit.max(axis=0), np.float32(64))
+        contrast, near_edges = (
+            np.minimum(x.max(axis=0) * gain, 255).astype(np.uint8) for x in (difference, edges)
         )
-        yield Layer(planes, paper, contrast.astype(np.uint8), edges.astype(np.uint8))
+        yield Layer(planes, paper, contrast, near_edges)
 
 
 def _spread(planes: UInt8, radius: int) -> UInt8:
@@ -395,17 +438,16 @@ def _joined(n: int, a: Int, b: Int) -> tuple[Int, int]:
 
 
 def _best_strokes(
-    layer: Layer, scale: int, thinnest: float, thickest: float
+    layer: Layer, scale: int, thinnest: float, thickest: float, beaten: float
 ) -> tuple[float, Ink | None]:
     """The score of the most digit-like part at any threshold, and that part made whole.
 
-    The part is None if there is none, or if others are as much like a digit.
+    The score is 0 if none is above `beaten`; the part is None if others are as much like a digit.
     """
     contrast = layer.contrast
-    quiet, middle = np.percentile(contrast[::2, ::2], (16, 50))
-    floor = max(MIN_CONTRAST, middle + 6 * (middle - quiet))
-    best_mask, best_rivals = None, 0
-    best_score = max(250.0, MIN_SCORE * min(contrast.shape))
+    floor = max(MIN_CONTRAST, _noise_floor(contrast))
+    least = max(250.0, MIN_SCORE * min(contrast.shape), beaten / scale)
+    candidates: list[tuple[float, int, Parts, Float]] = []
     level = floor
     while level < 0.8 * contrast.max():
         mask = contrast > level
@@ -416,23 +458,44 @@ def _best_strokes(
             sharpness = _sharpness(parts, mask, layer.edges)
             score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
         for part in np.argsort(-score)[:MAX_TRIES]:
-            if score[part] <= best_score:
-                break
-            strokes = parts.draw(np.arange(len(score)) == part)
-            if _is_stroke(strokes, float(parts.thickness[part]), layer):
-                best_score, best_mask = float(score[part]), strokes
-                best_rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
-                break
+            if score[part] > least:
+                candidates.append((float(score[part]), int(part), parts, score))
         level *= 2
-    if best_mask is None:
-        return 0.0, None
-    mask = _complete(best_mask, contrast, floor)
-    rows, columns = _bounds(mask)
-    if best_rivals > MAX_RIVALS or columns.stop - columns.start > MAX_WIDTH * (
-        rows.stop - rows.start
-    ):
-        return scale * best_score, None
-    return scale * best_score, Ink(mask, layer.paper, scale)
+    candidates.sort(key=lambda candidate: -candidate[0])
+    for best_score, part, parts, score in candidates:
+        if parts.area[_beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+            continue
+        strokes = parts.draw(np.arange(len(score)) == part)
+        if not _is_stroke(strokes, float(parts.thickness[part]), layer):
+            continue
+        rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
+        mask = _complete(strokes, contrast, floor)
+        rows, columns = _bounds(mask)
+        wide = columns.stop - columns.start > MAX_WIDTH * (rows.stop - rows.start)
+        whole = None if rivals > MAX_RIVALS or wide else Ink(mask, layer.paper, scale)
+        return scale * best_score, whole
+    return 0.0, None
+
+
+def _noise_floor(contrast: UInt8) -> float:
+    """The contrast above which there is ink and no grain of the paper's.
+
+    Six standard deviations above the paper's own, if paper is most of the picture. A digit that
+    fills its frame makes that too high; its ink and its paper are two groups of contrast, which
+    grain never is.
+    """
+    sample = contrast[::2, ::2] if contrast.size > 10_000 else contrast
+    quiet, middle, ink = np.percentile(sample, (16, 50, 98))
+    floor = float(middle + 6 * (middle - quiet))
+    if floor < 0.5 * ink:
+        return floor
+    count = np.bincount(sample.ravel(), minlength=256)
+    below = np.cumsum(count) / sample.size  # share of the pixels up to each contrast
+    mass = np.cumsum(count * np.arange(256)) / sample.size
+    between = (mass[-1] * below - mass) ** 2 / np.maximum(below * (1 - below), 1e-6)
+    split = int(between.argmax())  # Otsu's threshold
+    two_groups = between[split] > MIN_SEPARATION * sample.var() and below[split] > 0.6
+    return min(floor, split) if two_groups else floor
 
 
 def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
@@ -476,7 +539,7 @@ def _score(parts: Parts) -> Float:
         (extent >= MIN_EXTENT)
         & (slim < 0.42)  # MNIST: 0.40 at most
         & (parts.width < MAX_WIDTH * parts.height)
-        & ((crossings < 3) | (parts.thickness > 2))  # not a grid of lines
+        & (crossings < MAX_CROSSINGS)  # not a grid of lines, a scribble, the paper among letters
         & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
         & ~(crosses_frame & (slim < 0.025))  # not a ruled line
     )
@@ -547,15 +610,14 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
     mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
     crop = _shrink(crop, _reduction(crop, CROP_PIXELS)) ^ inverted
-    shape = crop.shape[:2]
-    light = _resize(paper.astype(np.float32), shape)
+    around = _spread(mask.astype(np.uint8), 1)
+    grown = _resize(np.dstack([paper, mask, around]).astype(np.float32), crop.shape[:2])
+    light, share = grown[..., :-2], grown[..., -2]
+    near = grown[..., -1] > 0.3  # leaves out dust and lines beside the strokes
     difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper
-    share = _resize(mask[..., None].astype(np.float32), shape)[..., 0]
     core = share > 0.5
     colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
     strength = difference @ colour  # (h, w)
-    around = _spread(mask.astype(np.uint8), 1)[..., None].astype(np.float32)
-    near = _resize(around, shape)[..., 0] > 0.3  # leaves out dust and lines beside the strokes
     full = np.percentile(strength[core], 75)
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near

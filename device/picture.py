@@ -166,6 +166,8 @@ def _decode_with_pillow(data: bytes) -> UInt8:
     _check_size(*opened.size)
     try:
         factor = _reduction(opened.width, opened.height, WORKING_PIXELS)
+        if factor in (6, 7):  # a quarter by the decoder and half of that below is an eighth too
+            factor = 8
         opened.draft(None, (opened.width // factor, opened.height // factor))  # JPEG only
         image = _simple_mode(opened)
         factor = _reduction(image.width, image.height, WORKING_PIXELS)

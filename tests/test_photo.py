@@ -152,6 +152,58 @@ def test_ink_lighter_in_one_colour_and_darker_in_another_is_found() -> None:
     assert difference(find_digit(image), find_digit(seven())) < 12
 
 
+def speckled(
+    shape: tuple[int, int], colour: tuple[int, int, int], spread: float, size: int = 1
+) -> UInt8:
+    """A surface whose every channel has a grain of its own, `size` pixels large."""
+    coarse = [-(-side // size) for side in shape]
+    grain = np.random.default_rng(4).normal(0, spread, (*coarse, 3))
+    grain = grain.repeat(size, axis=0).repeat(size, axis=1)[: shape[0], : shape[1]]
+    return (np.array(colour) + grain).clip(0, 255).astype(np.uint8)
+
+
+def on_paper(paper: UInt8, ink: tuple[int, int, int], scale: float = 1.0) -> UInt8:
+    """A seven that fills most of the paper."""
+    image = Image.fromarray(paper)
+    height = scale * min(image.height, image.width)
+    corners = [(0.2, 0.1), (0.8, 0.1), (0.4, 0.9)]
+    left, top = (image.width - height) / 2, (image.height - height) / 2
+    line = [(left + x * height, top + y * height) for x, y in corners]
+    ImageDraw.Draw(image).line(line, fill=ink, width=round(0.1 * height), joint="curve")
+    return np.asarray(image)
+
+
+def test_digits_that_fill_a_rough_sheet_of_strong_colour_are_found(mnist: UInt8) -> None:
+    paper = speckled((150, 130), (206, 204, 96), 14, size=3)
+    differences = []
+    for digit in mnist[:30]:
+        share = np.asarray(Image.fromarray(digit[3:25, 3:25]).resize((130, 150)))[..., None] / 255
+        photo = (paper * (1 - share) + np.array([44, 96, 104]) * share).astype(np.uint8)
+        with contextlib.suppress(NoDigit):
+            differences.append(difference(find_digit(photo), digit))
+    assert len(differences) > 27
+    assert np.mean(differences) < 20
+
+
+def test_light_ink_on_a_small_dark_picture_with_noise_is_found() -> None:
+    dark = on_paper(speckled((28, 28), (40, 40, 40), 9), (235, 235, 235))
+    assert difference(find_digit(dark), find_digit(on_paper(dark * 0, (255, 255, 255)))) < 15
+
+
+def wood(shape: tuple[int, int]) -> UInt8:
+    """Wavy grain, light and dark in turn."""
+    y, x = np.indices(shape)
+    wave = np.sin(y / 4 + 3 * np.sin(x / 30) + 2 * np.sin(y / 50 + x / 80))
+    return (np.array([150, 100, 60]) * (1 + 0.3 * wave[..., None])).clip(0, 255).astype(np.uint8)
+
+
+def test_a_digit_on_a_sheet_on_a_wooden_table_is_found() -> None:
+    table = wood((480, 640))
+    sheet = on_paper(np.full((300, 260, 3), 235, np.uint8), (30, 40, 120), scale=0.5)
+    table[90:390, 200:460] = sheet
+    assert difference(find_digit(table), find_digit(sheet)) < 15
+
+
 # ------------------------------------------------------------------------- no digit
 
 
@@ -212,6 +264,18 @@ def sheet_edge() -> UInt8:
 def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
     with pytest.raises(NoDigit, match="no digit found"):
         find_digit(image)
+
+
+def test_the_grain_of_wood_is_no_digit() -> None:
+    with pytest.raises(NoDigit):
+        find_digit(wood((480, 640)))
+
+
+def test_an_empty_sheet_on_a_wooden_table_holds_no_digit() -> None:
+    table = wood((480, 640))
+    table[90:390, 200:460] = 235
+    with pytest.raises(NoDigit):
+        find_digit(table)
 
 
 # ------------------------------------------------------------------------- decoding
@@ -285,6 +349,7 @@ def test_a_large_jpeg_comes_back_reduced() -> None:
     data = encoded(Image.fromarray(seven()).resize((4000, 3000)), "JPEG")
     height, width = decode_image(data, "a.jpg").shape
     assert height * width <= 2 * picture.WORKING_PIXELS
+    assert (height, width) == (375, 500)
 
 
 def png_header(width: int, height: int) -> bytes:
