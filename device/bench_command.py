@@ -24,7 +24,7 @@ def run(runner: Any, args: argparse.Namespace) -> int:
         InputError: There is nothing to time, or the golden vectors are damaged.
     """
     bench, rounds, rows, machine, photo = map(
-        runner.companion, ("bench", "bench_rounds", "bench_rows", "machine", "photo")
+        runner.part_of_bundle, ("bench", "bench_rounds", "bench_rows", "machine", "photo")
     )
     if args.model.is_dir():
         folder: Path = args.model
@@ -48,7 +48,7 @@ def run(runner: Any, args: argparse.Namespace) -> int:
         subjects,
         rounds.FULL if args.full else rounds.Effort(),
         *(images, labels, machine, rounds.lines_on_stderr),
-        time_photo=photo and (lambda: bench.time_photo(photo, images[0])),
+        time_photo=lambda: bench.time_photo(photo, images[0]),
     )
     session.run()
     result = rows.describe(session)
@@ -67,7 +67,7 @@ def images_to_time(runner: Any, folder: Path) -> tuple[np.ndarray, np.ndarray | 
     Raises:
         InputError: The golden vectors are damaged.
     """
-    golden = runner.companion("golden")
+    golden = runner.part_of_bundle("golden")
     if not (folder / golden.NAME).is_file():
         return np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8), None
     arrays = golden.read_golden(folder, runner)

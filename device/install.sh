@@ -29,8 +29,8 @@ step() { # WHAT COMMAND...
 }
 
 failed() { # WHAT OUTPUT
+    free=$(df -Pm . | awk 'NR == 2 { print $4 }') # before what was half-made is removed
     rm -rf versions/.new
-    free=$(df -Pm . | awk 'NR == 2 { print $4 }')
     echo "$2" | tail -n 5 >&2
     fail 1 "cannot $1, with $free MiB free; in use: $previous"
 }
@@ -127,9 +127,14 @@ main() {
         fail 2 "usage: sh install.sh BUNDLE.tar.gz [DIR]"
     fi
     [ -f "$1" ] || fail 2 "$1: no such file"
-    bundle=$(realpath "$1")
-    dir=${2:-$HOME/lenet5-edge}
-    root=$(tar -tzf "$bundle" 2>/dev/null | head -n 1 | cut -d / -f 1)
+    bundle=$(realpath -- "$1")
+    dir=${2-${HOME:+$HOME/lenet5-edge}}
+    case $dir in
+        '') fail 2 "name a DIR to install to" ;;
+        -*) dir=./$dir ;;
+    esac
+    names=$(tar -tzf "$bundle" 2>/dev/null) || names= # cut off, for one
+    root=${names%%/*}
     case $root in
         lenet5-edge-[0-9]*) ;;
         *) fail 2 "$1: not a bundle of lenet5-edge, or damaged; copy it again" ;;
@@ -142,12 +147,14 @@ main() {
         fail 1 "$dir: cannot be written; make it writable or name another DIR"
     fi
     cd "$dir"
+    [ -L current ] || [ ! -e current ] || fail 1 "$dir/current: not a link; move it away"
     exec 9<versions
     flock -w 120 9 || fail 1 "$dir: another install has been running here for two minutes"
     previous=$(readlink current || echo nothing)
     trap 'rm -rf versions/.new .current.new' EXIT
     # PIPE: when the connection is lost, the next line of output ends this before the switch.
-    trap 'exit 1' HUP INT PIPE TERM
+    trap 'exit 1' HUP PIPE
+    trap 'fail 1 "interrupted; in use: $previous"' INT TERM
     rm -rf versions/.new .current.new
 
     state="is in use now"

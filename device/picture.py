@@ -130,7 +130,7 @@ def _decode_pgm(data: bytes) -> UInt8:
         if len(body) < pixels * dtype.itemsize:
             raise PictureError("truncated PGM")
         values = np.frombuffer(body, dtype, count=pixels)
-    if values.max() > largest or values.min() < 0:
+    if not (values.max() <= largest and values.min() >= 0):  # NaN fails as well
         raise PictureError("PGM pixel beyond its largest value")
     if largest != 255:
         values = np.rint(values.astype(np.float32) * (255 / largest))

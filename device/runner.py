@@ -27,6 +27,7 @@ Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
@@ -40,7 +41,15 @@ if __name__ == "__main__":
     # a start, for matrices that nobody multiplies.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
+try:
+    import numpy as np
+except (ImportError, KeyboardInterrupt) as error:
+    if __name__ != "__main__":
+        raise
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(130)
+    print(f"runner.py: numpy cannot be imported ({error}): pip install numpy", file=sys.stderr)
+    sys.exit(2)
 
 if TYPE_CHECKING:  # imported where it is needed, so that a program that predicts starts sooner
     import argparse
@@ -59,6 +68,8 @@ MODULES = {
     "native": "lenet5_int8",
 }
 DEFAULT_MODELS = ("lenet5_int8.tflite", "lenet5_int8.onnx", "native/lenet5_int8.c")
+SLICE = 1024  # images of a large call that are prepared at once
+MAX_THREADS = 64
 MAX_FILE_BYTES = 256 * 2**20  # a larger picture or IDX file is a mistake or an attack
 
 
@@ -187,6 +198,11 @@ def parse_small_picture(data: bytes, name: str) -> np.ndarray:
     )
 
 
+def one_line(text: object) -> str:
+    """A text with what does not print, such as a newline in a file's name, written as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message: an error is one line here."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -208,25 +224,24 @@ IMAGE_SHAPE = (1, 32, 32, 1)
 
 
 class TFLiteSession:
-    """One TFLite model in tflite-runtime or ai-edge-litert."""
+    """One TFLite model in tflite-runtime or ai-edge-litert; for one thread at a time."""
 
     input_shape = IMAGE_SHAPE
     batch = 1
     uses_threads = True
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
+        if runtime == "tflite-runtime" and int(np.__version__.partition(".")[0]) > 1:
+            # Its last release was built for numpy 1, without saying so; it fails in many lines.
+            raise InputError(
+                f"tflite-runtime does not work with numpy {np.__version__}: pip install 'numpy<2'"
+            )
         module = import_runtime(runtime, ".interpreter")
         check_tflite(path, runtime)
         try:
             self._interpreter = module.Interpreter(model_path=str(path), num_threads=num_threads)
             self._interpreter.allocate_tensors()
-        except SystemError as error:
-            # tflite-runtime 2.14 was built for numpy 1 and fails like this with numpy 2.
-            raise InputError(
-                f"{runtime} does not work with numpy {np.__version__} ({first_line(error)}): "
-                "pip install 'numpy<2'"
-            ) from None
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, SystemError) as error:
             raise InputError(f"{path}: {runtime} refuses it: {first_line(error)}") from None
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
@@ -265,20 +280,28 @@ class OnnxSession:
 
     def __init__(self, path: Path, runtime: str, num_threads: int) -> None:
         onnxruntime = import_runtime(runtime)
+        check_checksum(path, read_bytes(path))
+        self._path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # onnxruntime has no public base class for its errors
             raise InputError(f"{path}: {runtime} refuses it: {first_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        # The batch is the first size, by whatever name.
+        # The batch is the first size, by whatever name; a number if it is fixed.
+        fixed = [put.shape[0] for put in (*inputs, *outputs) if isinstance(put.shape[0], int)]
+        self.batch = 1 if 1 in fixed else OnnxSession.batch
         self.classes = check_shapes(
-            path, [(1, *i.shape[1:]) for i in inputs], [(1, *o.shape[1:]) for o in outputs]
+            path,
+            *(
+                [(s.shape[0] if s.shape[0] in fixed else 1, *s.shape[1:]) for s in side]
+                for side in (inputs, outputs)
+            ),
         )
         if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
             raise InputError(f"{path}: input and output must be float32")
@@ -299,14 +322,23 @@ class OnnxSession:
         """(1, 32, 32, 1) -> (1, classes), float32."""
         with self._bound:
             self._image[:] = image
-            self._session.run_with_iobinding(self._binding)
+            try:
+                self._session.run_with_iobinding(self._binding)
+            except Exception as error:  # as above
+                raise InputError(f"{self._path}: {first_line(error)}") from None
             return self._row.copy()
 
     def run_batch(self, images: np.ndarray) -> np.ndarray:
         """(N, 32, 32, 1) -> (N, classes), float32, in slices of `batch` images."""
         slices = [images[i : i + self.batch] for i in range(0, len(images), self.batch)]
         run = self._session.run
-        return np.concatenate([run(self._outputs, {self._input: part})[0] for part in slices])
+        try:
+            rows = np.concatenate([run(self._outputs, {self._input: part})[0] for part in slices])
+        except Exception as error:  # as above
+            raise InputError(f"{self._path}: {first_line(error)}") from None
+        if len(rows) != len(images):
+            raise InputError(f"{self._path}: {len(rows)} answers to {len(images)} images")
+        return rows
 
 
 class NativeSession:
@@ -366,7 +398,9 @@ def load_native(path: Path) -> Any:
     from importlib.util import module_from_spec, spec_from_file_location
 
     if not path.is_file():
-        raise InputError(f"{path}: not compiled for this machine: make native")
+        raise InputError(
+            f"{path}: not compiled for this machine: make native; in a bundle: make -C native"
+        )
     data = read_bytes(path)
     seal = zlib.crc32(data[:-8]).to_bytes(4, "little") + (len(data) - 8).to_bytes(4, "little")
     if not data.endswith(seal):
@@ -395,7 +429,24 @@ def companion(name: str) -> Any:
     """The module of that name beside this file, or None where this file was copied alone."""
     if not (HERE / f"{name}.py").is_file():
         return None
-    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+    if not __package__ and str(HERE) not in sys.path:  # as with `python -P`
+        sys.path.append(str(HERE))
+    try:
+        return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+    except SyntaxError:
+        raise InputError(f"{HERE}/{name}.py: damaged; unpack the bundle again") from None
+
+
+def part_of_bundle(name: str) -> Any:
+    """The module of that name beside this file.
+
+    Raises:
+        InputError: It is not there.
+    """
+    module = companion(name)
+    if module is None:
+        raise InputError(f"{HERE}/{name}.py: missing; unpack the bundle again")
+    return module
 
 
 def is_installed(runtime: str) -> bool:
@@ -435,7 +486,11 @@ def choose_runtime(model: Path, runtime: str = "auto") -> str:
 
 def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """The number of classes; InputError unless one image goes in and one row comes out."""
-    if [tuple(shape) for shape in inputs] != [IMAGE_SHAPE]:
+    inputs, outputs = (
+        [tuple(size if isinstance(size, str) else int(size) for size in shape) for shape in side]
+        for side in (inputs, outputs)
+    )
+    if inputs != [IMAGE_SHAPE]:
         raise InputError(f"{path}: its input is {inputs}, not one image of {IMAGE_SHAPE}")
     if (
         len(outputs) != 1
@@ -444,22 +499,27 @@ def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> i
         or isinstance(outputs[0][1], str)
     ):
         raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
+    if outputs[0][1] < 1:
+        raise InputError(f"{path}: it has no classes")
     return int(outputs[0][1])
 
 
-CHECKSUM_MARK = b'"crc32": "'  # in the metadata that export/to_tflite.py writes
+CHECKSUM_MARK = b'"crc32": "'  # in the metadata of our own files: export/seal.py
 
 
-def tflite_checksum(data: bytes) -> tuple[str, str] | None:
-    """The CRC-32 that a TFLite file states of itself, and the one it has; None if it states none.
+def check_checksum(path: Path, data: bytes) -> bool:
+    """Whether a model states its CRC-32, in eight hexadecimal digits that are taken as zeros.
 
-    It is stated as eight hexadecimal digits in the metadata, and taken with those as zeros.
+    Raises:
+        InputError: It has another one.
     """
     start = data.find(CHECKSUM_MARK) + len(CHECKSUM_MARK)
     if start < len(CHECKSUM_MARK):
-        return None
+        return False
     actual = zlib.crc32(data[start + 8 :], zlib.crc32(b"0" * 8, zlib.crc32(data[:start])))
-    return data[start : start + 8].decode("ascii", "replace"), f"{actual:08x}"
+    if data[start : start + 8] != b"%08x" % actual:
+        raise InputError(f"{path}: damaged, its checksum is wrong; copy it again")
+    return True
 
 
 TRIAL = """
@@ -482,20 +542,18 @@ def check_tflite(path: Path, runtime: str) -> None:
     data = read_bytes(path)
     if data[4:8] != b"TFL3":
         raise InputError(f"{path}: not a TFLite model")
-    checksum = tflite_checksum(data)
-    if checksum is None:
-        import subprocess
+    if check_checksum(path, data):
+        return
+    import subprocess
 
-        command = [sys.executable, "-c", TRIAL.format(module=MODULES[runtime]), str(path)]
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if child.returncode < 0:
-            raise InputError(f"{path}: damaged: {runtime} crashes on it")
-        # Not tried again: where an exception came once, the next load may crash.
+    command = [sys.executable, "-c", TRIAL.format(module=MODULES[runtime]), str(path)]
+    child = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if child.returncode < 0:
+        raise InputError(f"{path}: damaged: {runtime} crashes on it")
+    # Not tried again: where an exception came once, the next load may crash.
+    if child.returncode > 0:
         said = (child.stderr.strip().splitlines() or ["it failed"])[-1]
-        if child.returncode > 0 and not said.startswith("SystemError"):  # numpy's: the load tells
-            raise InputError(f"{path}: {runtime} refuses it: {said}")
-    elif checksum[0] != checksum[1]:
-        raise InputError(f"{path}: damaged (checksum {checksum[1]}, not {checksum[0]})")
+        raise InputError(f"{path}: {runtime} refuses it: {said}")
 
 
 # --- The classifier -------------------------------------------------------------------------
@@ -535,6 +593,9 @@ class Predictions:
 
 class Classifier:
     """A model in a runtime: images in, labels and probabilities out.
+
+    For one thread at a time: TFLite's interpreters hold what they are working on. Threads take a
+    classifier each.
 
     Args:
         model: A `.tflite` or `.onnx` file; or the generated `.c`, compiled, or the library itself
@@ -577,10 +638,16 @@ class Classifier:
         Raises:
             InputError: Another shape or dtype, or values that are not finite or not in 0..1.
         """
-        if images.dtype == self._dtype and images.shape == self._shape:
+        try:
+            ready = images.dtype == self._dtype and images.shape == self._shape
+        except AttributeError:
+            raise InputError(f"images must be a numpy array, not {type(images).__name__}") from None
+        if ready:
             return Predictions(self._run(images), self._scale, self._zero_point)
-        raw = self.session.run_batch(self.prepare(images))
-        return Predictions(raw, self._scale, self._zero_point)
+        # In slices, so that a whole data set takes no more memory than its answers.
+        starts = range(0, max(len(images), 1), SLICE)
+        raw = [self.session.run_batch(self.prepare(images[i : i + SLICE])) for i in starts]
+        return Predictions(np.concatenate(raw), self._scale, self._zero_point)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Scale to 0..1, pad 28x28 to 32x32 with black, and quantize.
@@ -656,12 +723,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(read_bytes(path))
         version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged; unpack the bundle again") from None
     if version != 1:
-        raise InputError(f"{path}: schema version {version}; this runner knows version 1")
+        raise InputError(f"{path}: schema version {version!r}; this runner knows version 1")
     if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("models"), dict):
         raise InputError(f"{path}: damaged; unpack the bundle again")
     return manifest  # type: ignore[no-any-return]
@@ -691,8 +758,8 @@ def default_model(runtime: str) -> Path:
             return path
     if runtime != "auto":
         raise InputError(f"no model for {runtime} in {HERE}: name one with --model")
-    packages = " or ".join(name for name in MODULES if name != "native")
-    raise InputError(f"no runtime for {present[0].name}: pip install {packages}")
+    packages = RUNTIMES[next((p.suffix for p in present if p.suffix != ".c"), ".tflite")]
+    raise InputError(f"no runtime for {present[0].name}: pip install {' or '.join(packages)}")
 
 
 # --- Commands -------------------------------------------------------------------------------
@@ -706,6 +773,8 @@ def read_samples(names: Sequence[str]) -> Iterator[Sample]:
         path = Path(name)
         try:
             if name == "-":
+                if sys.stdin is None:
+                    raise InputError("-: standard input is closed")
                 yield name, read_picture(read_stream(sys.stdin.buffer, name), name)
             elif path.is_dir():
                 files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
@@ -716,6 +785,8 @@ def read_samples(names: Sequence[str]) -> Iterator[Sample]:
                 images = parse_idx(read_bytes(path), name)
                 if images.ndim != 3 or images.shape[1:] not in ((28, 28), (32, 32)):
                     raise InputError(f"{name}: shape {images.shape}, not images of 28x28")
+                if not len(images):
+                    raise InputError(f"{name}: it holds no images")
                 for i, image in enumerate(images):
                     yield f"{name}[{i}]", image
             else:
@@ -747,14 +818,21 @@ def command_predict(args: argparse.Namespace) -> int:
     names = label_names(bundle_folder(classifier.model), classifier.classes)
     code = 0
     for name, image in read_samples(args.files):
-        if isinstance(image, InputError):
-            code = 2
-            print(f"runner.py: {image}", file=sys.stderr)
-            row: dict[str, Any] = {"file": name, "error": str(image)}
-        else:
+        try:
+            if isinstance(image, InputError):
+                raise image
+            if image.min() == image.max():
+                raise InputError(f"{name}: no digit found, the picture is empty")
             start = time.perf_counter()
             probabilities = classifier.predict(image[np.newaxis]).probabilities[0]
             latency_ms = (time.perf_counter() - start) * 1e3
+            if not np.isfinite(probabilities).all():
+                raise InputError(f"{name}: {args.model} answers with what is no number")
+        except InputError as error:
+            code = 2
+            print(f"runner.py: {one_line(error)}", file=sys.stderr)
+            row: dict[str, Any] = {"file": name, "error": str(error)}
+        else:
             order = np.argsort(-probabilities, kind="stable")[: args.top_k]
             top = [{"label": names[k], "probability": float(probabilities[k])} for k in order]
             row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
@@ -765,7 +843,7 @@ def command_predict(args: argparse.Namespace) -> int:
         elif "top" in row:
             guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in row["top"])
             answer = f"unsure ({guesses})" if "unsure" in row else guesses
-            print(f"{name}  {answer}  {row['latency_ms']:.1f} ms", flush=True)
+            print(f"{one_line(name)}  {answer}  {row['latency_ms']:.1f} ms", flush=True)
     return code
 
 
@@ -822,7 +900,13 @@ def command_accuracy(args: argparse.Namespace) -> int:
     labels = parse_idx(read_bytes(args.labels), str(args.labels))
     if labels.ndim != 1 or len(labels) != len(images):
         raise InputError(f"{args.labels}: {labels.shape} labels for {len(images)} images")
+    if images.shape[1:] not in ((28, 28), (32, 32)) or not len(images):
+        raise InputError(f"{args.images}: shape {images.shape}, not images of 28x28")
     classifier = Classifier(args.model, args.runtime, args.threads)
+    if labels.max() >= classifier.classes:
+        raise InputError(
+            f"{args.labels}: label {labels.max()}, and the model has {classifier.classes} classes"
+        )
     start = time.perf_counter()
     predicted = classifier.predict(images).labels
     seconds = time.perf_counter() - start
@@ -850,7 +934,7 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-m", "--model", type=Path, help="default: the one beside runner.py")
     common.add_argument("--runtime", default="auto", choices=["auto", *MODULES])
-    common.add_argument("--threads", type=positive, default=1, help="default: 1, the fastest")
+    common.add_argument("--threads", type=threads, default=1, help="default: 1, the fastest")
     parser = argparse.ArgumentParser(
         prog="runner.py",
         description="Classify handwritten digits with a LeNet-5 model.",
@@ -897,6 +981,16 @@ def positive(text: str) -> int:
     return value
 
 
+def threads(text: str) -> int:
+    """An argparse type: more threads than this crash a runtime, or keep it from ever answering."""
+    import argparse
+
+    value = positive(text)
+    if value > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_THREADS}")
+    return value
+
+
 def share(text: str) -> float:
     """An argparse type: a number within 0..1."""
     import argparse
@@ -913,6 +1007,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = ("predict", "info", "verify", "accuracy", "bench", "-h", "--help")
     if arguments and arguments[0] not in commands:
         arguments.insert(0, "predict")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     args = build_parser().parse_args(arguments)
     try:
         if args.model is None:
@@ -921,7 +1017,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(end="", flush=True)
         return code
     except InputError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
+        print(f"runner.py: {one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

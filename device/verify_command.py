@@ -36,8 +36,14 @@ def run(runner: Any, args: argparse.Namespace) -> int:
     try:
         hashes = {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
         tolerances = {n: float(entry["tolerance"]) for n, entry in manifest["models"].items()}
-    except (KeyError, TypeError, ValueError):
-        raise damaged(runner, folder / "manifest.json") from None
+        sound = all(0.0 <= tolerance < 1.0 for tolerance in tolerances.values())
+        sound = sound and {"runner.py", "golden.npz", *tolerances} <= hashes.keys()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise damaged(runner, folder / "manifest.json")
+    if not args.all and not args.model.is_file():
+        raise runner.InputError(f"{args.model}: no such model")
     if args.all:
         models = {name: folder / name for name in tolerances}
     else:
@@ -46,7 +52,7 @@ def run(runner: Any, args: argparse.Namespace) -> int:
             raise runner.InputError(f"{args.model}: not a model of this bundle's manifest")
     problems = check_hashes(folder, hashes)
     if not problems:  # a damaged model is not run
-        golden = runner.companion("golden").read_golden(folder, runner)
+        golden = runner.part_of_bundle("golden").read_golden(folder, runner)
         if not models.keys() <= golden.keys():
             raise damaged(runner, folder / "golden.npz")
         for name, model in models.items():
@@ -90,7 +96,7 @@ def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     problems = []
     for name, expected in hashes.items():
         path = folder / name
-        if not path.is_file():
+        if not name.isprintable() or not path.is_file():
             problems.append(f"{name}: missing; unpack the bundle again")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             problems.append(f"{name}: altered; its SHA-256 is not the manifest's")

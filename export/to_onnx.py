@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export import seal
 from export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> N
     Raises:
         onnx.checker.ValidationError: tf2onnx gave an invalid graph.
     """
-    import onnx
     import tensorflow as tf
     import tf2onnx
     from onnxscript import optimizer
@@ -45,8 +45,7 @@ def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> N
     _name_output(proto.graph, "probabilities")
     _name_batch(proto.graph)
     _number_names(proto.graph)
-    _finish(proto, metadata)
-    onnx.save(proto, path)
+    path.write_bytes(_finish(proto, metadata))
 
 
 def write_int8(
@@ -84,8 +83,7 @@ def write_int8(
         )
         proto = onnx.load(quantized)
     _keep_logits_float(proto.graph)
-    _finish(proto, metadata)
-    onnx.save(proto, path)
+    path.write_bytes(_finish(proto, metadata))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -202,8 +200,8 @@ def _name_batch(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]  # inferred for tf2onnx's own names; the checker infers them anew
 
 
-def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Set versions, producer and metadata, and check the whole graph."""
+def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
+    """Set versions, producer and metadata, and check the whole graph; returns the file's bytes."""
     import onnx
 
     proto.ir_version = IR_VERSION
@@ -215,8 +213,8 @@ def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     proto.producer_name = metadata["name"]
     proto.producer_version = metadata["version"]
     del proto.metadata_props[:]
-    onnx.helper.set_model_props(
-        proto,
-        {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()},
-    )
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    texts["checksum"] = json.dumps({seal.KEY: seal.DIGITS})
+    onnx.helper.set_model_props(proto, texts)
     onnx.checker.check_model(proto, full_check=True)
+    return seal.seal(proto.SerializeToString(deterministic=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import flatbuffers
 import numpy as np
 from numpy.typing import NDArray
 
+from export import seal
 from export.logits import choose_range, compute_logits, quantization_parameters
 from export.quiet import quiet
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 METADATA_NAME = "lenet5-edge"
 FILE_IDENTIFIER = b"TFL3"
-CHECKSUM_DIGITS = "0" * 8
 
 
 def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
@@ -113,7 +112,7 @@ def _finish(
     model.description = f"{metadata['name']} {metadata['version']}".encode()
 
     buffer = schema.BufferT()
-    text = json.dumps({"crc32": CHECKSUM_DIGITS, **metadata})
+    text = json.dumps({seal.KEY: seal.DIGITS, **metadata})
     buffer.data = np.frombuffer(text.encode(), np.uint8)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
@@ -123,10 +122,7 @@ def _finish(
 
     builder = flatbuffers.Builder(len(flatbuffer) + 4096)
     builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
-    packed = bytes(builder.Output())
-    # The checksum is taken with its own digits as zeros.
-    marker = f'"crc32": "{CHECKSUM_DIGITS}"'.encode()
-    return packed.replace(marker, f'"crc32": "{zlib.crc32(packed):08x}"'.encode(), 1)
+    return seal.seal(bytes(builder.Output()))
 
 
 def _operator(model: Any, operator: Any) -> int:

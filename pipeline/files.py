@@ -58,7 +58,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically; into what is no file, such as /dev/stdout, at once.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    if path.exists() and not path.is_file():  # a rename would put a file in its place
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        return
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 

@@ -106,6 +106,9 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     path = folder / "parity.json"
     if parity.get("status") != "pass":
         raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
+    failed = [row["artifact"] for row in parity["rows"] if row["status"] == "fail"]
+    if failed:
+        raise UserError(f"{path}: {failed[0]} failed; only what passed is packed")
     checked = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["status"] == "pass"}
     checked[parity["reference"]["artifact"]] = parity["reference"]["sha256"]
     for row in parity["rows"]:

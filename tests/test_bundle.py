@@ -97,6 +97,9 @@ def test_parity_that_did_not_pass_refuses_to_bundle(artifacts, small_data, statu
         '{"schema_version": 1, "files": {"runner.py": 1}, "models": {}}',
         '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {}}}',
         '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {"tolerance": "x"}}}',
+        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {"tolerance": 0}}}',
+        '{"schema_version": 1, "files": {}, "models": {"a": {"tolerance": 1' + 400 * "0" + "}}}",
+        "[" * 100_000,
     ],
 )
 def test_manifest_of_another_form_is_one_line_and_exit_2(unpacked, content):

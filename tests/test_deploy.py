@@ -455,16 +455,15 @@ def install(*arguments, path=os.environ["PATH"]):
     return subprocess.run(command, capture_output=True, text=True, env={"PATH": path})
 
 
-def test_a_truncated_bundle_fails_and_leaves_nothing(bundle_1, tmp_path):
+def test_a_truncated_bundle_is_refused_before_anything_is_made(bundle_1, tmp_path):
     short = tmp_path / "short.tar.gz"
     short.write_bytes(bundle_1.read_bytes()[:100_000])
     run = install(short, tmp_path / "home")
-    assert run.returncode == 1
-    assert re.fullmatch(
-        r"install: cannot unpack the bundle, with \d+ MiB free; in use: nothing",
-        run.stderr.splitlines()[-1],
+    assert run.returncode == 2
+    assert run.stderr == (
+        f"install: {short}: not a bundle of lenet5-edge, or damaged; copy it again\n"
     )
-    assert list((tmp_path / "home" / "versions").iterdir()) == []
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a bundle"])
@@ -480,6 +479,27 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_exit_1(bundle_1, tmp_path)
     run = install(bundle_1, bundle_1 / "home")
     assert run.returncode == 1
     assert run.stderr.endswith("cannot be written; make it writable or name another DIR\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["DIR"], "name a DIR to install to"),  # DIR is empty, HOME not set
+        ([], "name a DIR to install to"),
+    ],
+)
+def test_without_a_folder_nothing_is_installed_anywhere(bundle_1, arguments, message):
+    run = install(bundle_1, *("" for _ in arguments))
+    assert run.returncode == 2
+    assert run.stderr == f"install: {message}\n"
+
+
+def test_current_that_is_no_link_is_left_alone(bundle_1, tmp_path):
+    (tmp_path / "current").mkdir()
+    run = install(bundle_1, tmp_path)
+    assert run.returncode == 1
+    assert run.stderr == f"install: {tmp_path}/current: not a link; move it away\n"
+    assert list((tmp_path / "versions").iterdir()) == []
 
 
 def test_no_python_says_what_to_install(bundle_1, tmp_path):
@@ -602,7 +622,7 @@ def test_fleet_deployment_stops_after_a_batch_in_which_too_many_failed(fleet, bu
     short.write_bytes(bundle_1.read_bytes()[:100_000])
     run = fleet.deploy(short)  # a quarter of the devices at once, and a quarter may fail
     assert run.returncode == 1
-    assert "install: cannot unpack the bundle, with " in run.stdout
+    assert "not a bundle of lenet5-edge, or damaged" in run.stdout
     assert recap(run)["pi1"]["failed"] == 1
     assert [device.lenet5.exists() for device in fleet.devices] == [True, False, False]
 
