@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from conftest import DEVICE_PYTHON, run_runner, run_stage
 
+from export.bundle import write_bundle
+
 
 @pytest.fixture(scope="module")
 def bundle(exported, small_data, tmp_path_factory):
@@ -72,6 +74,27 @@ def test_every_model_verifies_on_every_runtime_of_the_development_environment(un
     run = run_runner("verify", "--all", runner=unpacked / "runner.py")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("ok ") == 5
+
+
+def test_files_of_another_bundle_have_another_time_so_that_no_old_bytecode_is_run(tmp_path):
+    times = set()
+    for content in (b"a = 1", b"a = 2"):
+        path = tmp_path / "bundle.tar.gz"
+        write_bundle({"module.py": content}, {}, "root", path)
+        with tarfile.open(path) as archive:
+            times |= {member.mtime for member in archive}
+    assert len(times) == 2
+    assert all(1_577_836_800 <= time_s < 1_577_836_800 + 2**26 for time_s in times)
+
+
+def test_a_row_that_failed_refuses_to_bundle_whatever_the_status_says(artifacts, small_data):
+    path = artifacts / "parity.json"
+    parity = json.loads(path.read_text())
+    parity["rows"][0]["status"] = "fail"
+    path.write_text(json.dumps(parity))
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
+    assert run.returncode == 2
+    assert "failed; only what passed is packed" in run.stderr
 
 
 def test_artifact_that_changed_since_parity_is_not_packed(artifacts, small_data):

@@ -361,3 +361,133 @@ def test_small_picture_reader_raises_nothing_but_its_error(data):
             assert "\n" not in str(error)
         else:
             assert image.shape in ((28, 28), (32, 32))
+
+
+# --- What a hostile tester found ----------------------------------------------------------------
+
+
+def onnx_model(path, output, nodes, batch="batch", classes=10):
+    """An ONNX model of our input whose answer is made by the given nodes."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    ins = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 32, 32, 1])]
+    outs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, classes])]
+    zeros = helper.make_tensor(
+        "zeros", TensorProto.FLOAT, [1024, classes], bytes(4096 * classes), True
+    )
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 1024])
+    graph = helper.make_graph(nodes, "g", ins, outs, [zeros, shape])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def linear(*further, last="logits"):
+    from onnx import helper
+
+    flat = helper.make_node("Reshape", ["image", "shape"], ["flat"])
+    return [flat, helper.make_node("MatMul", ["flat", "zeros"], [last]), *further]
+
+
+def test_an_onnx_model_with_a_fixed_batch_of_one_takes_any_number_of_images(mnist, tmp_path):
+    model = onnx_model(tmp_path / "m.onnx", "logits", linear(), batch=1)
+    classifier = Classifier(model)
+    assert classifier.predict(mnist.test.images[:3]).raw.shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"batch": 8}, "its input is [(8, 32, 32, 1)]"), ({"classes": 0}, "it has no classes")],
+)
+def test_an_onnx_model_of_another_form_is_refused(options, said, tmp_path):
+    model = onnx_model(tmp_path / "m.onnx", "logits", linear(), **options)
+    with pytest.raises(InputError, match=re.escape(said)):
+        Classifier(model)
+
+
+def test_a_model_that_answers_nan_is_an_error_and_no_guess(digits, tmp_path):
+    from onnx import helper
+
+    nan = helper.make_node("Div", ["logits", "logits"], ["nan"])
+    model = onnx_model(tmp_path / "m.onnx", "nan", linear(nan))
+    run = run_runner("-m", model, "--json", digits / "a.pgm")
+    assert run.returncode == 2
+    assert "answers with what is no number" in json.loads(run.stdout)["error"]
+
+
+def test_an_altered_onnx_file_is_refused(exported, tmp_path):
+    data = bytearray((exported / "lenet5_int8.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    model = tmp_path / "m.onnx"
+    model.write_bytes(data)
+    with pytest.raises(InputError, match="damaged, its checksum is wrong"):
+        Classifier(model)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "65", "99999999999", "x"])
+def test_a_number_of_threads_that_no_runtime_bears_is_refused(count, exported, digits):
+    run = run_runner("-m", exported / MODELS[1], "--threads", count, digits / "a.pgm")
+    assert run.returncode == 2
+    assert "--threads" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_black_images_of_an_idx_file_hold_no_digit(exported, tmp_path):
+    path = tmp_path / "black-ubyte"
+    path.write_bytes(
+        b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (1, 28, 28)) + bytes(784)
+    )
+    run = run_runner("-m", exported / MODELS[1], path)
+    assert run.returncode == 2
+    assert f"{path}[0]: no digit found" in run.stderr
+
+
+def test_names_that_do_not_print_are_written_as_escapes_and_the_others_go_on(
+    exported, mnist, tmp_path
+):
+    folder = os.fsencode(tmp_path)
+    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm"):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(
+            b"P5\n28 28\n255\n" + mnist.test.images[0].tobytes()
+        )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    run = run_runner("-m", exported / MODELS[1], tmp_path, env=environment)
+    assert run.returncode == 0, run.stderr
+    names = [line.partition("  ")[0].rpartition("/")[2] for line in run.stdout.splitlines()]
+    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm"]
+
+
+def test_closed_standard_input_is_one_line(exported):
+    command = f"exec {sys.executable} {ROOT}/device/runner.py -m {exported}/{MODELS[1]} - <&-"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "runner.py: -: standard input is closed" in run.stderr
+
+
+def test_without_numpy_the_runner_says_so_in_one_line(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ImportError('none here')")
+    run = run_runner("info", env={"PYTHONPATH": str(tmp_path)})
+    assert run.returncode == 2
+    assert run.stderr == "runner.py: numpy cannot be imported (none here): pip install numpy\n"
+
+
+def test_tflite_runtime_with_numpy_2_is_one_line(exported, monkeypatch):
+    monkeypatch.setattr(runner.np, "__version__", "2.4.0")
+    with pytest.raises(InputError, match=r"does not work with numpy 2.4.0: pip install 'numpy<2'"):
+        Classifier(exported / MODELS[1], "tflite-runtime")
+
+
+def test_what_is_no_array_is_refused(classifier):
+    for images in ([[1]], None, "x", 3):
+        with pytest.raises(InputError, match="must be a numpy array"):
+            classifier.predict(images)
+
+
+def test_labels_that_the_model_has_no_class_for_are_refused(exported, tmp_path):
+    images, labels = tmp_path / "images-ubyte", tmp_path / "labels-ubyte"
+    images.write_bytes(b"\0\0\x08\x03" + b"\0\0\0\1\0\0\0\x1c\0\0\0\x1c" + bytes(784))
+    labels.write_bytes(b"\0\0\x08\x01\0\0\0\1\xff")
+    run = run_runner("accuracy", "-m", exported / MODELS[1], images, labels)
+    assert run.returncode == 2
+    assert "label 255, and the model has 10 classes" in run.stderr
