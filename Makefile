@@ -87,13 +87,13 @@ $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
 # Other versions of the converters or the runtimes convert and judge anew; training is left alone.
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py export/seal.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/convert.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
 PARITY := $(addprefix pipeline/,parity.py layer_noise.py statistics.py worker.py)

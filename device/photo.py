@@ -83,6 +83,8 @@ def find_digit(image: UInt8) -> UInt8:
     for ready in (image, 255 - image):
         if _is_mnist(ready):
             return ready.copy()
+    if max(image.shape[:2]) < BOX:
+        return _whole_frame(image)
     try:
         strokes = _find_strokes(image)
     except NoDigit:
@@ -91,6 +93,35 @@ def find_digit(image: UInt8) -> UInt8:
             raise
         strokes = clean
     return _centre_by_mass(_box(_even_thickness(strokes)))
+
+
+def _whole_frame(image: UInt8) -> UInt8:
+    """A picture smaller than MNIST's box fills it: a digit that was cut out and scaled already.
+
+    Its pixels are too few to find strokes among, and where a digit breaks, its parts belong to it.
+    """
+    strokes = _normalised(image if image.ndim == 3 else image[..., None])
+    if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
+        raise NoDigit("no digit found")
+    height, width = strokes.shape
+    scale = BOX / max(height, width)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    digit = np.rint(255 * _resize(strokes[..., None], shape)[..., 0]).astype(np.uint8)
+    whole = np.zeros((SIDE, SIDE), np.uint8)
+    top, left = (SIDE - shape[0]) // 2, (SIDE - shape[1]) // 2
+    whole[top : top + shape[0], left : left + shape[1]] = digit
+    return whole
+
+
+def _normalised(photo: UInt8) -> Float | None:
+    """(h, w, C) -> (h, w), ink 1 on a ground of 0; None for a picture with little contrast."""
+    grey = photo.mean(axis=2, dtype=np.float32)
+    low, high = float(grey.min()), float(grey.max())
+    if high - low < 128:
+        return None
+    strokes = (grey - low) / (high - low)
+    # A digit leaves most corners free.
+    return 1 - strokes if strokes[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5 else strokes
 
 
 def _find_strokes(image: UInt8) -> Float:
@@ -111,13 +142,9 @@ def _clean_strokes(image: UInt8) -> Float | None:
     What tells it from a piece of a photograph is its ground, which is of one grey.
     """
     photo = image if image.ndim == 3 else image[..., None]
-    grey = _shrink(photo, _reduction(photo, CROP_PIXELS)).mean(axis=2, dtype=np.float32)
-    low, high = float(grey.min()), float(grey.max())
-    if high - low < 128:
+    strokes = _normalised(_shrink(photo, _reduction(photo, CROP_PIXELS)))
+    if strokes is None:
         return None
-    strokes = (grey - low) / (high - low)
-    if strokes[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5:  # a digit leaves most corners free
-        strokes = 1 - strokes
     ink = strokes > 0.5
     parts = _parts(ink, np.rint(255 * strokes).astype(np.uint8))
     main = int(parts.area.argmax())

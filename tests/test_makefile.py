@@ -136,6 +136,7 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
         ("export/to_tflite.py", [*MODELS[:2], *NATIVE]),
         ("export/logits.py", [*MODELS[:2], *NATIVE]),
         ("export/to_onnx.py", [*MODELS[2:], *NATIVE]),
+        ("export/seal.py", [*MODELS, *NATIVE]),
         ("export/c_templates/neon.c.in", NATIVE),
         ("device/native/binding.c", NATIVE),
         ("pipeline/parity.toml", PARITY + BUNDLE),

@@ -574,6 +574,18 @@ def test_a_scan_that_fills_its_frame_is_centred_as_mnist_is(mnist, side):
         assert max(extents) in (19, 20)
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_frame_smaller_than_mnists_box_is_taken_whole_even_where_the_digit_breaks(inverted):
+    scan = np.zeros((16, 10), np.uint8)
+    scan[1:3, 2:8] = scan[6:15, 4:6] = 200  # a seven whose bar does not touch its stem
+    found = find_digit(255 - scan if inverted else scan)
+    assert found.shape == (28, 28)
+    assert not found[:4].any()  # 16 rows become the 20 in the middle
+    assert found[6:8, 13].max() == 255
+    assert found[12:22, 13].min() > 150
+    assert found[10, 13] < 50  # the gap stays
+
+
 @pytest.mark.parametrize("grey", [0, 255])
 def test_a_small_frame_of_one_grey_or_of_noise_holds_no_digit(grey):
     noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
