@@ -294,15 +294,11 @@ class OnnxSession:
             raise InputError(f"{path}: {runtime} refuses it: {first_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         # The batch is the first size, by whatever name; a number if it is fixed.
-        fixed = [put.shape[0] for put in (*inputs, *outputs) if isinstance(put.shape[0], int)]
-        self.batch = 1 if 1 in fixed else OnnxSession.batch
+        shapes = [[put.shape for put in side] for side in (inputs, outputs)]
         self.classes = check_shapes(
-            path,
-            *(
-                [(s.shape[0] if s.shape[0] in fixed else 1, *s.shape[1:]) for s in side]
-                for side in (inputs, outputs)
-            ),
+            path, *([(1, *s[1:]) if is_dynamic(s) else s for s in side] for side in shapes)
         )
+        self.batch = OnnxSession.batch if all(is_dynamic(side[0]) for side in shapes) else 1
         if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
             raise InputError(f"{path}: input and output must be float32")
         self._input, self._outputs = inputs[0].name, [outputs[0].name]
@@ -484,6 +480,11 @@ def choose_runtime(model: Path, runtime: str = "auto") -> str:
     return runtime
 
 
+def is_dynamic(shape: Sequence[Any]) -> bool:
+    """Whether an ONNX shape begins with a size that is given when the model is run."""
+    return len(shape) > 0 and not isinstance(shape[0], int)
+
+
 def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """The number of classes; InputError unless one image goes in and one row comes out."""
     inputs, outputs = (
@@ -644,9 +645,10 @@ class Classifier:
             raise InputError(f"images must be a numpy array, not {type(images).__name__}") from None
         if ready:
             return Predictions(self._run(images), self._scale, self._zero_point)
-        # In slices, so that a whole data set takes no more memory than its answers.
-        starts = range(0, max(len(images), 1), SLICE)
-        raw = [self.session.run_batch(self.prepare(images[i : i + SLICE])) for i in starts]
+        # In slices, so that a whole data set takes little more memory than its answers.
+        count = len(images) if images.ndim == 3 else 0
+        slices = [images[i : i + SLICE] for i in range(0, count, SLICE)] or [images]
+        raw = [self.session.run_batch(self.prepare(part)) for part in slices]
         return Predictions(np.concatenate(raw), self._scale, self._zero_point)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:

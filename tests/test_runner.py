@@ -90,6 +90,7 @@ def test_dequantized_rows_are_hand_computed_and_sum_to_one():
     ("images", "message"),
     [
         (np.zeros((28, 28), np.uint8), "shape"),
+        (np.zeros((), np.uint8), "shape"),
         (np.zeros((1, 28, 29), np.uint8), "shape"),
         (np.zeros((0, 28, 28), np.uint8), "shape"),
         (np.zeros((1, 28, 28), np.int32), "type int32"),
