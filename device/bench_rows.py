@@ -324,7 +324,7 @@ def row_cells(row: dict[str, Any], images: int) -> list[str]:
 
 DETAIL_HEADER = (
     *("artifact", "runtime", "min, us", "mean, us", "invoke alone, us", "preparing an input, us"),
-    *("predict adds, us", "spread of rounds, %", "calls"),
+    *("predict adds, us", "spread of rounds, %", "calls", "cold starts"),
 )
 
 
@@ -345,6 +345,7 @@ def detail_cells(result: Mapping[str, Any]) -> list[list[str]]:
             f"{row['runner_overhead_us']:.2f}" if "runner_overhead_us" in row else "",
             f"{row['rounds']['iqr_pct']:.1f}",
             f"{row['calls']:,}",
+            str(row["cold_start_ms"]["processes"]) if row["cold_start_ms"] else "",
         ]
         for row in result["rows"]
         if row["threads"] == row["batch"] == 1 and row["status"] == "ok"

@@ -366,7 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pipeline: interrupted; the same command goes on from here", file=sys.stderr)
+        goes_on = "" if args.stage == "bench" else "; the same command goes on from here"
+        print(f"pipeline: interrupted{goes_on}", file=sys.stderr)
         return 130
 
 

@@ -57,7 +57,10 @@ def quantiles(value: Any) -> bool:
 
 
 LATENCY = dict.fromkeys(("min", "p50", "p90", "p99", "mean"), number)
-COLD_START = dict.fromkeys(("interpreter", "import", "load", "first", "total"), number)
+COLD_START = {
+    **dict.fromkeys(("interpreter", "import", "load", "first", "total"), number),
+    "processes": count,
+}
 HOST = {"board": text, "cpu": text, "cores": count, "system": text, "python": text}
 METHOD = {
     "images": count,

@@ -237,6 +237,7 @@ OPTIONAL = {"min", "mean"}  # in the file, used by nothing here
 
 def test_a_result_of_another_form_is_refused_wherever_it_differs(tmp_path):
     start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    start["processes"] = 20
     good = result(row(FP32, "r", 20.0, cold_start_ms=start, ratio_ci95=[1.0, 1.0]))
     path = tmp_path / "b.json"
     path.write_text(json.dumps(good))
