@@ -290,10 +290,7 @@ class Session:
                             done = i * each + LOADING_ROUNDS + k + 1
                             report(done, total, f"launch {i + 1} of {launches}, rounds")
                         if i + 1 == launches:
-                            for k, (worker, cell) in enumerate(pairs):
-                                done = total - ACCURACY_ROUNDS * (len(pairs) - k) // len(pairs)
-                                report(done, total, "accuracy")
-                                self.take_accuracy(worker, cell)
+                            self.take_accuracies(pairs, total, report)
                 report(total, total, "done")
         finally:
             throttling = self.machine.throttling_between(before, self.machine.machine_state())
@@ -321,7 +318,7 @@ class Session:
         except WorkerError as error:
             self.failed[worker.subject] = str(error)
             for cell in self.cells:
-                if cell.subject == worker.subject:
+                if (cell.subject, cell.threads) == (worker.subject, worker.threads):
                     cell.reason = str(error)
             return []
         if worker.threads > 1 and not ready["uses_threads"]:
@@ -360,6 +357,14 @@ class Session:
                 bursts.append((cell, burst))
         for cell, burst in bursts:
             cell.launches[-1].append(burst)
+
+    def take_accuracies(
+        self, pairs: Sequence[tuple[Worker, Cell]], total: int, report: Report
+    ) -> None:
+        """The last part of a progress: `take_accuracy` of all."""
+        for i, (worker, cell) in enumerate(pairs):
+            report(total - ACCURACY_ROUNDS * (len(pairs) - i) // len(pairs), total, "accuracy")
+            self.take_accuracy(worker, cell)
 
     def take_accuracy(self, worker: Worker, cell: Cell) -> None:
         """Of the subject's share of all images, by the process and the calls that were timed.
