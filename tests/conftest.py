@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 from pipeline import data
+
+# A background shell starts its programs with Ctrl-C ignored, and they pass that on to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings depend on what else the machine does; they are no reason to fail.
 settings.register_profile("default", deadline=None)
