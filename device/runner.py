@@ -675,8 +675,10 @@ class Classifier:
         else:
             raise InputError(f"images of type {images.dtype}, not uint8 or float")
         if images.shape[1] == 28:
-            margin = ((0, 0), (2, 2), (2, 2))
-            values = np.pad(values, margin, constant_values=self._levels[0])
+            padded = np.empty((len(values), 32, 32), values.dtype)  # np.pad takes six times as long
+            padded.fill(self._levels[0])
+            padded[:, 2:30, 2:30] = values
+            values = padded
         return values[..., np.newaxis]  # (N, 32, 32) -> (N, 32, 32, 1)
 
 
