@@ -98,7 +98,7 @@ def variants(runtime: str, isa_flags: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         runtime: Such as "ai-edge-litert".
-        isa_flags: The processor's, as `machine.describe_machine` has them.
+        isa_flags: The processor's, of `machine.isa_flags`.
     """
     if runtime != "ai-edge-litert":
         return (runtime,)
@@ -111,9 +111,9 @@ def runtime_of(variant: str) -> str:
     return variant.partition(" without ")[0]
 
 
-def beside(name: str) -> Any:
-    """The module of that name beside this file."""
-    return importlib.import_module(f"{__package__}.{name}" if __package__ else name)
+def runner_module() -> Any:
+    """The runner beside this file."""
+    return importlib.import_module(f"{__package__}.runner" if __package__ else "runner")
 
 
 def load(model: Path, variant: str, threads: int) -> Any:
@@ -123,10 +123,10 @@ def load(model: Path, variant: str, threads: int) -> Any:
         InputError: As `runner.Classifier` does.
         OSError: This process could not be kept from AMX.
     """
-    runner = beside("runner")
+    runner = runner_module()
     name = runtime_of(variant)
     if variant.endswith(WITHOUT_AMX):
-        beside("amx").deny()
+        runner.part_of_bundle("amx").deny()
     if variant.endswith(WITHOUT_XNNPACK):
         # The runner has no such option, for it would only be slower. This process has one model.
         module = runner.import_runtime(name, ".interpreter")
@@ -139,7 +139,7 @@ def load(model: Path, variant: str, threads: int) -> Any:
 
 def import_only(model: Path, variant: str) -> None:
     """Import what `load` will need, so that the two can be timed apart."""
-    runner = beside("runner")
+    runner = runner_module()
     name = runtime_of(variant)
     if name in runner.MODULES and name != "native":  # its import is its load
         runner.import_runtime(name, ".interpreter" if model.suffix == ".tflite" else "")
@@ -161,7 +161,7 @@ class BareCalls(NamedTuple):
 
 def loaded_bytes(model: Path) -> int:
     """The size of the file that is loaded: of C, the library that it is compiled to."""
-    file = beside("runner").native_library(model) if model.suffix == ".c" else model
+    file = runner_module().native_library(model) if model.suffix == ".c" else model
     return int(file.stat().st_size)
 
 
@@ -386,7 +386,7 @@ def main(
         with np.load(argv[5], allow_pickle=False) as archive:
             images, labels = archive["images"], archive["labels"]
         timing = Timing(load(model, variant, threads), images, labels if len(labels) else None)
-        version = beside("runner").runtime_version(runtime_of(variant))
+        version = runner_module().runtime_version(runtime_of(variant))
         reply(
             {
                 "runtime_version": version,

@@ -33,7 +33,7 @@ def run(runner: Any, args: argparse.Namespace) -> int:
         folder, models = runner.bundle_folder(args.model), [args.model]
     else:
         raise runner.InputError(f"{args.model}: no such model")
-    isa_flags = machine.describe_machine()["isa_flags"]
+    isa_flags = machine.isa_flags()
     subjects = [
         rounds.Subject(model, variant)
         for model in filter(runner.has_runtime, models)

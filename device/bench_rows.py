@@ -82,11 +82,6 @@ def round_medians_us(cell: Cell, kind: str = "call") -> list[list[float]]:
     ]
 
 
-def launch_medians(rounds: Launches) -> list[float]:
-    """The median round of each launch."""
-    return [median(launch) for launch in rounds]
-
-
 def ratios_of(values: Launches, baseline: Launches) -> list[float]:
     """For each launch the median of the ratios of its rounds, as far as both were measured.
 
@@ -112,7 +107,7 @@ def describe_cell(
     """
     kinds = {kind: [t for burst in cell.rounds for t in burst[kind]] for kind in cell.rounds[0]}
     rounds_us = round_medians_us(cell)
-    medians_us = launch_medians(rounds_us)
+    medians_us = [median(launch) for launch in rounds_us]
     reasons = [cell.reason, cell.throttling]
     if lost := sum(1 for start in cold if not start):
         reasons.append(f"{lost} of {len(cold)} cold starts failed")
@@ -287,13 +282,20 @@ def three_figures(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.10f}".rstrip("0").rstrip(".")
 
 
+def single_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one image at a time on one thread."""
+    return [row for row in result["rows"] if row["threads"] == row["batch"] == 1]
+
+
+def valid_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of `single_rows` whose figures may be used: of no throttled one, for one."""
+    return [row for row in single_rows(result) if row["status"] == "ok"]
+
+
 def table_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """The rows of one image at a time on one thread, as texts under `HEADER`."""
-    return [
-        row_cells(row, result["method"].get("images", 0))
-        for row in result["rows"]
-        if row["threads"] == row["batch"] == 1
-    ]
+    images = result["method"].get("images", 0)
+    return [row_cells(row, images) for row in single_rows(result)]
 
 
 def row_cells(row: dict[str, Any], images: int) -> list[str]:
@@ -347,8 +349,7 @@ def detail_cells(result: Mapping[str, Any]) -> list[list[str]]:
             f"{row['calls']:,}",
             str(row["cold_start_ms"]["processes"]) if row["cold_start_ms"] else "",
         ]
-        for row in result["rows"]
-        if row["threads"] == row["batch"] == 1 and row["status"] == "ok"
+        for row in valid_rows(result)
     ]
 
 

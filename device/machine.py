@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "isa_flags": (cpu.get("flags") or cpu.get("Features") or "").split(),
+        "isa_flags": isa_flags(),
         "governor": read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "kernel": platform.release(),
         "system": platform.platform(),
@@ -37,6 +37,12 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def isa_flags() -> list[str]:
+    """What instructions the processor has, as Linux names them."""
+    cpu = read_cpuinfo()
+    return (cpu.get("flags") or cpu.get("Features") or "").split()
 
 
 def machine_state() -> dict[str, Any]:

@@ -103,13 +103,11 @@ def _whole_frame(image: UInt8) -> UInt8:
     strokes = _normalised(image if image.ndim == 3 else image[..., None])
     if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
         raise NoDigit("no digit found")
-    height, width = strokes.shape
-    scale = BOX / max(height, width)
-    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    digit = np.rint(255 * _resize(strokes[..., None], shape)[..., 0]).astype(np.uint8)
+    digit = np.rint(255 * _scale(strokes, BOX)).astype(np.uint8)
+    height, width = digit.shape
     whole = np.zeros((SIDE, SIDE), np.uint8)
-    top, left = (SIDE - shape[0]) // 2, (SIDE - shape[1]) // 2
-    whole[top : top + shape[0], left : left + shape[1]] = digit
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    whole[top : top + height, left : left + width] = digit
     return whole
 
 
@@ -662,7 +660,11 @@ def _bounds(mask: Bool, margin: int = 0) -> tuple[slice, slice]:
 
 def _fit(strokes: Float, side: int) -> Float:
     """Cuts to the strokes and scales their longer side to `side`, aspect ratio kept."""
-    strokes = strokes[_bounds(strokes > 0.5)]
+    return _scale(strokes[_bounds(strokes > 0.5)], side)
+
+
+def _scale(strokes: Float, side: int) -> Float:
+    """Scales the longer side to `side`, aspect ratio kept."""
     height, width = strokes.shape
     scale = side / max(height, width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))

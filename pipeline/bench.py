@@ -44,7 +44,7 @@ def subjects(
             share=1.0 if effort is FULL else KERAS_SHARE,
         )
     ]
-    isa_flags = machine.describe_machine()["isa_flags"]
+    isa_flags = machine.isa_flags()
     for judged in parity_subjects(device_python):
         path, python = folder / judged.artifact, str(judged.python)
         chosen += [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device.bench import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
-from device.bench_rows import median, median_ci95, ratios_of, three_figures
+from device.bench_rows import median, median_ci95, ratios_of, three_figures, valid_rows
 
 Row = dict[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
@@ -55,7 +55,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         result: What bench.json holds.
     """
     ok = [row for row in result["rows"] if row["status"] == "ok"]
-    single = [row for row in ok if row["threads"] == row["batch"] == 1]
+    single = valid_rows(result)
     worse = [row for row in single if reads_worse(row, single)]
     lines = [
         f"{name(row)} reads only {row['accuracy']:.2%} of the images right: it is left out of all "

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device import bench_rows
 from pipeline.bench_findings import findings
 from pipeline.pi_matrix import matrix_table
 from pipeline.report import bench_plots
-from pipeline.report.gather import Report
+from pipeline.report.gather import Input, Report
 from pipeline.report.page import Section, Table
+from pipeline.report.svg import Plot
 from pipeline.robustness import table_cells
 
 Row = Mapping[str, Any]
@@ -22,29 +23,35 @@ BENCH_HEADER, DETAIL_HEADER = (
 
 def speed(report: Report) -> Section:
     """Latency, its ratio to the baseline, and what it trades off against."""
-    title = "Latency and throughput"
-    bench = report.bench.value
-    if bench is None:
-        return Section(title, report.bench.problem)
-    timed = valid_rows(bench)
-    compared = [row for row in timed if row["ratio_to_baseline"] is not None]
-    plots = []
-    if timed:
-        plots += [bench_plots.latency(timed), *bench_plots.pareto(timed, bench["method"]["images"])]
-    if compared:
-        plots.insert(1, bench_plots.ratio(compared, str(bench["method"]["baseline"])))
-    return Section(title, "", report.bench.doubt, _said(bench), plots, _bench_tables(bench))
+    return _bench_section("Latency and throughput", report.bench, _speed_plots)
 
 
 def on_device(report: Report) -> Section:
     """The same of a device."""
-    title = "Latency on a device"
-    bench = report.device.value
+    return _bench_section("Latency on a device", report.device, _device_plots)
+
+
+def _bench_section(
+    title: str, source: Input[dict[str, Any]], draw: Callable[[dict[str, Any]], list[Plot]]
+) -> Section:
+    """What a result of the benchmark says, its plots if it has a valid row, and its tables."""
+    bench = source.value
     if bench is None:
-        return Section(title, report.device.problem)
-    timed = valid_rows(bench)
-    plots = [bench_plots.latency(timed, "device-latency")] if timed else []
-    return Section(title, "", report.device.doubt, _said(bench), plots, _bench_tables(bench))
+        return Section(title, source.problem)
+    plots = draw(bench) if bench_rows.valid_rows(bench) else []
+    return Section(title, "", source.doubt, _said(bench), plots, _bench_tables(bench))
+
+
+def _speed_plots(bench: dict[str, Any]) -> list[Plot]:
+    timed = bench_rows.valid_rows(bench)
+    plots = [bench_plots.latency(timed)]
+    if compared := [row for row in timed if row["ratio_to_baseline"] is not None]:
+        plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
+    return [*plots, *bench_plots.pareto(timed, bench["method"]["images"])]
+
+
+def _device_plots(bench: dict[str, Any]) -> list[Plot]:
+    return [bench_plots.latency(bench_rows.valid_rows(bench), "device-latency")]
 
 
 def _said(bench: Mapping[str, Any]) -> list[str]:
@@ -65,15 +72,6 @@ def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
     if batches:
         tables.append(_batch_table(batches))
     return [*tables, _machine(bench)]
-
-
-def valid_rows(bench: Mapping[str, Any]) -> list[Row]:
-    """The rows of one image a call on one thread that may be drawn: no throttled one, for one."""
-    return [
-        row
-        for row in bench["rows"]
-        if row["threads"] == row["batch"] == 1 and row["status"] == "ok"
-    ]
 
 
 def _batch_table(rows: Sequence[Row]) -> Table:
@@ -115,7 +113,7 @@ def footprint(report: Report) -> Section:
     bench = report.bench.value
     if bench is None:
         return Section(title, report.bench.problem)
-    rows = valid_rows(bench)
+    rows = bench_rows.valid_rows(bench)
     started = [row for row in rows if row["cold_start_ms"]]
     weighed = [row for row in rows if row["peak_rss_mib"] is not None]
     plots = [bench_plots.cold_start(started)] if started else []
