@@ -3,7 +3,7 @@
 # Settings, e.g. `make export RECIPE=cookbook DATA=my/images`.
 RECIPE ?= best
 DATA   ?= data/mnist
-BUDGET ?= pipeline/parity.toml
+BUDGET ?= pipeline/parity/budget.toml
 WHEELS ?=
 OUT    := artifacts
 DIST   := dist
@@ -11,7 +11,7 @@ DIST   := dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE  := $(DIST)/lenet5-edge-$(VERSION)$(addprefix -,$(WHEELS)).tar.gz
 MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onnx)
-RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/recipes/$(RECIPE).toml)
+RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/$(RECIPE).toml)
 
 PY        := .venv/bin/python
 DEVICE_PY := .venv-device/bin/python
@@ -79,24 +79,22 @@ endif
 $(OUT)/.training $(OUT)/.budget:
 	@mkdir -p $(OUT) && echo "$(SETTING)" > $@
 
-SHARED := pipeline/config.py pipeline/data.py pipeline/lenet5.py
-TRAIN  := $(SHARED) $(addprefix pipeline/,train.py cookbook.py epochs.py augment.py outliers.py) \
-	$(addprefix pipeline/,temperature.py confidence.py)
+TRAIN := pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py)
 
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 
 # Other versions of the converters or the runtimes convert and judge anew; training is left alone.
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py export/seal.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py export/seal.py pipeline/export.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/export.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/convert.py .venv/.installed
+$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/export.py .venv/.installed
 	$(STAGE) export $(@F) $(WHERE)
 
-PARITY := $(addprefix pipeline/,parity.py layer_noise.py statistics.py worker.py)
+PARITY := pipeline/classify.py $(wildcard pipeline/parity/*.py)
 PASSED := $(OUT)/.parity-passed
 
 # The stage compiles as well, where there is a compiler, and keeps golden outputs beside the source.
@@ -118,7 +116,7 @@ DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py golden.py veri
 	$(addprefix device/,bench_command.py bench.py bench_rounds.py bench_rows.py machine.py amx.py) \
 	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
 
-$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/wheels.py device/requirements.lock)
+$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/bundle/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/bundle/wheels.py device/requirements.lock)
 	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
 
 # --- The device's side, here --------------------------------------------------------------------
@@ -160,7 +158,7 @@ FUZZ_SECONDS ?= 60
 fuzz: ## Fuzz the parsers of the lenet5 command for FUZZ_SECONDS=60
 	@mkdir -p $(OUT)/fuzz
 	clang -g -O1 -fsanitize=fuzzer,address,undefined,integer,implicit-conversion \
-	  -fno-sanitize-recover=all -Idevice/native tests/native/fuzz_image_file.c \
+	  -fno-sanitize-recover=all -Idevice/native tests/device/native/fuzz_image_file.c \
 	  device/native/image_file.c -o $(OUT)/fuzz/fuzz_image_file
 	$(OUT)/fuzz/fuzz_image_file -max_len=4096 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 	  -verbosity=0 -artifact_prefix=$(OUT)/fuzz/

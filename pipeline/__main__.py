@@ -47,7 +47,8 @@ def stage_train(args: argparse.Namespace) -> int:
     recipe = config.load_recipe(args.recipe)
     dataset = load_data(args.data)
     import_tensorflow()
-    from pipeline import figures, train
+    from pipeline.train import figures
+    from pipeline.train import training as train
 
     result = train.train(Path(args.recipe).stem, recipe, dataset, args.out)
     figures.draw(args.out / "figures", result, dataset, args.out / train.MODEL_NAME)
@@ -61,7 +62,7 @@ def stage_train(args: argparse.Namespace) -> int:
 
 def stage_export(args: argparse.Namespace) -> int:
     """Convert the float model to the artifacts."""
-    from pipeline import convert
+    from pipeline import export as convert
 
     for name in args.artifacts:
         if name not in convert.ARTIFACTS:
@@ -77,7 +78,7 @@ def stage_export(args: argparse.Namespace) -> int:
 
 def stage_parity(args: argparse.Namespace) -> int:
     """Check every artifact on every runtime against the float model, on all test images."""
-    from pipeline import parity
+    from pipeline.parity import check as parity
 
     budget = config.load_parity_budget(args.budget)
     parity.check_parity(args.out, load_data(args.data), budget)
@@ -95,7 +96,7 @@ def stage_parity(args: argparse.Namespace) -> int:
 
 def stage_bundle(args: argparse.Namespace) -> int:
     """Pack what runs on the device, if parity passed."""
-    from pipeline import pack
+    from pipeline.bundle import pack
 
     remove_partial_files(args.dist)
     path, missing = pack.pack(args.out, args.dist, load_data(args.data), args.wheels)
@@ -115,22 +116,21 @@ def stage_native(args: argparse.Namespace) -> int:
 
 def stage_photos(args: argparse.Namespace) -> int:
     """Measure how often generated photographs of digits are read right, and how fast."""
-    from pipeline import photo_bench
+    from pipeline.studies import photos
 
     test = load_trained_on(args).test
-    bench = photo_bench.measure(
-        args.out / "lenet5_int8.tflite", test, args.per_condition, args.seed
-    )
-    write_json(args.out / "photos.json", photo_bench.as_json(bench))
-    print(photo_bench.format_result(bench))
+    bench = photos.measure(args.out / "lenet5_int8.tflite", test, args.per_condition, args.seed)
+    write_json(args.out / "photos.json", photos.as_json(bench))
+    print(photos.format_result(bench))
     return 0
 
 
 def stage_bench(args: argparse.Namespace) -> int:
     """Time every artifact on every runtime, or show and compare what was timed before."""
     from device.bench_rounds import FULL, Effort
-    from pipeline import bench, bench_compare
-    from pipeline.bench_result import read_result
+    from pipeline.bench import compare
+    from pipeline.bench import measure as bench
+    from pipeline.bench.result import read_result
 
     # First: what cannot be read or written is found before the minutes of measuring.
     before = read_result(args.compare) if args.compare else None
@@ -158,8 +158,8 @@ def stage_bench(args: argparse.Namespace) -> int:
         write_bytes(args.markdown, (bench.format_markdown(result) + "\n").encode())
     if before is None:
         return 0
-    changes = bench_compare.compare(before, result, args.max_regression)
-    print(f"\nCompared with {args.compare}:\n\n{bench_compare.format_changes(changes)}")
+    changes = compare.compare(before, result, args.max_regression)
+    print(f"\nCompared with {args.compare}:\n\n{compare.format_changes(changes)}")
     if any(before["host"][key] != result["host"][key] for key in ("cpu", "cores")):
         print("\nThese were two machines: the changes say nothing about the code.")
     return 1 if any(change.verdict for change in changes) else 0
@@ -169,7 +169,7 @@ def stage_accuracy(args: argparse.Namespace) -> int:
     """Train and judge five seeds of each recipe; writes docs/accuracy.json and docs/accuracy.md."""
     dataset = load_data(args.data)
     import_tensorflow()
-    from pipeline import accuracy
+    from pipeline.studies import accuracy
 
     accuracy.run(dataset, args.out, args.recipes or accuracy.RECIPES)
     print((accuracy.DOCS / "accuracy.md").read_text("utf-8"), end="")
@@ -179,7 +179,7 @@ def stage_accuracy(args: argparse.Namespace) -> int:
 def stage_robustness(args: argparse.Namespace) -> int:
     """Measure the accuracy on distorted test images, float and int8 side by side."""
     test = load_trained_on(args).test
-    from pipeline import robustness
+    from pipeline.studies import robustness
     from pipeline.table import markdown_table
 
     result = robustness.measure(args.out, test)
@@ -191,7 +191,7 @@ def stage_training_speed(args: argparse.Namespace) -> int:
     """Measure training speed: this project's loop and plain `model.fit`, in turn."""
     dataset = load_data(args.data)
     import_tensorflow()
-    from pipeline import training_speed
+    from pipeline.studies import training_speed
 
     speeds = training_speed.measure(dataset)
     write_json(args.out / "training-speed.json", training_speed.as_json(speeds))
@@ -201,7 +201,8 @@ def stage_training_speed(args: argparse.Namespace) -> int:
 
 def stage_pi_test(args: argparse.Namespace) -> int:
     """Install and verify the bundle on emulated Raspberry Pis, and compare their outputs."""
-    from pipeline import pi_matrix, pi_test
+    from pipeline.pi_test import matrix as pi_matrix
+    from pipeline.pi_test import run as pi_test
 
     matrix = pi_test.run_matrix(args.out, args.bundle, load_data(args.data))
     print(pi_matrix.format_cells(matrix))
@@ -246,7 +247,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("data", stage_data)
     train = add("train", stage_train)
-    train.add_argument("--recipe", default="best", help="a name in pipeline/recipes, or a path")
+    train.add_argument(
+        "--recipe", default="best", help="a name in pipeline/train/recipes or a path"
+    )
     export = add("export", stage_export)
     export.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help="default: all")
     parity = add("parity", stage_parity)

@@ -15,8 +15,8 @@ from packaging.markers import InvalidMarker, Marker
 
 from pipeline.files import UserError
 
-RECIPES = Path(__file__).parent / "recipes"
-PARITY_BUDGET = Path(__file__).parent / "parity.toml"
+RECIPES = Path(__file__).parent / "train" / "recipes"
+PARITY_BUDGET = Path(__file__).parent / "parity" / "budget.toml"
 T = TypeVar("T")
 
 
@@ -171,7 +171,7 @@ class ExportConfig:
 
 
 def load_recipe(name: str) -> Recipe:
-    """Load a recipe by name (a file of `pipeline/recipes/`) or by path.
+    """Load a recipe by name (a file of `pipeline/train/recipes/`) or by path.
 
     Raises:
         UserError: No such recipe, not TOML, an unknown or missing key, a value out of range.

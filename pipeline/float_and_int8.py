@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.classify import Outputs, classify_apart
 from pipeline.data import Images
 from pipeline.files import UserError
-from pipeline.parity import DEVICE_PYTHON, REFERENCE
-from pipeline.worker import Outputs, classify_apart
+from pipeline.parity.check import DEVICE_PYTHON, REFERENCE
 
 INT8 = "lenet5_int8.tflite"
 

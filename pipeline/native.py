@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from export.requantization import ArithmeticBoundError
 from export.tflite_graph import UnsupportedModelError
 from export.to_c import to_c
+from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
 from pipeline.files import ROOT, UserError, atomic_path, read_json
-from pipeline.parity import DEVICE_PYTHON
-from pipeline.worker import classify_apart
+from pipeline.parity.check import DEVICE_PYTHON
 
 MODEL = "lenet5_int8.tflite"
 SOURCE = "native/lenet5_int8.c"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from device import bench_rows
-from pipeline.convert import ARTIFACTS
+from pipeline.export import ARTIFACTS
 from pipeline.files import UserError, read_json, write_bytes, write_json
-from pipeline.parity import format_table
-from pipeline.pi_matrix import format_matrix
+from pipeline.parity.check import format_table
+from pipeline.pi_test.matrix import format_matrix
 from pipeline.table import markdown_table
 
 RESULTS = Path("docs/results.json")

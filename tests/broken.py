@@ -5,7 +5,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from export import to_onnx, to_tflite
-from pipeline import data, train
+from pipeline import data
+from pipeline.train import training as train
 
 METADATA = {"name": "lenet5-edge", "version": "0", "labels": list("0123456789")}
 

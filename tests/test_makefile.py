@@ -131,7 +131,7 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
     ("touched", "stages"),
     [
         ("tiny.toml", EVERYTHING),
-        ("pipeline/lenet5.py", EVERYTHING),
+        ("pipeline/train/lenet5.py", EVERYTHING),
         ("my data/small.npz", EVERYTHING),
         ("export/to_tflite.py", [*MODELS[:2], *NATIVE]),
         ("export/logits.py", [*MODELS[:2], *NATIVE]),
@@ -139,8 +139,8 @@ def test_first_export_makes_everything_and_the_second_nothing(first_run):
         ("export/seal.py", [*MODELS, *NATIVE]),
         ("export/c_templates/neon.c.in", NATIVE),
         ("device/native/binding.c", NATIVE),
-        ("pipeline/parity.toml", PARITY + BUNDLE),
-        ("pipeline/statistics.py", PARITY + BUNDLE),
+        ("pipeline/parity/budget.toml", PARITY + BUNDLE),
+        ("pipeline/parity/statistics.py", PARITY + BUNDLE),
         ("device/runner.py", PARITY + BUNDLE),
         ("device/README.md", BUNDLE),
         ("README.md", []),
@@ -189,7 +189,7 @@ def test_new_file_in_the_data_retrains(tree):
 
 def test_other_settings_rebuild_what_they_concern(tree):
     shutil.copy(tree / "tiny.toml", tree / "other.toml")
-    shutil.copy(tree / "pipeline" / "parity.toml", tree / "strict.toml")
+    shutil.copy(tree / "pipeline" / "parity" / "budget.toml", tree / "strict.toml")
     shutil.copytree(tree / "my data", tree / "other")
     assert rebuilt(tree, "RECIPE=tiny.toml", "DATA=my data/") == []
     assert rebuilt(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
@@ -203,7 +203,7 @@ def test_other_settings_rebuild_what_they_concern(tree):
 
 def test_failed_parity_is_not_packed_and_fails_again_until_it_passes(tree):
     shutil.rmtree(tree / "dist")
-    budget = (tree / "pipeline" / "parity.toml").read_text()
+    budget = (tree / "pipeline" / "parity" / "budget.toml").read_text()
     strict = re.sub(r"float_max_abs_dp = \S+", "float_max_abs_dp = 0.0", budget)
     (tree / "strict.toml").write_text(strict)
     run = run_make(tree, "export", *SETTINGS, "BUDGET=strict.toml")

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from export import to_onnx, to_tflite
 from pipeline import native
-from pipeline.bench_result import is_result
-from pipeline.convert import ARTIFACTS, project_version
+from pipeline.bench.result import is_result
+from pipeline.bundle.pack import TOOLS, read_probabilities
 from pipeline.data import Dataset, require_trained_on
+from pipeline.export import ARTIFACTS, project_version
 from pipeline.files import ROOT, UserError, read_json, sha256
-from pipeline.layer_noise import TensorNoise
-from pipeline.pack import TOOLS, read_probabilities
-from pipeline.parity import Row
-from pipeline.photo_bench import DigitRow, EmptyRow, Timing
-from pipeline.pi_matrix import Cell
+from pipeline.parity.check import Row
+from pipeline.parity.layer_noise import TensorNoise
+from pipeline.pi_test.matrix import Cell
 from pipeline.report.weights import LayerWeights, read_weights
-from pipeline.train import MODEL_NAME
+from pipeline.studies.photos import DigitRow, EmptyRow, Timing
+from pipeline.train.training import MODEL_NAME
 
 T = TypeVar("T")
 Probabilities = NDArray[np.float32]  # (N, classes), 0..1

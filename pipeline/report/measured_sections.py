@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device import bench_rows
-from pipeline.bench_findings import findings
-from pipeline.pi_matrix import matrix_table
+from pipeline.bench.findings import findings
+from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
 from pipeline.report.gather import Input, Report
 from pipeline.report.page import Section, Table
 from pipeline.report.svg import Plot
-from pipeline.robustness import table_cells
+from pipeline.studies.robustness import table_cells
 
 Row = Mapping[str, Any]
 BENCH_HEADER, DETAIL_HEADER = (

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from device import bench_rows
-from pipeline.parity import format_table
+from pipeline.parity.check import format_table
 from pipeline.report.gather import Report
 from pipeline.report.measured_sections import BENCH_HEADER
 from pipeline.report.page import environment
-from pipeline.robustness import table_cells
+from pipeline.studies.robustness import table_cells
 from pipeline.table import markdown_table
-from pipeline.train import MODEL_NAME
+from pipeline.train.training import MODEL_NAME
 
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 MNIST_DATASET = {"name": "MNIST", "type": "ylecun/mnist", "config": "mnist", "split": "test"}

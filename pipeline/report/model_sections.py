@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bundle.pack import golden_source
 from pipeline.config import ParityBudget
-from pipeline.figures import SAMPLE_DIGITS
-from pipeline.layer_noise import sqnr_db
-from pipeline.pack import golden_source
-from pipeline.parity import Limits, limits
+from pipeline.parity.check import Limits, limits
+from pipeline.parity.layer_noise import sqnr_db
 from pipeline.report import plots
 from pipeline.report.gather import Input, Probabilities, Report
 from pipeline.report.page import Bar, Picture, Section, Table
 from pipeline.report.weights import LayerWeights
-from pipeline.train import MODEL_NAME
+from pipeline.train.figures import SAMPLE_DIGITS
+from pipeline.train.training import MODEL_NAME
 
 MAX_PICTURES = 1000  # of a bad model: more would make the page too large to open
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.lenet5 import PUBLISHED_PARAMETERS
+from pipeline.train.lenet5 import PUBLISHED_PARAMETERS
 
 LAYERS = tuple(name for name, count in PUBLISHED_PARAMETERS.items() if count)
 

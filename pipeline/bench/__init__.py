@@ -1,0 +1,1 @@
+"""The bench stage: every artifact on every runtime, timed on this machine."""

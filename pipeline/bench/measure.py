@@ -1,0 +1,154 @@
+"""The benchmark of the development machine: every artifact on every runtime that reads it.
+
+The measuring is `device/bench_rows.py`'s, the same as on a device; here is what it measures.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from device import bench_rows, machine, photo
+from device.bench import time_photo, variants
+from device.bench_rounds import FULL, Effort, Session, Subject
+from pipeline.bench.findings import findings
+from pipeline.data import Dataset
+from pipeline.files import ROOT, write_json
+from pipeline.parity.check import DEVICE_PYTHON, REFERENCE
+from pipeline.parity.check import subjects as parity_subjects
+from pipeline.progress import progress
+from pipeline.table import markdown_table
+
+KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is asked for
+
+
+def subjects(
+    folder: Path, effort: Effort, device_python: Path = DEVICE_PYTHON
+) -> tuple[Subject, ...]:
+    """What is measured: the Keras model, which is the baseline, and all that parity judges.
+
+    Args:
+        folder: It holds the artifacts.
+        effort: With the full one Keras is measured as often as the others.
+        device_python: The interpreter of the device environment.
+    """
+    chosen = [
+        Subject(
+            folder / REFERENCE,
+            "keras",
+            folder=ROOT,
+            module="pipeline.bench.keras_model",
+            share=1.0 if effort is FULL else KERAS_SHARE,
+        )
+    ]
+    isa_flags = machine.isa_flags()
+    for judged in parity_subjects(device_python):
+        path, python = folder / judged.artifact, str(judged.python)
+        chosen += [
+            Subject(path, variant, python) for variant in variants(judged.runtime, isa_flags)
+        ]
+    return tuple(chosen)
+
+
+def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
+    """Measure every artifact on every runtime.
+
+    Args:
+        folder: It holds the artifacts.
+        data: The data set; the images are of its test split.
+        effort: How much is measured.
+
+    Returns:
+        What bench.json holds.
+    """
+    test = data.test
+    session = Session(
+        subjects(folder, effort),
+        *(effort, test.images, test.labels, machine, progress),
+        time_photo=lambda: time_photo(photo, test.images[0]),
+    )
+    session.run()
+    result = bench_rows.describe(session)
+    return {**result, "findings": findings(result)}
+
+
+def keep(result: dict[str, Any], path: Path) -> None:
+    """Write a result, but never an incomplete one in place of a complete one.
+
+    Args:
+        result: Of `measure`. Without a row that is ok nothing is written.
+        path: Such as bench.json; what an interrupted run has goes to bench-interrupted.json.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    if not any(row["status"] == "ok" for row in result["rows"]):
+        print(f"bench: no row is ok; {path} is not written", file=sys.stderr)
+        return
+    if result["method"]["interrupted"]:
+        path = path.with_name(f"{path.stem}-interrupted{path.suffix}")
+        print(f"bench: interrupted; the figures until then are in {path}", file=sys.stderr)
+    write_json(path, result)
+
+
+def format_markdown(result: dict[str, Any]) -> str:
+    """The tables, what they say and how it was measured, in Markdown."""
+    host, method = result["host"], result["method"]
+    cores = f"{host['cores']} cores" if host["cores"] != 1 else "1 core"
+    known = method["p90_confidence"]
+    if method["timer_overhead_ns"] is not None:  # None when no round was finished
+        known += f"; ratio to {method['baseline']}; a timed call of nothing "
+        known += f"takes {method['timer_overhead_ns']:.0f} ns"
+    return "\n\n".join(
+        [
+            markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
+            "What a call consists of:",
+            markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(result)),
+            "Images a second:",
+            format_throughput(result),
+            "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
+            "\n".join(f"- {line}" for line in [*findings(result), *bench_rows.photo_line(result)]),
+            f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
+            f"{known}.",
+        ]
+    ).replace("\n\n\n\n", "\n\n")
+
+
+def format_throughput(result: dict[str, Any]) -> str:
+    """Images a second by threads and batch, as a Markdown table; empty where not measured."""
+    rows = [row for row in result["rows"] if row["throughput_ips"] is not None]
+    columns = sorted({(row["threads"], row["batch"]) for row in rows})
+    cells: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
+    for row in rows:
+        line = cells.setdefault((row["artifact"], row["runtime"]), {})
+        line[row["threads"], row["batch"]] = f"{row['throughput_ips']:,.0f}"
+    header = [f"{threads} thr., batch {batch}" for threads, batch in columns]
+    lines = [[*key, *(line.get(c, "") for c in columns)] for key, line in cells.items()]
+    return markdown_table(["artifact", "runtime", *header], lines)
+
+
+def format_csv(result: dict[str, Any]) -> str:
+    """All rows with all figures, a column each; `latency_us.p50` is the p50 of `latency_us`."""
+    flat = [flatten(row) for row in result["rows"]]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def flatten(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested figures under dotted names; lists as one cell."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + key] = " ".join(map(str, value))
+        else:
+            flat[prefix + key] = value
+    return flat

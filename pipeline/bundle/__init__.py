@@ -1,0 +1,1 @@
+"""The bundle stage: what passed parity, packed for the device."""

@@ -1,0 +1,209 @@
+"""The bundle stage: what passed parity, with all that a device needs to run and verify it."""
+
+from __future__ import annotations
+
+import io
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import bundle, to_onnx, to_tflite
+from pipeline import native
+from pipeline.bundle import wheels
+from pipeline.data import Dataset, require_trained_on
+from pipeline.export import project_version
+from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256
+
+NAME = "lenet5-edge"
+DEVICE_FILES = (
+    "runner.py",
+    "picture.py",
+    "photo.py",
+    "golden.py",
+    "verify_command.py",
+    "bench_command.py",
+    "bench.py",
+    "bench_rounds.py",
+    "bench_rows.py",
+    "machine.py",
+    "amx.py",
+    "install.sh",
+    "requirements.txt",
+    "README.md",
+    "ansible/deploy.yml",
+    "ansible/roles/lenet5_edge/defaults/main.yml",
+    "ansible/roles/lenet5_edge/tasks/main.yml",
+)
+LOCK = "device/requirements.lock"
+TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+GOLDEN_IMAGES = 256
+GOLDEN_SEED = 256
+# How far a device's probability may be from the golden one. Float kernels differ in the order of
+# their sums; int8 kernels by a unit in the last place of some layer (docs/adr/0004-parity.md).
+TOLERANCE = {"fp32": 1e-4, "int8": 0.0625, "native": 0.0}  # C gives the same bits everywhere
+
+
+def pack(
+    folder: Path, dist: Path, data: Dataset, target: str | None = None
+) -> tuple[Path, dict[str, str]]:
+    """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
+
+    Args:
+        folder: It holds the artifacts and what parity found.
+        dist: The folder to write to.
+        data: The data set; the golden images are of its test split.
+        target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
+
+    Returns:
+        The bundle's path, and why it has no native binaries for an architecture.
+
+    Raises:
+        UserError: Parity did not pass, an artifact or the float model changed since, the data set
+            is another one, or there are no such wheels.
+    """
+    parity = read_json(folder / "parity.json", "status", "reference", "rows")
+    check_may_be_packed(folder, parity)
+    training = read_json(folder / "train.json", "label_names")
+    require_trained_on(data, training)
+    built = to_tflite.read_metadata(folder / "lenet5_int8.tflite")
+    probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
+    chosen = choose_golden(probabilities)
+    files = {name: (folder / name).read_bytes() for name in probabilities}
+    files |= {name: (ROOT / "device" / name).read_bytes() for name in DEVICE_FILES}
+    if target:
+        fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
+        files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
+    files["golden.npz"] = golden_archive(data, probabilities, chosen)
+    native_files, native_description = native.bundle_files(folder, data.test.images, chosen)
+    files |= native_files
+    manifest = {
+        "schema_version": 1,
+        "name": NAME,
+        "version": project_version(),
+        "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
+        "labels": training["label_names"],
+        "training": training_summary(folder),
+        "models": {name: describe_model(folder / name, parity) for name in probabilities},
+        "native": native_description,
+        "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
+        "tools": {tool: version(tool) for tool in TOOLS},
+    }
+    root = f"{NAME}-{manifest['version']}"
+    path = dist / ("-".join(filter(None, [root, target])) + ".tar.gz")
+    with atomic_path(path) as temporary:
+        bundle.write_bundle(files, manifest, root, temporary)
+    return path, native_description["missing"]
+
+
+def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
+    """Refuse whatever has not passed parity as it lies there.
+
+    Raises:
+        UserError: It says what.
+    """
+    path = folder / "parity.json"
+    if parity.get("status") != "pass":
+        raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
+    failed = [row["artifact"] for row in parity["rows"] if row["status"] == "fail"]
+    if failed:
+        raise UserError(f"{path}: {failed[0]} failed; only what passed is packed")
+    checked = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["status"] == "pass"}
+    checked[parity["reference"]["artifact"]] = parity["reference"]["sha256"]
+    for row in parity["rows"]:
+        if row["artifact"] not in checked and not row["allowed"]:
+            raise UserError(f"{path}: {row['artifact']} passed on no runtime")
+    for name, digest in checked.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            raise UserError(f"{folder / name}: changed since parity; run `make export`")
+
+
+def read_probabilities(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What parity kept of every artifact's outputs, float32 (N, classes) by "artifact@runtime".
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception:  # zipfile and numpy raise a dozen kinds for damaged files
+        raise UserError(f"{path}: missing or damaged; delete it and run `make export`") from None
+
+
+def golden_source(probabilities: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """One set of probabilities an artifact: of its first runtime in the parity table.
+
+    Args:
+        probabilities: float32 (N, classes) by "artifact@runtime", and the reference's.
+
+    Returns:
+        By artifact, without the reference.
+    """
+    first: dict[str, NDArray[np.float32]] = {}
+    for key, values in probabilities.items():
+        artifact, _, runtime = key.partition("@")
+        if runtime:
+            first.setdefault(artifact, values)
+    return first
+
+
+def choose_golden(probabilities: dict[str, NDArray[np.float32]]) -> NDArray[np.intp]:
+    """Choose the golden images: random ones whose label no tolerated difference can change.
+
+    Args:
+        probabilities: float32 (N, classes) by artifact.
+
+    Returns:
+        At most `GOLDEN_IMAGES` indices into the test images, ascending.
+    """
+    decided = np.ones(len(next(iter(probabilities.values()))), bool)
+    for name, values in probabilities.items():
+        ordered = np.sort(values, axis=1)
+        decided &= ordered[:, -1] - ordered[:, -2] > 2 * tolerance(name)
+    candidates = np.flatnonzero(decided)
+    chosen = np.random.default_rng(GOLDEN_SEED).permutation(candidates)[:GOLDEN_IMAGES]
+    return np.sort(chosen)
+
+
+def golden_archive(
+    data: Dataset, probabilities: dict[str, NDArray[np.float32]], chosen: NDArray[np.intp]
+) -> bytes:
+    """The golden vectors as .npz: images, labels, and each model's probabilities by its name."""
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {name: values[chosen] for name, values in probabilities.items()}
+    np.savez(stream, images=data.test.images[chosen], labels=data.test.labels[chosen], **arrays)
+    return stream.getvalue()
+
+
+def tolerance(artifact: str) -> float:
+    """How far a device's probabilities may be from the golden ones, 0..1."""
+    return TOLERANCE[next(kind for kind in ("native", "int8", "fp32") if kind in artifact)]
+
+
+def training_summary(folder: Path) -> dict[str, Any]:
+    """The part of train.json that identifies the float model."""
+    keys = ["recipe", "seed", "parameters", "val_accuracy", "test_accuracy"]
+    keys += ["confidence", "model_sha256"]
+    training = read_json(folder / "train.json", *keys)
+    return {key: training[key] for key in keys}
+
+
+def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
+    """A model's part of the manifest: its input and output contract, accuracy and tolerance."""
+    artifact = native.SOURCE if path.suffix == ".c" else path.name
+    row = next(r for r in parity["rows"] if r["artifact"] == artifact and r["status"] == "pass")
+    description: dict[str, Any] = {
+        "accuracy": row["accuracy"],
+        "agreement": row["agreement"],
+        "golden_runtime": f"{row['runtime']} {row['runtime_version']}",
+        "tolerance": tolerance(artifact),
+    }
+    if path.suffix == ".c":
+        contract = to_tflite.describe(path.parents[1] / native.MODEL)
+        return {**description, "bit_identical": row["bit_identical"], **contract}
+    if path.suffix == ".tflite":
+        return {**description, **to_tflite.describe(path)}
+    return {**description, **to_onnx.describe(path)}

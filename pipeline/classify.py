@@ -1,0 +1,101 @@
+"""Classify images with one artifact on one runtime, in a process of its own.
+
+    python -m pipeline.classify ARTIFACT RUNTIME IMAGES.npy OUTPUT.npz
+
+Two runtimes in one process can corrupt each other (tflite-runtime and TensorFlow do), so parity
+starts this once for each row, with the interpreter of the environment that has the runtime. The
+artifact runs through `device/runner.py`, the code that ships. Only that and numpy are imported,
+so that it works in `.venv-device` as well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.runner import Classifier, InputError, Predictions, runtime_version
+from pipeline.files import ROOT
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an artifact gave for N images.
+
+    Attributes:
+        probabilities: float32 (N, classes), 0..1.
+        raw: (N, classes), as the artifact gave them: int8 or float32.
+        runtime_version: Of the runtime that ran it.
+    """
+
+    probabilities: NDArray[np.float32]
+    raw: NDArray[np.generic]
+    runtime_version: str
+
+
+def classify_apart(
+    artifact: Path, runtime: str, python: Path, images: NDArray[np.uint8]
+) -> Outputs | str:
+    """Classify images in a process of its own.
+
+    Args:
+        artifact: The file.
+        runtime: "keras" or a runtime of `device/runner.py`.
+        python: The interpreter of the environment that has the runtime.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        The outputs, or one line that says why there are none.
+    """
+    if not artifact.is_file():
+        return f"{artifact}: missing"
+    if not python.is_file():
+        return f"{python}: missing; run `make .venv-device/.installed`"
+    with tempfile.TemporaryDirectory() as folder:
+        given, output = Path(folder, "images.npy"), Path(folder, "output.npz")
+        np.save(given, images)
+        command = [str(python), "-m", "pipeline.classify", str(artifact.resolve()), runtime]
+        command += [str(given), str(output)]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # the same on every machine
+        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        if child.returncode < 0:
+            return f"crashed (signal {-child.returncode})"
+        if child.returncode > 0:
+            lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+            return lines[-1]
+        with np.load(output, allow_pickle=False) as result:
+            return Outputs(result["probabilities"], result["raw"], str(result["runtime_version"]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the fields of `Outputs` to OUTPUT.npz."""
+    artifact, runtime, images_path, output = list(sys.argv[1:] if argv is None else argv)
+    images = np.load(images_path, allow_pickle=False)  # uint8 (N, 28, 28)
+    try:
+        if runtime == "keras":
+            from pipeline.train.training import load_model, predict
+
+            got = Predictions(predict(load_model(Path(artifact)), images), 0.0, 0)
+        else:
+            got = Classifier(artifact, runtime).predict(images)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    np.savez(
+        output,
+        probabilities=got.probabilities,
+        raw=got.raw,
+        runtime_version=runtime_version(runtime),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The pi-test stage: the bundle on emulated Raspberry Pis."""

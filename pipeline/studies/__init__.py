@@ -1,0 +1,1 @@
+"""Studies of the model: accuracy over seeds, robustness, photographs, training speed."""

@@ -1,0 +1,354 @@
+"""Several seeds of each recipe, from training to int8: docs/accuracy.json and docs/accuracy.md.
+
+    make accuracy        # an hour; what is finished is kept, so it may be interrupted
+
+Each seed has a folder of its own, `artifacts/accuracy/<recipe>-<seed>`. It is trained again only
+when what decides its weights has changed, and its artifacts are made and judged again only when
+it was or the converters have changed. The rest is measured anew each time: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import export, float_and_int8, native
+from pipeline.bundle.pack import golden_source, read_probabilities
+from pipeline.config import EpochRecipe, ExportConfig, load_parity_budget, load_recipe
+from pipeline.data import Dataset, Images
+from pipeline.files import ROOT, UserError, make_folder, read_json, write_bytes, write_json
+from pipeline.parity import check as parity
+from pipeline.parity.statistics import mean_ci95
+from pipeline.readme import describe_machine
+from pipeline.studies import non_digits, wild
+from pipeline.table import markdown_table
+from pipeline.train import confidence
+from pipeline.train.epochs import DIGITS
+from pipeline.train.temperature import expected_calibration_error
+from pipeline.train.training import accuracy, train
+
+RECIPES = ("best", "max")
+SEEDS = (98, 99, 100, 101, 102)
+DOCS = ROOT / "docs"
+WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
+STATE = "finished.json"  # in a seed's folder: the keys of what lies there
+WEIGHTS_COME_FROM = ("data.py", "train/*.py")
+
+Probabilities = NDArray[np.float32]  # (N, classes), 0..1
+
+
+@dataclass(frozen=True)
+class WildImages:
+    """Images that are not MNIST's, the same for every seed.
+
+    Attributes:
+        digits: By set, the images and labels of `wild.py`.
+        others: By kind, the images of `non_digits.py`.
+    """
+
+    digits: dict[str, tuple[Images, NDArray[np.uint8]]]
+    others: dict[str, Images]
+
+
+def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict[str, Any]]:
+    """Train and measure what is not finished, and write the docs after each seed.
+
+    Args:
+        data: The data set.
+        out: The folder of the artifacts; `accuracy/` in it holds the seeds.
+        recipes: Names of recipes, or .toml files.
+
+    Returns:
+        What `docs/accuracy.json` holds of each recipe.
+
+    Raises:
+        UserError: The data set's classes are not digits, or a recipe does not train in epochs.
+    """
+    if data.label_names != DIGITS:
+        raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
+    loaded = {
+        Path(given).stem: load_recipe(given) for given in recipes
+    }  # all, before the first hour
+    images = draw_wild_images()
+    blocks: list[dict[str, Any]] = []
+    for name, recipe in loaded.items():
+        if not isinstance(recipe, EpochRecipe):
+            raise UserError(f"{name}: only recipes that train in epochs have their seeds measured")
+        seeds: list[dict[str, Any]] = []
+        blocks.append({})
+        for seed in SEEDS:
+            folder = out / "accuracy" / f"{name}-{seed}"
+            make(name, dataclasses.replace(recipe, seed=seed), data, folder)
+            seeds.append(measure(folder, data, images))
+            blocks[-1] = summarise(name, recipe.epochs, seeds)
+            result = describe(blocks, data)
+            write_json(DOCS / "accuracy.json", result)
+            write_bytes(DOCS / "accuracy.md", render(result).encode())
+    return blocks
+
+
+def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
+    """What `docs/accuracy.json` holds: the first recipe's figures, and those of each recipe."""
+    return {
+        "machine": describe_machine(),
+        "data_sha256": data.sha256,
+        "validation_images": len(data.validation),
+        "test_images": len(data.test),
+        **blocks[0],
+        "recipes": list(blocks),
+    }
+
+
+# --- One seed -----------------------------------------------------------------------------------
+
+
+def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
+    """Train, convert and judge one seed, as far as it is not finished."""
+    make_folder(folder)
+    trained = training_key(recipe, data)
+    converted = _digest([trained, *_sources("export/*.py"), *_sources("export/c_templates/*")])
+    state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
+    if state.get("trained") != trained:
+        print(f"{name}, seed {recipe.seed}: training", flush=True)
+        train(name, recipe, data, folder)
+        state = {"trained": trained}
+        write_json(folder / STATE, state)
+    if state.get("converted") != converted:
+        for artifact in export.ARTIFACTS:
+            export.convert(artifact, folder, data, ExportConfig())
+        native.generate(folder, data)
+        parity.check_parity(folder, data, load_parity_budget())
+        write_json(folder / STATE, {"trained": trained, "converted": converted})
+
+
+def training_key(recipe: EpochRecipe, data: Dataset) -> str:
+    """A digest of all that decides a seed's weights: settings, data, our code and TensorFlow's."""
+    settings = repr(sorted(asdict(recipe).items()))
+    code = [text for name in WEIGHTS_COME_FROM for text in _sources(f"pipeline/{name}")]
+    return _digest([settings, data.sha256, version("tensorflow"), *code])
+
+
+def _sources(pattern: str) -> list[str]:
+    return [path.read_text("utf-8") for path in sorted(ROOT.glob(pattern))]
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def measure(folder: Path, data: Dataset, images: WildImages) -> dict[str, Any]:
+    """All figures of one finished seed."""
+    training = read_json(folder / "train.json")
+    judged = read_json(folder / "parity.json")
+    probabilities = read_probabilities(folder / "probabilities.npz")
+    labels = data.test.labels
+    threshold = training["confidence"]["threshold"]
+    artifacts = {}
+    for name, values in golden_source(probabilities).items():  # of each artifact's first runtime
+        row = next(r for r in judged["rows"] if r["artifact"] == name and r["n"])
+        artifacts[name] = {
+            "runtime": f"{row['runtime']} {row['runtime_version']}",
+            "accuracy": row["accuracy"],
+            "loss_pp": -row["delta_pp"],
+            "agreement": row["agreement"],
+            **_figures(values, labels, threshold),
+        }
+    reference = probabilities[parity.REFERENCE]
+    return {
+        "seed": training["seed"],
+        "seconds": training["seconds"],
+        "val_accuracy": training["val_accuracy"],
+        "confidence": training["confidence"],
+        "parity": judged["status"],
+        "float": {
+            "accuracy": accuracy(reference, labels),
+            **_figures(reference, labels, threshold),
+        },
+        "artifacts": artifacts,
+        **_measure_wild(folder, images, threshold),
+    }
+
+
+def _figures(values: Probabilities, labels: NDArray[np.uint8], threshold: float) -> dict[str, Any]:
+    return {
+        "calibration_error": expected_calibration_error(values, labels),
+        "sure": asdict(confidence.answers(values, labels, threshold)),
+    }
+
+
+def _measure_wild(folder: Path, images: WildImages, threshold: float) -> dict[str, Any]:
+    """By set: accuracy and, of non-digits, the share above the threshold; float and int8."""
+    sets = {**{name: x for name, (x, _) in images.digits.items()}, **images.others}
+    ends = np.cumsum([len(x) for x in sets.values()])[:-1]
+    got = float_and_int8.classify(folder, np.concatenate(list(sets.values())))
+    parts = {
+        kind: dict(zip(sets, np.split(values, ends), strict=True)) for kind, values in got.items()
+    }
+    return {
+        "wild": {
+            name: {kind: accuracy(parts[kind][name], y) for kind in parts}
+            for name, (_, y) in images.digits.items()
+        },
+        "non_digits_sure": {
+            name: {
+                kind: float((p[name].max(axis=1) >= threshold).mean()) for kind, p in parts.items()
+            }
+            for name in images.others
+        },
+    }
+
+
+def draw_wild_images(count: int = WILD_IMAGES) -> WildImages:
+    """All sets of `wild.py` and `non_digits.py`, `count` images each."""
+    digits = {}
+    for name in wild.CONDITIONS:
+        split = wild.generate(name, count, WILD_SEED)
+        digits[name] = (split.images, split.labels)
+    others = {kind: non_digits.generate(kind, count, WILD_SEED) for kind in non_digits.KINDS}
+    return WildImages(digits, others)
+
+
+# --- All seeds of a recipe ----------------------------------------------------------------------
+
+
+def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, standard deviation and interval over the seeds, of the float model and each artifact.
+
+    Args:
+        name: The recipe's name.
+        epochs: Its length.
+        seeds: What `measure` gave of each.
+
+    Returns:
+        One recipe's part of `docs/accuracy.json`.
+    """
+    artifacts = {}
+    for artifact in seeds[0]["artifacts"]:
+        rows = [seed["artifacts"][artifact] for seed in seeds]
+        artifacts[artifact] = {
+            **_spread([row["accuracy"] for row in rows]),
+            "mean_loss_pp": _mean(rows, lambda r: r["loss_pp"]),
+            "mean_agreement": _mean(rows, lambda r: r["agreement"]),
+            "mean_calibration_error": _mean(rows, lambda r: r["calibration_error"]),
+        }
+    return {
+        "recipe": name,
+        "epochs": epochs,
+        **_spread([seed["float"]["accuracy"] for seed in seeds]),
+        "mean_calibration_error": _mean(seeds, lambda s: s["float"]["calibration_error"]),
+        "mean_seconds": _mean(seeds, lambda s: s["seconds"]),
+        "artifacts": artifacts,
+        **{
+            part: {
+                kind: {k: _mean(seeds, lambda s: s[part][kind][k]) for k in ("float", "int8")}  # noqa: B023 - called at once
+                for kind in seeds[0][part]
+            }
+            for part in ("wild", "non_digits_sure")
+        },
+        "seeds": list(seeds),
+    }
+
+
+def _spread(accuracies: Sequence[float]) -> dict[str, Any]:
+    mean, deviation, interval = mean_ci95(accuracies)
+    return {"mean_test_accuracy": mean, "sd": deviation, "ci95": interval}
+
+
+def _mean(rows: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float]) -> float:
+    return math.fsum(of(row) for row in rows) / len(rows)
+
+
+# --- docs/accuracy.md ---------------------------------------------------------------------------
+
+INTRODUCTION = """# Accuracy over seeds
+
+Written by `make accuracy`; do not edit. Every seed was trained, converted and judged by itself on
+{test_images:,} test images; {validation_images:,} validation images chose the epoch, the
+temperature and the threshold. The test set chose nothing in these runs; test figures of earlier
+ones were seen while the recipes were made ([ADR 14](adr/0014-accuracy.md)). The intervals are
+Student's, over seeds. Loss and agreement are against the float model of the same seed. Measured
+on: {machine}."""
+
+WILD = """Other people's digits, generated (`pipeline/wild.py`), {n} images a set, mean over seeds.
+No image of these sets was trained on; the augmentation imitates some of their habits (hooks, bars,
+curled nines, coarse scans), and was chosen with them in sight:"""
+
+NON_DIGITS = """Images that are no digits (`pipeline/non_digits.py`), {n} a kind: the share that is
+answered at the threshold, mean over seeds:"""
+
+
+def render(result: dict[str, Any]) -> str:
+    """`docs/accuracy.md` from what `docs/accuracy.json` holds."""
+    parts = [INTRODUCTION.format(**result)]
+    for block in result["recipes"]:
+        parts += _render_recipe(block)
+    return "\n\n".join(parts) + "\n"
+
+
+def _render_recipe(block: dict[str, Any]) -> list[str]:
+    seeds = block["seeds"]
+    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    rows = [["lenet5.keras", *_cells(block), "", ""]]
+    for name, of in block["artifacts"].items():
+        loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
+        rows.append([name, *_cells(of), loss, agreement])
+    header = ["artifact", "mean error", "sd", "95 % interval of the error", "calibration error"]
+    return [
+        f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
+        f"Training took {block['mean_seconds']:.0f} s a seed.",
+        markdown_table([*header, "mean loss, pp", "agreement"], rows),
+        "Errors on the test images, seed by seed, and what the threshold of each seed gives "
+        "there (`runner.py --min-confidence`):",
+        _seed_table(seeds),
+        WILD.format(n=f"{WILD_IMAGES:,}"),
+        _pair_table("set", block["wild"]),
+        NON_DIGITS.format(n=f"{WILD_IMAGES:,}"),
+        _pair_table("kind", block["non_digits_sure"]),
+    ]
+
+
+def _cells(of: dict[str, Any]) -> list[str]:
+    lower, upper = (1 - bound for bound in reversed(of["ci95"]))
+    return [
+        f"{1 - of['mean_test_accuracy']:.3%}",
+        f"{of['sd']:.3%}",
+        f"{lower:.3%} to {upper:.3%}",
+        f"{of['mean_calibration_error']:.2%}",
+    ]
+
+
+def _seed_table(seeds: Sequence[dict[str, Any]]) -> str:
+    names = list(seeds[0]["artifacts"])
+    header = ["seed", "seconds", "validation", "float", *(n.removeprefix("lenet5_") for n in names)]
+    header += ["parity", "threshold", "coverage", "error of those"]
+    rows = []
+    for seed in seeds:
+        sure = seed["float"]["sure"]
+        rows.append(
+            [
+                str(seed["seed"]),
+                f"{seed['seconds']:.0f}",
+                f"{1 - seed['val_accuracy']:.2%}",
+                f"{1 - seed['float']['accuracy']:.2%}",
+                *(f"{1 - seed['artifacts'][name]['accuracy']:.2%}" for name in names),
+                seed["parity"],
+                f"{seed['confidence']['threshold']:.2f}",
+                f"{sure['coverage']:.2%}",
+                f"{sure['error']:.3%}",
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def _pair_table(what: str, shares: dict[str, dict[str, float]]) -> str:
+    rows = [[name, f"{of['float']:.1%}", f"{of['int8']:.1%}"] for name, of in shares.items()]
+    return markdown_table([what, "float", "int8"], rows)

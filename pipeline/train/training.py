@@ -1,0 +1,176 @@
+"""Train the float model: recipe and data in, `lenet5.keras` and `train.json` out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.runner import first_line
+from pipeline.config import CookbookRecipe, Recipe
+from pipeline.data import Dataset, Images, Labels, preprocess
+from pipeline.files import UserError, atomic_path, sha256, write_json
+from pipeline.train import cookbook, epochs, lenet5
+from pipeline.train.confidence import Confidence, answers, choose_threshold
+from pipeline.train.temperature import (
+    expected_calibration_error,
+    find_temperature,
+    fold_temperature,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+MODEL_NAME = "lenet5.keras"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What one training run gave; `train.json` holds it.
+
+    Attributes:
+        recipe: The recipe's name.
+        seed: Its seed.
+        parameters: Trainable parameters of the network.
+        epochs: Passes over the training images (a fraction for the cookbook recipe).
+        steps: Updates of the weights.
+        seconds: Wall-clock time of training alone.
+        val_accuracy, test_accuracy: 0..1, of the finished model.
+        test_calibration_error: Expected calibration error on the test set, 0..1.
+        confidence: The threshold below which an answer is unsure, and what it gives.
+        label_names: One name a class.
+        data_sha256: Of the data set, so that a later stage knows that they belong together.
+        model_sha256: Of `lenet5.keras`, for the same reason.
+        history: Lists by name; what they are depends on the recipe.
+    """
+
+    recipe: str
+    seed: int
+    parameters: int
+    epochs: float
+    steps: int
+    seconds: float
+    val_accuracy: float
+    test_accuracy: float
+    test_calibration_error: float
+    confidence: Confidence
+    label_names: tuple[str, ...]
+    data_sha256: str
+    model_sha256: str
+    history: dict[str, list[float]]
+
+
+def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
+    """Train, evaluate and write the float model.
+
+    The same recipe, data and machine give the same weights bit for bit.
+
+    Args:
+        name: The recipe's name, for the record.
+        recipe: Its settings.
+        data: The data set.
+        out: The folder that `lenet5.keras` and `train.json` are written to.
+
+    Returns:
+        What `train.json` holds.
+
+    Raises:
+        UserError: Training diverged: a weight is NaN or infinite.
+    """
+    import keras
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(recipe.seed)
+    model = lenet5.build(data.classes)
+    model.summary(print_fn=print)
+    start = time.perf_counter()
+    if isinstance(recipe, CookbookRecipe):
+        history = cookbook.fit(model, recipe, data)
+        steps, batch_size = recipe.steps, recipe.batch_size
+    else:
+        history = epochs.fit(model, recipe, data)
+        logits = epochs.logits(model.get_weights(), data.validation.images).numpy()
+        fold_temperature(model, find_temperature(logits, data.validation.labels))
+        steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
+    seconds = time.perf_counter() - start
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise UserError(f"recipe {name}: training diverged; lower its learning_rate")
+
+    with atomic_path(out / MODEL_NAME) as temporary:
+        model.save(temporary)
+    validation = predict(model, data.validation.images)
+    test = predict(model, data.test.images)
+    threshold = choose_threshold(validation, data.validation.labels)
+    result = TrainResult(
+        recipe=name,
+        seed=recipe.seed,
+        parameters=int(model.count_params()),
+        epochs=round(steps * batch_size / len(data.train), 3),
+        steps=steps,
+        seconds=round(seconds, 2),
+        val_accuracy=accuracy(validation, data.validation.labels),
+        test_accuracy=accuracy(test, data.test.labels),
+        test_calibration_error=expected_calibration_error(test, data.test.labels),
+        confidence=Confidence(
+            threshold,
+            validation=answers(validation, data.validation.labels, threshold),
+            test=answers(test, data.test.labels, threshold),
+        ),
+        label_names=data.label_names,
+        data_sha256=data.sha256,
+        model_sha256=sha256(out / MODEL_NAME),
+        history=history,
+    )
+    write_json(out / "train.json", dataclasses.asdict(result))
+    return result
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a float model.
+
+    Raises:
+        UserError: It is missing, unreadable or not LeNet-5.
+    """
+    import keras
+
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `make export`")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+        lenet5.check_parameters(model, int(model.output_shape[-1]))
+    except Exception as error:  # Keras raises whatever zip, JSON and HDF5 readers raise
+        raise UserError(
+            f"{path}: not a readable LeNet-5 ({first_line(error)}); delete it and run `make export`"
+        ) from None
+    return model
+
+
+def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
+    """Probabilities of the float model.
+
+    Args:
+        model: The float model.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        float32 (N, classes).
+    """
+    starts = range(0, len(images), 1000)
+    batches = [model(preprocess(images[i : i + 1000]), training=False) for i in starts]
+    return np.concatenate([np.asarray(batch, np.float32) for batch in batches])
+
+
+def accuracy(probabilities: NDArray[np.floating], labels: Labels) -> float:
+    """Share of the images whose most probable class is the true one, 0..1.
+
+    Args:
+        probabilities: float (N, classes).
+        labels: uint8 (N,).
+    """
+    return float((probabilities.argmax(axis=1) == labels).mean())

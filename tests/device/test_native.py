@@ -1,0 +1,555 @@
+"""The generated C on every instruction set, the lenet5 command and the Python binding."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY_RECIPE, run_stage
+from hypothesis import given
+from hypothesis import strategies as st
+from native_helpers import (
+    NATIVE,
+    compile_c,
+    compiled_run,
+    lenet5_model,
+    reference_outputs,
+    require,
+    x86_kernels,
+)
+from numpy.typing import NDArray
+from random_models import random_inputs, random_model
+
+from device.runner import Classifier, InputError, load_native, native_library
+from export.to_c import to_c
+from pipeline.studies import non_digits
+
+MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+COMMAND = [str(NATIVE / "lenet5.c"), str(NATIVE / "image_file.c")]
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@dataclass(frozen=True)
+class Lenet5:
+    """Generated source of a LeNet-5, images (count, 28, 28) and the reference's outputs."""
+
+    source: Path
+    images: NDArray[np.uint8]
+    outputs: NDArray[np.int8]
+
+
+@pytest.fixture(scope="session")
+def lenet5(tmp_path_factory: pytest.TempPathFactory, device_python: str) -> Lenet5:
+    folder = tmp_path_factory.mktemp("lenet5")
+    model = folder / "lenet5_int8.tflite"
+    model.write_bytes(lenet5_model())
+    with gzip.open(MNIST) as file:
+        digits = np.frombuffer(file.read(16 + 300 * 784), np.uint8, offset=16)
+    noise = random_inputs((28, 28, 1), 0, 300)[..., 0].view(np.uint8) ^ 0x80
+    images = np.concatenate([digits.reshape(-1, 28, 28), noise])
+    inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
+    outputs = reference_outputs(device_python, model, inputs.view(np.int8))
+    return Lenet5(to_c(model, folder).source, images, outputs)
+
+
+@pytest.fixture(scope="session")
+def golden(lenet5: Lenet5) -> Path:
+    """File for `lenet5 --verify`."""
+    path = lenet5.source.with_name("golden.bin")
+    records = np.concatenate(
+        [lenet5.images.reshape(-1, 784), lenet5.outputs.view(np.uint8)], axis=1
+    )
+    path.write_bytes(b"LENET5G1" + records.tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def command(lenet5: Lenet5) -> Path:
+    """The lenet5 command for this machine, with sanitizers."""
+    include = ["-I", str(lenet5.source.parent)]
+    return compile_c(
+        lenet5.source.with_name("lenet5"),
+        "-O2",
+        *SANITIZERS,
+        *include,
+        *COMMAND,
+        str(lenet5.source),
+    )
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [str(argument) for argument in arguments]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kernels", x86_kernels())
+def test_every_instruction_set_is_bit_exact_with_tflite(kernels: str, lenet5: Lenet5) -> None:
+    run = compiled_run(lenet5.source, kernels, 10, "-O2")
+    np.testing.assert_array_equal(run(lenet5.images), lenet5.outputs)
+
+
+@pytest.mark.parametrize("kernels", x86_kernels()[1:])
+@pytest.mark.parametrize("seed", [0, 3, 7, 15, 18])
+def test_random_model_is_bit_exact_on_every_instruction_set(
+    kernels: str, seed: int, tmp_path: Path, device_python: str
+) -> None:
+    data, shape = random_model(seed)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(data)
+    inputs = random_inputs(shape, seed, 48)
+    expected = reference_outputs(device_python, path, inputs)
+    run = compiled_run(to_c(path, tmp_path, "model").source, kernels, expected.shape[1])
+    np.testing.assert_array_equal(run(inputs), expected)
+
+
+@pytest.fixture(scope="session")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with generated clothes, letters, textures...: grey images of six classes."""
+    kinds = {
+        part: [non_digits.generate(k, n, n) for k in non_digits.KINDS]
+        for part, n in (("train", 60), ("test", 40))
+    }
+    arrays = {}
+    for part, images in kinds.items():
+        arrays[f"x_{part}"] = np.concatenate(images)
+        arrays[f"y_{part}"] = np.repeat(np.arange(len(images), dtype=np.uint8), len(images[0]))
+    folder = tmp_path_factory.mktemp("other")
+    np.savez(folder / "kinds.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_model(other_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of a LeNet-5 that was trained on `other_data` for a moment, from another seed."""
+    out = tmp_path_factory.mktemp("other_model")
+    recipe = out / "moment.toml"
+    recipe.write_text(TINY_RECIPE.replace("seed = 7", "seed = 1").replace("200", "20"))
+    for stage in (["train", "--recipe", recipe], ["export", "lenet5_int8.tflite"], ["native"]):
+        run = run_stage(*stage, "--data", other_data, "--out", out)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return out
+
+
+@pytest.mark.parametrize(("artifacts", "classes"), [("exported", 10), ("other_model", 6)])
+def test_trained_model_of_another_seed_and_data_set_is_bit_exact(
+    artifacts: str,
+    classes: int,
+    request: pytest.FixtureRequest,
+    other_data: Path,
+    tmp_path: Path,
+    device_python: str,
+) -> None:
+    folder = request.getfixturevalue(artifacts)
+    for name in ("native/lenet5_int8.c", "native/lenet5_int8.h", "lenet5_int8.tflite"):
+        shutil.copy(folder / name, tmp_path)
+    pictures = np.load(other_data / "kinds.npz")["x_test"]
+    noise = random_inputs((28, 28, 1), 0, 300)[..., 0].view(np.uint8) ^ 0x80
+    images = np.concatenate([pictures, noise])
+    inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
+    expected = reference_outputs(
+        device_python, tmp_path / "lenet5_int8.tflite", inputs.view(np.int8)
+    )
+    assert expected.shape[1] == classes
+    assert len(np.unique(expected, axis=0)) > 100
+    for kernels in x86_kernels():
+        run = compiled_run(tmp_path / "lenet5_int8.c", kernels, classes)
+        np.testing.assert_array_equal(run(images), expected)
+
+
+def test_command_verifies_a_model_of_six_classes(other_model: Path, tmp_path: Path) -> None:
+    done = _run("make", "-s", "-C", NATIVE, f"MODEL={other_model / 'native'}", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    done = _run(tmp_path / "lenet5", "--verify", other_model / "native" / "golden.bin")
+    assert (done.returncode, done.stdout.split(" (")[0]) == (0, "240 of 240 outputs equal")
+
+
+@pytest.mark.parametrize("kernels", x86_kernels())
+def test_kernels_are_clean_under_address_and_undefined_sanitizers(
+    kernels: str, lenet5: Lenet5, golden: Path
+) -> None:
+    binary = lenet5.source.with_name(f"sanitized_{kernels}")
+    compile_c(
+        binary,
+        f"-DKERNELS_{kernels}",
+        "-O1",
+        *SANITIZERS,
+        "-I",
+        str(lenet5.source.parent),
+        *COMMAND,
+        str(lenet5.source),
+    )
+    done = _run(binary, "--verify", golden)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("600 of 600 outputs equal")
+
+
+@pytest.mark.parametrize("kernels", x86_kernels())
+def test_no_integer_wraps_or_loses_bits_unmeant(
+    kernels: str, lenet5: Lenet5, golden: Path, tmp_path: Path
+) -> None:
+    require("clang")
+    binary = compile_c(
+        tmp_path / "lenet5",
+        f"-DKERNELS_{kernels}",
+        "-O1",
+        "-fsanitize=integer,implicit-conversion",
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(lenet5.source.parent),
+        *COMMAND,
+        str(lenet5.source),
+        compiler="clang",
+    )
+    (tmp_path / "digits.idx").write_bytes(_idx(lenet5.images[:3]))
+    for arguments in (["--verify", golden], ["--bench"], [tmp_path / "digits.idx"]):
+        done = _run(binary, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags", "emulator", "name"),
+    [
+        ("aarch64-linux-gnu-gcc", [], ["qemu-aarch64", "-cpu", "cortex-a53"], "neon"),
+        ("aarch64-linux-gnu-gcc", [], ["qemu-aarch64", "-cpu", "cortex-a72"], "neon"),
+        (
+            "aarch64-linux-gnu-gcc",
+            ["-march=armv8.2-a+dotprod"],
+            ["qemu-aarch64", "-cpu", "max"],
+            "neondot",
+        ),
+        (
+            "arm-linux-gnueabihf-gcc",
+            ["-march=armv7-a", "-mfpu=neon-vfpv4"],
+            ["qemu-arm", "-cpu", "cortex-a7"],
+            "neon",
+        ),
+        (
+            "arm-linux-gnueabi-gcc",
+            ["-march=armv6", "-marm", "-mfloat-abi=soft"],
+            ["qemu-arm", "-cpu", "arm1176"],
+            "portable",
+        ),
+        ("s390x-linux-gnu-gcc", [], ["qemu-s390x"], "portable"),  # big-endian
+    ],
+)
+def test_binary_for_another_processor_is_bit_exact_under_qemu(
+    compiler: str,
+    flags: list[str],
+    emulator: list[str],
+    name: str,
+    lenet5: Lenet5,
+    golden: Path,
+    tmp_path: Path,
+) -> None:
+    require(compiler)
+    require(emulator[0])
+    binary = compile_c(
+        tmp_path / "lenet5",
+        "-O2",
+        "-static",
+        *flags,
+        "-I",
+        str(lenet5.source.parent),
+        *COMMAND,
+        str(lenet5.source),
+        compiler=compiler,
+    )
+    done = _run(*emulator, binary, "--verify", golden)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"600 of 600 outputs equal ({name} kernels)\n"
+
+
+def _pgm(image: NDArray[np.uint8]) -> bytes:
+    return b"P5\n# a comment\n28 28\n255\n" + image.tobytes()
+
+
+def _idx(images: NDArray[np.uint8]) -> bytes:
+    return struct.pack(">IIII", 0x803, len(images), 28, 28) + images.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["pgm", "raw", "idx"])
+def test_command_prints_label_and_probability(
+    kind: str, command: Path, lenet5: Lenet5, tmp_path: Path
+) -> None:
+    images = lenet5.images[: 1 if kind == "pgm" else 3]
+    contents = {"pgm": _pgm(images[0]), "raw": images.tobytes(), "idx": _idx(images)}
+    path = tmp_path / f"digits.{kind}"
+    path.write_bytes(contents[kind])
+    done = _run(command, path)
+    expected = [
+        f"{path}\t{index}\t{output.argmax()}\t{(int(output.max()) + 128) / 256:.4f}"
+        for index, output in enumerate(lenet5.outputs[: len(images)])
+    ]
+    assert (done.returncode, done.stdout.splitlines()) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("contents", "problem"),
+    [
+        (b"", "empty"),
+        (b"P5\n28 28\n255\n" + b"x" * 783, "cut short"),
+        (b"P5\n28 28\n255\n" + b"x" * 785, "followed by more"),
+        (b"P5\n32 32\n255\n" + b"x" * 1024, "wrong size"),
+        (b"P5\n28 28\n65535\n" + b"x" * 1568, "not 255"),
+        (b"P5\n28 28", "damaged PGM"),
+        (b"P2\n28 28\n255\n", "neither"),
+        (_idx(np.zeros((2, 28, 28), np.uint8))[:-1], "does not match"),
+        (struct.pack(">IIII", 0x803, 1, 27, 28) + b"x" * 756, "wrong size"),
+        (struct.pack(">I", 0x803), "cut short"),
+        (gzip.compress(b"x"), "gunzip"),
+    ],
+)
+def test_bad_image_is_one_line_and_exit_code_2(
+    contents: bytes, problem: str, command: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(contents)
+    done = _run(command, path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"{path}: ")
+    assert problem in done.stderr
+
+
+def test_missing_image_and_bad_usage_are_exit_code_2(command: Path, tmp_path: Path) -> None:
+    for arguments in (["none"], [], ["--verify"], ["--unknown"], ["--bench", "a", "b"]):
+        done = _run(command, *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_verify_tells_a_changed_output_by_exit_code_1(
+    command: Path, golden: Path, tmp_path: Path
+) -> None:
+    changed = bytearray(golden.read_bytes())
+    changed[-1] ^= 1
+    path = tmp_path / "changed.bin"
+    path.write_bytes(changed)
+    done = _run(command, "--verify", path)
+    assert done.returncode == 1
+    assert done.stdout.startswith("599 of 600 outputs equal")
+    path.write_bytes(changed[:-1])
+    assert _run(command, "--verify", path).returncode == 2
+
+
+def test_bench_reports_latency_as_json(lenet5: Lenet5, tmp_path: Path) -> None:
+    binary = compile_c(
+        tmp_path / "lenet5", "-O2", "-I", str(lenet5.source.parent), *COMMAND, str(lenet5.source)
+    )
+    result = json.loads(_run(binary, "--bench").stdout)
+    assert set(result) == {"kernels", "n", "latency_us", "throughput_ips"}
+    assert 0 < result["latency_us"]["min"] <= result["latency_us"]["p50"]
+
+
+class _Images(ctypes.Structure):
+    _fields_ = [("pixels", ctypes.c_void_p), ("count", ctypes.c_size_t)]
+
+
+@pytest.fixture(scope="session")
+def find_images(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    library = compile_c(
+        tmp_path_factory.mktemp("parser") / "image_file.so",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        str(NATIVE / "image_file.c"),
+    )
+    function = ctypes.CDLL(str(library)).find_images
+    function.restype = ctypes.c_char_p
+    function.argtypes = [ctypes.c_char_p, *[ctypes.c_size_t] * 3, ctypes.POINTER(_Images)]
+    return function
+
+
+@given(
+    st.binary(max_size=40)
+    | st.tuples(
+        st.sampled_from(
+            [b"P5", b"P5 4 3 255\n", b"P5#", b"\0\0\x08\x03", struct.pack(">IIII", 0x803, 1, 3, 4)]
+        ),
+        st.binary(max_size=40),
+    ).map(b"".join)
+)
+def test_parser_never_promises_pixels_outside_the_file(find_images: Any, data: bytes) -> None:
+    found = _Images()
+    buffer = ctypes.create_string_buffer(data, len(data) + 1)
+    problem = find_images(buffer, len(data), 3, 4, ctypes.byref(found))
+    if problem is None:
+        start = found.pixels - ctypes.addressof(buffer)
+        assert start >= 0
+        assert start + found.count * 12 == len(data)
+    else:
+        assert b"\n" not in problem
+
+
+@pytest.fixture(scope="session")
+def library(lenet5: Lenet5) -> Path:
+    """What device/native/Makefile makes for Python on this machine; the command lies beside it."""
+    done = _run("make", "--silent", "-C", NATIVE, f"MODEL={lenet5.source.parent}")
+    assert done.returncode == 0, done.stderr
+    return native_library(lenet5.source)
+
+
+@pytest.fixture(scope="session")
+def binding(library: Path) -> Any:
+    return load_native(library)
+
+
+def test_binding_runs_one_image_and_a_batch(binding: Any, lenet5: Lenet5) -> None:
+    one = np.empty(10, np.int8)
+    binding.run(lenet5.images[0], one)
+    np.testing.assert_array_equal(one, lenet5.outputs[0])
+    batch = np.empty_like(lenet5.outputs)
+    binding.run(lenet5.images, batch)
+    np.testing.assert_array_equal(batch, lenet5.outputs)
+    inputs = (np.pad(lenet5.images, ((0, 0), (2, 2), (2, 2))) ^ 0x80).view(np.int8)
+    batch[:] = 0
+    binding.run_int8(inputs, batch)
+    np.testing.assert_array_equal(batch, lenet5.outputs)
+
+
+def test_binding_describes_the_model(binding: Any) -> None:
+    assert (np.float32(binding.INPUT_SCALE), binding.INPUT_ZERO_POINT) == (
+        np.float32(1 / 255),
+        -128,
+    )
+    assert (binding.OUTPUT_SCALE, binding.OUTPUT_ZERO_POINT) == (1 / 256, -128)
+    assert (binding.IMAGE_BYTES, binding.INPUT_BYTES, binding.CLASSES) == (784, 1024, 10)
+    assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "neon", "neondot"}
+
+
+@pytest.mark.parametrize(
+    ("image", "output"),
+    [(bytes(783), bytearray(10)), (bytes(784), bytearray(9)), (bytes(1568), bytearray(10))],
+)
+def test_binding_refuses_wrong_sizes(binding: Any, image: bytes, output: bytearray) -> None:
+    with pytest.raises(ValueError, match="each item takes"):
+        binding.run(image, output)
+
+
+def test_binding_refuses_read_only_outputs(binding: Any) -> None:
+    with pytest.raises(BufferError):
+        binding.run(bytes(784), bytes(10))
+
+
+_LAYOUT = """
+#include <stddef.h>
+#include <stdio.h>
+#include HEADER
+#define AT(type, field) printf(#type "." #field " %zu\\n", offsetof(type, field))
+int main(void)
+{
+    printf("%zu %zu %zu %zu %zu\\n", sizeof(PyObject), sizeof(Py_buffer), sizeof(PyMethodDef),
+           sizeof(PyModuleDef), sizeof(Py_ssize_t));
+    AT(Py_buffer, buf); AT(Py_buffer, len); AT(Py_buffer, internal);
+    AT(PyMethodDef, ml_meth); AT(PyMethodDef, ml_flags); AT(PyMethodDef, ml_doc);
+    AT(PyModuleDef, m_name); AT(PyModuleDef, m_doc); AT(PyModuleDef, m_methods);
+    printf("%d %d %d %d %d\\n", PyBUF_SIMPLE, PyBUF_WRITABLE, METH_NOARGS, METH_FASTCALL,
+           PYTHON_ABI_VERSION);
+    return 0;
+}
+"""
+
+
+def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path: Path) -> None:
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").is_file():
+        assert not os.environ.get("CI"), "Python.h is not installed"
+        pytest.skip("Python.h is not installed")
+    source = tmp_path / "layout.c"
+    source.write_text(_LAYOUT)
+    printed = []
+    for header, folder in (("python_abi.h", NATIVE), ("Python.h", headers)):
+        program = tmp_path / f"{header}.out"
+        command = [
+            "gcc",
+            f'-DHEADER="{header}"',
+            "-I",
+            str(folder),
+            str(source),
+            "-o",
+            str(program),
+        ]
+        done = _run(*command)
+        assert done.returncode == 0, done.stderr
+        printed.append(_run(program).stdout)
+    assert printed[0] == printed[1] != ""
+
+
+# --- The runtime `native` -----------------------------------------------------------------------
+
+
+def test_classifier_runs_the_compiled_c_and_is_bit_exact(library: Path, lenet5: Lenet5) -> None:
+    for model in (library, lenet5.source):
+        classifier = Classifier(model)
+        assert classifier.runtime == "native"
+        predictions = classifier.predict(lenet5.images)
+        np.testing.assert_array_equal(predictions.raw, lenet5.outputs)
+        ready = classifier.prepare(lenet5.images[:1])
+        np.testing.assert_array_equal(classifier.predict(ready).raw, lenet5.outputs[:1])
+        sideways = np.asfortranarray(ready)
+        np.testing.assert_array_equal(classifier.predict(sideways).raw, lenet5.outputs[:1])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "unsealed", "empty"])
+def test_damaged_library_is_refused_before_it_is_loaded(
+    damage: str, library: Path, tmp_path: Path
+) -> None:
+    content = bytearray(library.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    elif damage == "altered":
+        content[len(content) // 2] ^= 1
+    elif damage == "unsealed":
+        del content[-8:]
+    else:
+        content.clear()
+    path = tmp_path / "lenet5_int8.so"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged|empty") as caught:
+        Classifier(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_library_of_another_machine_is_one_line(lenet5: Lenet5, tmp_path: Path) -> None:
+    arch = "armv7" if platform.machine() != "armv7l" else "aarch64"
+    compiler = {"armv7": "arm-linux-gnueabihf-gcc", "aarch64": "aarch64-linux-gnu-gcc"}[arch]
+    require(compiler)
+    folder = lenet5.source.parent
+    done = _run("make", "-s", "-C", NATIVE, f"MODEL={folder}", f"ARCH={arch}", f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InputError, match="not for this machine") as caught:
+        Classifier(tmp_path / "lenet5_int8.so")
+    assert "\n" not in str(caught.value)
+
+
+def test_c_that_is_not_compiled_says_what_to_do(lenet5: Lenet5, tmp_path: Path) -> None:
+    source = shutil.copy(lenet5.source, tmp_path)
+    with pytest.raises(InputError, match="not compiled for this machine: make native"):
+        Classifier(source)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "armv7", "armv6"])
+def test_same_source_gives_the_same_binaries_wherever_it_lies(
+    arch: str, lenet5: Lenet5, tmp_path: Path
+) -> None:
+    results = []
+    for folder in (tmp_path / "here", tmp_path / "further" / "away"):
+        shutil.copytree(NATIVE, folder)
+        for path in (lenet5.source, lenet5.source.with_suffix(".h")):
+            shutil.copy(path, folder)
+        require(_run("make", "-s", "-C", folder, f"ARCH={arch}", "compiler").stdout.strip())
+        done = _run("make", "-s", "-C", folder, f"ARCH={arch}")
+        assert done.returncode == 0, done.stderr
+        results.append({path.name: path.read_bytes() for path in (folder / arch).iterdir()})
+    assert "lenet5" in results[0]
+    assert results[0] == results[1]

@@ -1,0 +1,594 @@
+"""Any picture of a digit: decoding, refusing, and the form of an MNIST image."""
+
+import contextlib
+import gc
+import gzip
+import io
+import shutil
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from device import photo, picture
+from device.photo import NoDigit, PhotoError, find_digit
+from device.picture import PictureError, decode_image
+
+UInt8 = npt.NDArray[np.uint8]
+MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
+
+
+@pytest.fixture(scope="module")
+def mnist() -> UInt8:
+    data = np.frombuffer(gzip.decompress(MNIST.read_bytes()), np.uint8, offset=16)
+    return data.reshape(-1, 28, 28)
+
+
+def seven(ink: int = 0, paper: int = 255) -> UInt8:
+    """A seven drawn as in a paint program, 120x100."""
+    image = Image.new("L", (100, 120), paper)
+    ImageDraw.Draw(image).line([(25, 25), (75, 25), (45, 95)], fill=ink, width=9, joint="curve")
+    return np.asarray(image)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def npy(array: npt.NDArray[np.generic], **options: bool) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+def difference(a: UInt8, b: UInt8) -> float:
+    return float(np.abs(a.astype(int) - b).mean())
+
+
+# ---------------------------------------------------------------------- the MNIST form
+
+
+def test_every_mnist_test_image_comes_back_as_it_is(mnist: UInt8) -> None:
+    assert all(np.array_equal(find_digit(image), image) for image in mnist)
+
+
+def test_an_inverted_mnist_image_comes_back_as_the_original(mnist: UInt8) -> None:
+    assert all(np.array_equal(find_digit(255 - image), image) for image in mnist)
+
+
+def test_an_mnist_image_survives_the_way_through_an_rgb_png(mnist: UInt8) -> None:
+    data = encoded(Image.fromarray(mnist[0]).convert("RGB"))
+    assert np.array_equal(find_digit(decode_image(data, "a.png")), mnist[0])
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_an_enlarged_mnist_image_comes_back_close_to_the_original(
+    mnist: UInt8, inverted: bool
+) -> None:
+    differences = []
+    for image in mnist[:20]:
+        paper = np.pad(image, 10)
+        large = Image.fromarray(255 - paper if inverted else paper).resize((480, 480))
+        differences.append(difference(find_digit(np.asarray(large)), image))
+    assert np.mean(differences) < 12  # grey levels; a shift by one pixel makes about 20
+
+
+def test_the_digit_is_20_pixels_long_and_centred_by_mass() -> None:
+    digit = find_digit(seven())
+    rows, columns = np.nonzero(digit)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
+    centre = np.average(np.stack([rows, columns]), axis=1, weights=digit[rows, columns])
+    assert np.abs(centre - 14).max() <= 0.5
+
+
+def test_light_on_dark_gives_the_same_digit_as_dark_on_light() -> None:
+    assert difference(find_digit(seven(255, 0)), find_digit(seven())) < 6
+
+
+def test_a_thin_pen_is_thickened_to_what_mnist_holds() -> None:
+    image = Image.new("L", (1000, 1000), 255)
+    ImageDraw.Draw(image).line([(300, 200), (700, 200), (450, 800)], fill=0, width=9)
+    share = (find_digit(np.asarray(image)) > 127).mean()
+    assert 0.07 < share < 0.16  # MNIST's sevens: 0.06 to 0.18
+
+
+@pytest.mark.parametrize("side", [20, 60, 400, 2000])
+def test_size_does_not_matter(side: int) -> None:
+    scaled = Image.fromarray(seven()).resize((side, side * 6 // 5), Image.Resampling.BOX)
+    assert difference(find_digit(np.asarray(scaled)), find_digit(seven())) < 20
+
+
+def test_a_detached_bar_belongs_to_the_digit() -> None:
+    image = Image.new("L", (200, 200), 255)
+    draw = ImageDraw.Draw(image)
+    draw.arc((60, 90, 130, 170), 200, 500, fill=0, width=9)
+    draw.line([(70, 55), (68, 105)], fill=0, width=9)
+    draw.line([(85, 50), (135, 50)], fill=0, width=9)
+    digit = find_digit(np.asarray(image))
+    assert digit[:8, 14:].any()
+
+
+def test_dust_away_from_the_digit_is_ignored() -> None:
+    dusty = np.pad(seven(), 100, constant_values=255)
+    clean = find_digit(dusty)
+    dusty[10:14, 10:14] = 0
+    dusty[250:253, 30:33] = 0
+    assert np.array_equal(find_digit(dusty), clean)
+
+
+def test_a_digit_that_touches_the_frame_is_found_whole() -> None:
+    image = seven()[:, 20:]
+    touching = np.pad(image[21:], ((0, 120), (0, 120)), constant_values=255)
+    assert difference(find_digit(touching), find_digit(seven())) < 20
+
+
+def test_shadow_over_half_the_digit_changes_little() -> None:
+    shaded = np.pad(seven(), 60, constant_values=255)
+    shaded[:, 115:] //= 2
+    assert difference(find_digit(shaded), find_digit(seven())) < 12
+
+
+def test_yellow_on_white_and_red_on_green_are_found() -> None:
+    ink = seven() < 128
+    for paper, colour in (((255, 255, 255), (250, 230, 60)), ((120, 170, 110), (235, 110, 120))):
+        image = np.where(ink[..., None], colour, paper).astype(np.uint8)
+        assert difference(find_digit(image), find_digit(seven())) < 12
+
+
+def test_ink_lighter_in_one_colour_and_darker_in_another_is_found() -> None:
+    ink = seven() < 128
+    image = np.where(ink[..., None], (150, 240, 20), (20, 70, 250)).astype(np.uint8)
+    assert difference(find_digit(image), find_digit(seven())) < 12
+
+
+def speckled(
+    shape: tuple[int, int], colour: tuple[int, int, int], spread: float, size: int = 1
+) -> UInt8:
+    """A surface whose every channel has a grain of its own, `size` pixels large."""
+    coarse = [-(-side // size) for side in shape]
+    grain = np.random.default_rng(4).normal(0, spread, (*coarse, 3))
+    grain = grain.repeat(size, axis=0).repeat(size, axis=1)[: shape[0], : shape[1]]
+    return (np.array(colour) + grain).clip(0, 255).astype(np.uint8)
+
+
+def on_paper(paper: UInt8, ink: tuple[int, int, int], scale: float = 1.0) -> UInt8:
+    """A seven that fills most of the paper."""
+    image = Image.fromarray(paper)
+    height = scale * min(image.height, image.width)
+    corners = [(0.2, 0.1), (0.8, 0.1), (0.4, 0.9)]
+    left, top = (image.width - height) / 2, (image.height - height) / 2
+    line = [(left + x * height, top + y * height) for x, y in corners]
+    ImageDraw.Draw(image).line(line, fill=ink, width=round(0.1 * height), joint="curve")
+    return np.asarray(image)
+
+
+def test_digits_that_fill_a_rough_sheet_of_strong_colour_are_found(mnist: UInt8) -> None:
+    paper = speckled((150, 130), (206, 204, 96), 14, size=3)
+    differences = []
+    for digit in mnist[:30]:
+        share = np.asarray(Image.fromarray(digit[3:25, 3:25]).resize((130, 150)))[..., None] / 255
+        photo = (paper * (1 - share) + np.array([44, 96, 104]) * share).astype(np.uint8)
+        with contextlib.suppress(NoDigit):
+            differences.append(difference(find_digit(photo), digit))
+    assert len(differences) > 27
+    assert np.mean(differences) < 20
+
+
+def test_light_ink_on_a_small_dark_picture_with_noise_is_found() -> None:
+    dark = on_paper(speckled((28, 28), (40, 40, 40), 9), (235, 235, 235))
+    assert difference(find_digit(dark), find_digit(on_paper(dark * 0, (255, 255, 255)))) < 15
+
+
+def wood(shape: tuple[int, int]) -> UInt8:
+    """Wavy grain, light and dark in turn."""
+    y, x = np.indices(shape)
+    wave = np.sin(y / 4 + 3 * np.sin(x / 30) + 2 * np.sin(y / 50 + x / 80))
+    return (np.array([150, 100, 60]) * (1 + 0.3 * wave[..., None])).clip(0, 255).astype(np.uint8)
+
+
+def test_a_digit_on_a_sheet_on_a_wooden_table_is_found() -> None:
+    table = wood((480, 640))
+    sheet = on_paper(np.full((300, 260, 3), 235, np.uint8), (30, 40, 120), scale=0.5)
+    table[90:390, 200:460] = sheet
+    assert difference(find_digit(table), find_digit(sheet)) < 15
+
+
+# ------------------------------------------------------------------------- no digit
+
+
+def ramp() -> UInt8:
+    return np.tile(np.linspace(60, 250, 300).astype(np.uint8), (200, 1))
+
+
+def ruled() -> UInt8:
+    lines = np.full((300, 400), 245, np.uint8)
+    lines[20::30] = 150
+    return lines
+
+
+def noise() -> UInt8:
+    return np.random.default_rng(0).normal(128, 30, (200, 200)).clip(0, 255).astype(np.uint8)
+
+
+def disc() -> UInt8:
+    y, x = np.mgrid[:300, :400]
+    return np.where(np.hypot(y - 150, x - 200) < 40, 40, 230).astype(np.uint8)
+
+
+def sheet_edge() -> UInt8:
+    """A sheet, the dark line of its shadow, and a table of another brightness."""
+    image = np.full((300, 400), 235, np.uint8)
+    image[:, 300:] = 130
+    image[40:, 300:306] = 90
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((28, 28), np.uint8),
+        np.full((1, 1), 7, np.uint8),
+        np.full((300, 400, 3), 200, np.uint8),
+        ramp(),
+        ramp().T,
+        ruled(),
+        noise(),
+        np.where(np.arange(300) < 40, 60, 240).astype(np.uint8)[None].repeat(200, axis=0),
+        disc(),
+        sheet_edge(),
+    ],
+    ids=[
+        "black",
+        "one pixel",
+        "one colour",
+        "ramp",
+        "upright ramp",
+        "ruled",
+        "noise",
+        "table",
+        "disc",
+        "sheet's edge",
+    ],
+)
+def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
+    with pytest.raises(NoDigit, match="no digit found"):
+        find_digit(image)
+
+
+def test_the_grain_of_wood_is_no_digit() -> None:
+    with pytest.raises(NoDigit):
+        find_digit(wood((480, 640)))
+
+
+def test_an_empty_sheet_on_a_wooden_table_holds_no_digit() -> None:
+    table = wood((480, 640))
+    table[90:390, 200:460] = 235
+    with pytest.raises(NoDigit):
+        find_digit(table)
+
+
+# ------------------------------------------------------------------------- decoding
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(orientation: int) -> None:
+    undo = [None, 0, 3, 1, 5, 2, 6, 4][orientation - 1]  # Transpose that the viewer takes back
+    image = Image.fromarray(seven())
+    turned = image if undo is None else image.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(encoded(turned, exif=exif), "a.png")
+    assert np.array_equal(decoded, seven())
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_alone_on_nothing_is_readable(ink: int) -> None:
+    alpha = 255 - seven()
+    pixels = np.concatenate([np.full((*alpha.shape, 3), ink, np.uint8), alpha[..., None]], axis=2)
+    digit = find_digit(decode_image(encoded(Image.fromarray(pixels)), "a.png"))
+    assert difference(digit, find_digit(seven())) < 6
+
+
+def test_transparent_corners_take_the_papers_colour() -> None:
+    alpha = np.full(seven().shape, 255, np.uint8)
+    alpha[:15, :15] = 0
+    data = encoded(Image.fromarray(np.stack([seven(), alpha], axis=2)))
+    assert np.array_equal(decode_image(data, "a.png"), seven())
+
+
+def test_pgm_and_npy_hold_the_same_picture() -> None:
+    image = seven()
+    raw = b"P5 # made by hand\n100 120\n255\n" + image.tobytes()
+    plain = b"P2\n100 120 255\n" + b" ".join(b"%d" % value for value in image.ravel())
+    deep = b"P5 100 120 65535\n" + (image.astype(">u2") * 257).tobytes()
+    pictures = [raw, plain, deep, npy(image), npy(image / 255), npy(image > 127)]
+    for data in pictures:
+        assert np.array_equal(decode_image(data, "a"), image)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+def test_png_of_every_mode_is_read(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(seven().astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(seven()).convert(mode)
+    assert difference(decode_image(encoded(image), "a.png"), seven()) < 3
+
+
+def test_pbm_and_ppm_are_read() -> None:
+    bits = b"P4 100 120\n" + np.packbits(seven() < 128, axis=1).tobytes()
+    colours = b"P6 100 120 255\n" + seven().repeat(3).tobytes()
+    for data in (bits, colours):
+        assert np.array_equal(decode_image(data, "a"), seven())
+
+
+def test_a_large_array_gives_nearly_the_digit_of_a_small_one() -> None:
+    large = (
+        seven().repeat(25, axis=0).repeat(25, axis=1)
+    )  # 7.5 megapixels, not reduced by a decoder
+    assert difference(find_digit(large), find_digit(seven())) < 20
+
+
+def test_a_cmyk_jpeg_is_read() -> None:
+    data = encoded(Image.fromarray(seven()).convert("CMYK"), "JPEG", quality=95)
+    assert difference(find_digit(decode_image(data, "a.jpg")), find_digit(seven())) < 12
+
+
+def test_a_large_jpeg_comes_back_reduced() -> None:
+    data = encoded(Image.fromarray(seven()).resize((4000, 3000)), "JPEG")
+    height, width = decode_image(data, "a.jpg").shape
+    assert height * width <= 2 * picture.WORKING_PIXELS
+    assert (height, width) == (375, 500)
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\r"
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + b"\x00\x00\x00\x00IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
+
+
+def npy_header(text: str) -> bytes:
+    padded = text.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_header(60_000, 60_000),
+        png_header(8_000, 8_000),
+        b"P5 99999 99999 255\n",
+        b"P6 99999 99999 255\n",
+        b"GIF89a\xff\xff\xff\xff\x00\x00\x00,\0\0\0\0\xff\xff\xff\xff\x00\x08\x00;",
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 65535, 65535, 1, 24, *6 * (0,)),
+        png_header(2**31 - 1, 1),
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (99999, 99999)}"),
+    ],
+    ids=["huge png", "64 megapixel png", "pgm", "ppm", "gif", "bmp", "one row", "npy"],
+)
+def test_a_decompression_bomb_is_refused_before_anything_is_allocated(data: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(PictureError, match=r"^bomb: .*allowed$"):
+        decode_image(data, "bomb")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000  # Pillow's own modules, when first imported
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"hello",
+        b"GIF89a",
+        encoded(Image.fromarray(seven()))[:200],
+        encoded(Image.fromarray(seven()), "JPEG")[:300],
+        b"P5\n",
+        b"P5 4 4 255\n123",
+        b"P5 4 4 0\n" + bytes(16),
+        b"P5 0 4 255\n",
+        b"P2 2 2 255\n1 2 3",
+        b"P2 2 2 255\n1 2 x 4",
+        b"P2 2 2 9\n1 2 3 10",
+        b"\x93NUMPY",
+        npy(np.array([{"a": 1}], object), allow_pickle=True),
+        npy(np.full((4, 4), np.nan)),
+        npy(np.full((4, 4), np.inf)),
+        npy(np.full((4, 4), -1.0)),
+        npy(np.zeros((4, 4), np.complex64)),
+        npy(np.zeros((4, 4), "U4")),
+        npy(np.zeros((4,), np.uint8)),
+        npy(np.zeros((0, 4), np.uint8)),
+        npy(np.zeros((4, 4, 7), np.uint8)),
+        npy(seven())[:-1],
+        npy_header("{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -4)}"),
+        npy_header("__import__('os').getcwd()"),
+    ],
+)
+def test_malformed_bytes_give_one_line_that_names_the_picture(data: bytes) -> None:
+    with pytest.raises(PictureError) as caught:
+        decode_image(data, "bad.bin")
+    assert str(caught.value).startswith("bad.bin: ")
+    assert "\n" not in str(caught.value)
+
+
+STARTS = [
+    encoded(Image.fromarray(seven())),
+    encoded(Image.fromarray(seven()), "JPEG"),
+    encoded(Image.fromarray(seven()).convert("P"), "GIF"),
+    encoded(Image.fromarray(seven()), "BMP"),
+    b"P5 10 12 255\n" + bytes(120),
+    b"P2 2 2 255\n1 2 3 4",
+    b"P4 10 12\n" + bytes(24),
+    b"P3 1 2 255\n1 2 3 4 5 6",
+    encoded(Image.fromarray(seven()), "WEBP"),
+    npy(seven()),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    start=st.sampled_from(STARTS),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    keep=st.floats(0, 1),
+)
+def test_damaged_pictures_raise_nothing_but_photo_error(
+    start: bytes, changes: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(start)
+    for where, value in changes:
+        data[int(where * len(data))] = value
+    try:
+        image = decode_image(bytes(data[: int(keep * len(data)) + 1]), "x")
+        assert find_digit(image).shape == (28, 28)
+    except (PictureError, PhotoError):
+        pass
+
+
+@settings(max_examples=200, deadline=None)
+@given(head=st.sampled_from([b"", b"P5", b"P2 3 3 9\n", b"\x93NUMPY\x01\x00"]), tail=st.binary())
+def test_random_bytes_raise_nothing_but_photo_error(head: bytes, tail: bytes) -> None:
+    with contextlib.suppress(PictureError):
+        decode_image(head + tail, "x")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    colour=st.booleans(),
+    seed=st.integers(0, 99),
+    levels=st.integers(1, 256),
+)
+def test_any_array_gives_a_digit_or_no_digit(
+    height: int, width: int, colour: bool, seed: int, levels: int
+) -> None:
+    shape = (height, width, 3) if colour else (height, width)
+    image = np.random.default_rng(seed).integers(0, levels, shape).astype(np.uint8)
+    try:
+        digit = find_digit(image)
+    except NoDigit:
+        return
+    assert digit.shape == (28, 28) and digit.dtype == np.uint8 and digit.max() > 127
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4), np.int32), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8)]
+)
+def test_an_array_that_is_no_picture_is_refused(array: UInt8) -> None:
+    with pytest.raises(PhotoError, match="is needed"):
+        find_digit(array)
+
+
+def test_memory_stays_flat_over_many_pictures() -> None:
+    data = encoded(Image.fromarray(seven()), "JPEG")
+    held = []
+    tracemalloc.start()
+    for _ in range(2):  # Python and numpy keep some free lists, which the first pictures fill
+        for _ in range(50):
+            find_digit(decode_image(data, "a.jpg"))
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[1] - held[0] < 50_000  # one picture kept would be 50 times its 100 kB
+
+
+# ---------------------------------------------------------------------- on its own
+
+
+def test_the_file_works_alone_and_without_pillow(tmp_path: Path) -> None:
+    shutil.copy(photo.__file__, tmp_path / "photo.py")
+    shutil.copy(picture.__file__, tmp_path / "picture.py")
+    (tmp_path / "seven.npy").write_bytes(npy(seven()))
+    (tmp_path / "seven.png").write_bytes(encoded(Image.fromarray(seven())))
+    script = """
+import sys
+sys.modules["PIL"] = None
+import photo, picture
+digit = photo.find_digit(picture.decode_image(open("seven.npy", "rb").read(), "seven.npy"))
+assert digit.shape == (28, 28)
+try:
+    picture.decode_image(open("seven.png", "rb").read(), "seven.png")
+except picture.PictureError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("seven.png: PNG and JPEG need Pillow")
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_mnists_boldest_digits_are_found_when_enlarged(mnist: UInt8, inverted: bool) -> None:
+    for image in mnist[[7853, 5958, 8012, 8115]]:
+        large = np.asarray(Image.fromarray(image).resize((38, 38), Image.Resampling.BICUBIC))
+        found = find_digit(255 - large if inverted else large)
+        likeness = np.corrcoef(found.ravel(), image.ravel())[0, 1]
+        assert likeness > 0.7  # the bold strokes are thinned
+
+
+def test_a_large_digit_cut_to_its_edges_is_found(mnist: UInt8) -> None:
+    for image in mnist[[876, 3635, 6127]]:
+        rows, columns = np.nonzero(image)
+        tight = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert difference(find_digit(tight.repeat(8, axis=0).repeat(8, axis=1)), image) < 35
+
+
+def test_a_disc_on_clean_white_is_no_digit() -> None:
+    image = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(image).ellipse((20, 20, 80, 80), fill=0)
+    with pytest.raises(NoDigit):
+        find_digit(np.asarray(image))
+
+
+@pytest.mark.parametrize("side", [16, 28])
+def test_a_scan_that_fills_its_frame_is_centred_as_mnist_is(mnist, side):
+    for image in mnist[:20]:
+        rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+        tight = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        scale = side / max(tight.shape)
+        size = (max(1, round(tight.shape[1] * scale)), max(1, round(tight.shape[0] * scale)))
+        scan = np.zeros((side, side), np.uint8)
+        left = (side - size[0]) // 2
+        resized = Image.fromarray(tight).resize(size, Image.Resampling.BILINEAR)
+        scan[: size[1], left : left + size[0]] = resized
+        found = find_digit(scan)
+        extents = [np.ptp(np.flatnonzero((found > 30).any(axis=axis))) + 1 for axis in (0, 1)]
+        assert max(extents) in (19, 20)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_frame_smaller_than_mnists_box_is_taken_whole_even_where_the_digit_breaks(inverted):
+    scan = np.zeros((16, 10), np.uint8)
+    scan[1:3, 2:8] = scan[6:15, 4:6] = 200  # a seven whose bar does not touch its stem
+    found = find_digit(255 - scan if inverted else scan)
+    assert found.shape == (28, 28)
+    assert not found[:4].any()  # 16 rows become the 20 in the middle
+    assert found[6:8, 13].max() == 255
+    assert found[12:22, 13].min() > 150
+    assert found[10, 13] < 50  # the gap stays
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_small_frame_of_one_grey_or_of_noise_holds_no_digit(grey):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    for image in (np.full((16, 16), grey, np.uint8), noise):
+        with pytest.raises(NoDigit):
+            find_digit(image)

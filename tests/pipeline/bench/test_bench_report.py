@@ -1,0 +1,459 @@
+"""What a benchmark says in words, and what it says of two: from figures made up by hand."""
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import ROOT, run_stage
+
+from pipeline import __main__ as pipeline_main
+from pipeline.bench import compare
+from pipeline.bench import measure as bench
+from pipeline.bench.findings import findings
+from pipeline.bench.result import read_result
+from pipeline.files import UserError, only_one_run
+
+
+def row(artifact, runtime, p50_us, **values):
+    """A row whose every launch took about the same time, in seven launches of one round."""
+    rounds = [[p50_us * factor] for factor in (0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01)]
+    size = {"fp32": 250_000, "int8": 72_000}["int8" if "int8" in artifact else "fp32"]
+    return {
+        "artifact": artifact,
+        "runtime": runtime,
+        "runtime_version": "1.0",
+        "threads": 1,
+        "batch": 1,
+        "status": "ok",
+        "reason": "",
+        "accuracy": 0.99,
+        "accuracy_images": 100,
+        "calls": 100,
+        "quantiles_us": [p50_us - 1e-9, p50_us],
+        "size_bytes": size,
+        "latency_us": dict.fromkeys(("min", "p50", "p90", "p99", "mean"), p50_us),
+        "throughput_ips": 1e6 / p50_us,
+        "cold_start_ms": None,
+        "peak_rss_mib": None,
+        "ratio_to_baseline": 1.0,
+        "ratio_ci95": None,
+        "rounds": {
+            "p50_us": rounds,
+            "median_us": p50_us,
+            "p50_ci95_us": [p50_us * 0.99, p50_us * 1.01],
+            "iqr_pct": 1.5,
+        },
+        **values,
+    }
+
+
+def result(*rows, cpu="one"):
+    host = {"cpu": cpu, "board": "b", "cores": 2, "system": "s", "python": "3.11"}
+    method = {"p90_confidence": "c", "baseline": "k", "timer_overhead_ns": 70, "interrupted": False}
+    method["images"] = 100
+    rows = list(rows)
+    return {"schema_version": 2, "rows": rows, "host": host, "method": method, "photo": None}
+
+
+FP32, INT8 = "lenet5_fp32.tflite", "lenet5_int8.tflite"
+
+
+def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
+    said = findings(
+        result(
+            row("lenet5.keras", "keras", 1000.0),
+            row(FP32, "tflite-runtime", 20.0),
+            row(INT8, "tflite-runtime", 50.0),
+        )
+    )
+    assert said[:4] == [
+        "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
+        "tflite-runtime: p50 20.0 us.",
+        "The smallest is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
+        "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
+        "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
+        "lenet5_fp32.tflite on tflite-runtime.",
+        "On tflite-runtime int8 takes 2.5 times (95 % CI 2.5 to 2.5) as long as float32 "
+        "(lenet5_int8.tflite).",
+    ]
+
+
+def test_int8_that_is_faster_is_what_to_ship():
+    said = findings(result(row(FP32, "ai-edge-litert", 90.0), row(INT8, "ai-edge-litert", 30.0)))
+    assert said[0].startswith("For the shortest time an image on this machine ship lenet5_int8")
+    assert any(line.startswith("On ai-edge-litert float32 takes 3 times") for line in said)
+    assert not any("smallest" in line for line in said)
+
+
+def test_a_difference_that_the_rounds_do_not_show_is_not_claimed():
+    noisy = row(INT8, "ai-edge-litert", 20.0)
+    noisy["rounds"]["p50_us"] = [[us] for us in (18.0, 22.0, 19.0, 21.0, 20.0, 18.5, 21.5)]
+    said = findings(result(row(FP32, "ai-edge-litert", 20.0), noisy))
+    assert any("take the same time" in line for line in said)
+    assert "no slower can be shown" in said[0]
+
+
+@pytest.mark.parametrize("status", ["invalid", "not_run"])
+def test_what_was_not_validly_measured_is_never_recommended(status):
+    bad = row(INT8, "tflite-runtime", 1.0, status=status)
+    said = findings(result(row(FP32, "tflite-runtime", 20.0), bad))
+    assert not any("int8" in line for line in said)
+    assert findings(result(bad)) == []
+
+
+def test_what_reads_far_worse_than_the_best_is_named_and_left_out():
+    wrong = row(INT8, "ai-edge-litert", 1.0, accuracy=0.119)
+    said = findings(result(row(FP32, "ai-edge-litert", 20.0), wrong))
+    assert said[0] == (
+        "lenet5_int8.tflite on ai-edge-litert reads only 11.90% of the images right: it is left "
+        "out of all that follows."
+    )
+    assert not any("int8" in line for line in said[1:])
+    unlabelled = row(INT8, "ai-edge-litert", 1.0, accuracy=None)
+    assert "ship lenet5_int8" in findings(result(unlabelled))[0]
+
+
+def test_what_the_delegate_does_is_said_only_where_both_were_measured():
+    with_it = row(INT8, "ai-edge-litert", 20.0)
+    without = row(INT8, "ai-edge-litert without XNNPACK", 50.0)
+    sentence = "without the XNNPACK delegate"
+    assert any(sentence in line for line in findings(result(with_it, without)))
+    assert not any(sentence in line for line in findings(result(with_it)))
+    other_kernels = row(INT8, "ai-edge-litert without AMX", 5.0)
+    said = findings(result(with_it, other_kernels))
+    assert (
+        "lenet5_int8.tflite on ai-edge-litert takes 0.25 times (95 % CI 0.25 to 0.25) as long "
+        "without this processor's AMX, that is with XNNPACK's other kernels."
+    ) in said
+    assert not any("ship lenet5_int8.tflite on ai-edge-litert without" in line for line in said)
+
+
+def test_what_exists_in_the_benchmark_alone_is_never_recommended():
+    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    only_here = row(INT8, "ai-edge-litert without XNNPACK", 10.0, size_bytes=1)
+    only_here |= {"cold_start_ms": start, "peak_rss_mib": 1.0}
+    shipped = row(FP32, "ai-edge-litert", 20.0)
+    shipped |= {"cold_start_ms": dict.fromkeys(start, 9.0), "peak_rss_mib": 30.0}
+    baseline = row("lenet5.keras", "keras", 1000.0)
+    said = findings(result(baseline, only_here, shipped, row(INT8, "ai-edge-litert", 30.0)))
+    mentioned = [line for line in said if "without" in line]
+    assert mentioned == [
+        "lenet5_int8.tflite on ai-edge-litert takes 0.333 times (95 % CI 0.333 to 0.333) as long "
+        "without the XNNPACK delegate."
+    ]
+    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
+    for beginning in ("lenet5.keras on keras takes 50 ", "The most images a second, 50,000"):
+        assert any(line.startswith(beginning) for line in said)
+    assert "The quickest cold start is lenet5_fp32.tflite on ai-edge-litert" in " ".join(said)
+    assert findings(result(baseline, only_here)) == []
+
+
+def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
+    native = row("native/lenet5_int8.c", "native", 30.0, size_bytes=70_000)
+    said = findings(result(row(FP32, "tflite-runtime", 20.0), native))
+    assert "The smallest is native/lenet5_int8.c, 70.0 kB as a compiled library, 3.6 " in said[1]
+
+
+# --- Before and after -----------------------------------------------------------------------
+
+
+def compared(before_us, after_us, max_regression_pct=10.0):
+    before, after = (result(row(FP32, "r", us)) for us in (before_us, after_us))
+    return compare.compare(before, after, max_regression_pct)[0]
+
+
+@pytest.mark.parametrize(
+    ("after_us", "regressed"), [(100.0, False), (109.0, False), (112.0, True), (50.0, False)]
+)
+def test_a_row_regresses_beyond_what_is_allowed(after_us, regressed):
+    change = compared(100.0, after_us)
+    assert change.percent == pytest.approx(after_us - 100)
+    assert change.verdict == ("regressed" if regressed else "")
+
+
+def test_interval_of_a_change_is_from_the_ends_of_both():
+    change = compared(100.0, 200.0)  # 99 to 101 before, 198 to 202 after
+    assert change.percent_ci == pytest.approx((100 * (198 / 101 - 1), 100 * (202 / 99 - 1)))
+
+
+def test_noise_is_no_regression():
+    before, after = result(row(FP32, "r", 100.0)), result(row(FP32, "r", 150.0))
+    after["rows"][0]["rounds"]["p50_ci95_us"] = [80.0, 300.0]
+    (change,) = compare.compare(before, after, 10.0)
+    assert change.percent == pytest.approx(50)
+    assert change.verdict == ""
+
+
+def test_slower_without_an_interval_cannot_be_judged():
+    before = result(row(FP32, "r", 100.0), row(INT8, "r", 100.0))
+    after = result(row(FP32, "r", 150.0), row(INT8, "r", 105.0))
+    for line in after["rows"]:
+        line["rounds"]["p50_ci95_us"] = None
+    slower, allowed = compare.compare(before, after, 10.0)
+    assert (slower.verdict, allowed.verdict) == ("cannot be judged", "")
+
+
+def test_rows_without_a_valid_figure_are_told_by_their_status():
+    before = result(*(row(FP32, runtime, 100.0) for runtime in "abc"))
+    after = result(
+        row(FP32, "a", 100.0, status="not_run"),
+        row(FP32, "b", 100.0, status="invalid", reason="under-voltage"),
+        row(INT8, "new", 100.0),
+    )
+    changes = compare.compare(before, after, 10.0)
+    assert [(change.key[1], change.after, change.verdict) for change in changes[:3]] == [
+        ("a", "not_run", "regressed"),
+        ("b", "invalid", "cannot be judged"),
+        ("c", "missing", "regressed"),
+    ]
+    assert (changes[3].key[0], changes[3].before, changes[3].verdict) == (INT8, "missing", "")
+    assert len(changes) == 4
+
+
+def test_results_without_a_row_in_common_cannot_be_compared():
+    before, after = result(row(FP32, "r", 100.0)), result(row(INT8, "r", 100.0))
+    with pytest.raises(UserError, match="no row in common"):
+        compare.compare(before, after, 10.0)
+
+
+@pytest.mark.parametrize("percent", ["nan", "inf", "-1", "ten"])
+def test_a_limit_that_cannot_be_meant_is_refused(percent, capsys):
+    with pytest.raises(SystemExit) as stop:
+        pipeline_main.main(["bench", "--max-regression", percent])
+    assert stop.value.code == 2
+    assert "--max-regression" in capsys.readouterr().err
+
+
+def places(value, *path):
+    """The paths to all that a JSON value holds."""
+    pairs = {dict: lambda: value.items(), list: lambda: enumerate(value)}
+    for key, part in pairs.get(type(value), list)():
+        yield (*path, key)
+        yield from places(part, *path, key)
+
+
+OPTIONAL = {"min", "mean"}  # in the file, used by nothing here
+
+
+def test_a_result_of_another_form_is_refused_wherever_it_differs(tmp_path):
+    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
+    start["processes"] = 20
+    good = result(row(FP32, "r", 20.0, cold_start_ms=start, ratio_ci95=[1.0, 1.0]))
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(good))
+    assert read_result(path) == good
+    where = [keys for keys in places(good) if keys[-1] not in OPTIONAL]
+    assert len(where) > 50
+    for *keys, last in where:
+        wrong = json.loads(json.dumps(good))
+        part = wrong
+        for key in keys:
+            part = part[key]
+        for value in ([[]], {}, float("nan"), 10**400):
+            part[last] = value
+            path.write_text(json.dumps(wrong))
+            with pytest.raises(UserError, match="not a result of `make bench`"):
+                read_result(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_result_is_refused_in_a_line(content, tmp_path):
+    path = tmp_path / "b.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        read_result(path)
+    assert str(refusal.value) == f"{path}: not a result of `make bench`"
+
+
+@pytest.mark.parametrize("median_us", [0, -1.0, None, "20"])
+def test_an_ok_row_takes_some_time(median_us, tmp_path):
+    wrong = result(row(FP32, "r", 20.0))
+    wrong["rows"][0]["rounds"]["median_us"] = median_us
+    (tmp_path / "b.json").write_text(json.dumps(wrong))
+    with pytest.raises(UserError):
+        read_result(tmp_path / "b.json")
+
+
+def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tmp_path, capsys):
+    shown, timings = tmp_path / "b.json", tmp_path / "timings.json"
+    shown.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    timings.write_text('{"bench": 300.0}')
+    with only_one_run(tmp_path):
+        assert pipeline_main.main(["bench", "--out", str(tmp_path), "--show", str(shown)]) == 0
+    assert "p50 20.0 us" in capsys.readouterr().out
+    assert timings.read_text() == '{"bench": 300.0}'
+
+
+@pytest.mark.parametrize(("after_us", "code"), [(20.0, 0), (30.0, 1)])
+def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(tmp_path, after_us, code):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    after.write_text(json.dumps(result(row(FP32, "r", after_us))))
+    csv, markdown = tmp_path / "b.csv", tmp_path / "b.md"
+    arguments = ["--out", tmp_path, "--show", after, "--compare", before]
+    run = run_stage("bench", *arguments, "--csv", csv, "--markdown", markdown)
+    assert run.returncode == code, run.stderr
+    assert f"{after_us:.2f}" in run.stdout
+    assert ("regressed" in run.stdout) is bool(code)
+    header, line = csv.read_text().splitlines()
+    values = dict(zip(header.split(","), line.split(","), strict=True))
+    assert values["artifact"] == FP32
+    assert float(values["latency_us.p50"]) == after_us
+    assert markdown.read_text().startswith("| artifact")
+
+
+def test_rows_that_an_interrupted_run_lacks_and_rows_on_all_cores_are_not_judged():
+    both = row(FP32, "r", 20.0), row(FP32, "s", 20.0)
+    partial = result(both[0])
+    partial["method"]["interrupted"] = True
+    (_, lacking) = compare.compare(result(*both), partial, 10.0)
+    assert (lacking.after, lacking.verdict) == ("interrupted", "cannot be judged")
+    slow, quick = (row(FP32, "r", us, threads=2) for us in (90.0, 20.0))
+    (change,) = compare.compare(result(quick), result(slow), 10.0)
+    assert (round(change.percent), change.verdict) == (350, "")
+
+
+def test_stage_bench_says_when_two_machines_are_compared(tmp_path):
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps(result(row(FP32, "r", 20.0), cpu="another")))
+    after.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    run = run_stage("bench", "--out", tmp_path, "--show", after, "--compare", before)
+    assert "These were two machines" in run.stdout
+
+
+def test_markdown_of_rows_that_did_not_run_has_empty_cells():
+    missing = row(FP32, "r", 20.0, status="not_run", reason="no such model", latency_us=None)
+    missing |= {"throughput_ips": None, "accuracy": None, "ratio_to_baseline": None}
+    text = bench.format_markdown(result(missing))
+    assert "not_run: no such model" in text
+    assert len({line.count("|") for line in text.splitlines()[:3]}) == 1
+
+
+def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
+    nothing = result()
+    assert bench.format_markdown(nothing).endswith("takes 70 ns.")
+    nothing["method"]["timer_overhead_ns"] = nothing["method"]["baseline"] = None
+    assert "None" not in bench.format_markdown(nothing)
+
+
+# --- What is kept ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage_bench(tmp_path, monkeypatch, capsys):
+    """Run the stage in this process, in a folder with a complete bench.json, as if it measured."""
+
+    def run(measured, *arguments):
+        monkeypatch.setattr(bench, "measure", lambda *_: measured)
+        monkeypatch.setattr(pipeline_main, "load_data", lambda _: None)
+        (tmp_path / "bench.json").write_text("complete")
+        code = pipeline_main.main(["bench", "--out", str(tmp_path), *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_a_finished_run_replaces_the_earlier_result(stage_bench, tmp_path):
+    measured = result(row(FP32, "r", 20.0))
+    code, said = stage_bench(measured)
+    assert (code, said.err) == (0, "")
+    assert json.loads((tmp_path / "bench.json").read_text()) == measured
+
+
+def test_an_interrupted_run_leaves_the_complete_result_and_says_where_its_own_is(
+    stage_bench, tmp_path
+):
+    measured = result(row(FP32, "r", 20.0))
+    measured["method"]["interrupted"] = True
+    code, said = stage_bench(measured, "--csv", tmp_path / "b.csv")
+    assert code == 130
+    assert "interrupted: the figures are of the rounds until then" in said.out
+    assert f"in {tmp_path}/bench-interrupted.json" in said.err
+    assert (tmp_path / "bench.json").read_text() == "complete"
+    assert json.loads((tmp_path / "bench-interrupted.json").read_text()) == measured
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_run_in_which_nothing_worked_writes_nothing(stage_bench, tmp_path):
+    code, said = stage_bench(result(row(FP32, "r", 20.0, status="invalid", reason="hot")))
+    assert code == 1
+    assert "invalid: hot" in said.out
+    assert "no row is ok" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, monkeypatch):
+    def full_disk(path, value):
+        raise UserError(f"{path}: cannot be written")
+
+    monkeypatch.setattr(bench, "write_json", full_disk)
+    code, said = stage_bench(result(row(FP32, "r", 20.0)))
+    assert code == 2
+    assert "p50 20.0 us" in said.out
+    assert "bench.json: cannot be written" in said.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_a_folder_that_cannot_be_written_to_is_found_before_measuring(
+    stage_bench, tmp_path, option
+):
+    (tmp_path / "file").write_text("")
+    code, said = stage_bench(None, option, tmp_path / "file" / "b")  # None could not be shown
+    assert code == 2
+    assert f"{tmp_path}/file: cannot be written to" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["", "22", "d", "r.json"], "name a device"),
+        (["-oProxyCommand=x", "22", "d", "r.json"], "not user@host"),
+        (["@", "22", "d", "r.json"], "not user@host"),
+        (["pi@", "22", "d", "r.json"], "not user@host"),
+        (["@host", "22", "d", "r.json"], "not user@host"),
+        (["pi@host", "x", "d", "r.json"], "not a number"),
+        (["pi@host", "99999", "d", "r.json"], "not a port"),
+        (["pi@host", "0", "d", "r.json"], "not a port"),
+        (["pi@host", "99999999999999999999", "d", "r.json"], "not a port"),
+        (["pi@host", "22", "a b", "r.json"], "letters, digits"),
+        (["pi@host", "22", "d", "r.json", "--evil"], "only --full"),
+    ],
+)
+def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
+    command = [ROOT / "tools" / "bench-pi.sh", *arguments]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "remote_code", "code", "files"),
+    [
+        ("{}", 0, 0, {"r.json": "{}"}),
+        ("{}", 130, 130, {"r.json": "earlier", "r-interrupted.json": "{}"}),
+        ("{", 130, 1, {"r.json": "earlier"}),
+        ("{}", 1, 1, {"r.json": "{}"}),
+        ("{", 0, 1, {"r.json": "earlier"}),
+        ("", 255, 1, {"r.json": "earlier"}),
+    ],
+)
+def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    bench = f"*runner.py*) printf %s '{answer}'; exit {remote_code} ;;"
+    ssh.write_text(f'#!/bin/sh\ncase "$*" in {bench} esac\n')
+    ssh.chmod(0o755)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "r.json").write_text("earlier")
+    run = subprocess.run(
+        [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json"],
+        env={**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    assert len(run.stderr.splitlines()) == (code != 0)

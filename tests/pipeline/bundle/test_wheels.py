@@ -1,0 +1,124 @@
+"""Wheels for a Pi: the locked versions that apply there, fetched once, packed reproducibly."""
+
+import hashlib
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_stage
+
+from pipeline import data
+from pipeline.bundle import pack, wheels
+from pipeline.files import UserError
+
+LOCK = (ROOT / "device" / "requirements.lock").read_text()
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
+
+
+def selected(target, packages=None):
+    lines = wheels.select(LOCK, wheels.TARGETS[target], packages).splitlines()
+    return {line.partition("==")[0]: line for line in lines}
+
+
+def test_python_311_gets_tflite_runtime_and_its_numpy():
+    lines = selected("aarch64-cp311")
+    assert set(lines) == {"tflite-runtime", "numpy", "pillow"}
+    assert lines["numpy"].startswith("numpy==1.26.")
+
+
+def test_python_313_gets_litert_and_all_that_it_needs_on_linux():
+    lines = selected("aarch64-cp313")
+    assert {"ai-edge-litert", "numpy", "flatbuffers", "protobuf"} <= set(lines)
+    assert not {"tflite-runtime", "colorama"} & set(lines)  # colorama is for Windows
+
+
+def test_32_bit_pi_takes_numpy_from_the_system():
+    assert set(selected("armv7l-cp311")) == {"tflite-runtime"}
+
+
+def test_every_selected_line_has_an_exact_version_hashes_and_no_marker():
+    for target in wheels.TARGETS:
+        for line in selected(target).values():
+            specification, *hashes = line.split(" ")
+            assert "==" in specification
+            assert hashes
+            assert all(word.startswith("--hash=sha256:") for word in hashes)
+
+
+def test_packages_limit_the_selection():
+    assert set(selected("aarch64-cp311", ("numpy",))) == {"numpy"}
+
+
+def test_pip_is_asked_for_no_platform_newer_than_the_systems_glibc(tmp_path):
+    command = wheels.download_command(tmp_path / "r", tmp_path, wheels.TARGETS["aarch64-cp311"])
+    platforms = [command[i + 1] for i, word in enumerate(command) if word == "--platform"]
+    assert platforms[0] == "manylinux_2_36_aarch64"  # Debian 12 has glibc 2.36
+    assert platforms[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
+    assert command[command.index("--python-version") + 1] == "3.11"
+    assert "--require-hashes" in command
+
+
+def test_unknown_target_is_refused_with_the_known_ones(exported, small_data, tmp_path):
+    where = ("--data", small_data, "--out", exported, "--dist", tmp_path)
+    run = run_stage("bundle", "--wheels", "sparc-cp311", *where)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "sparc-cp311" in run.stderr
+    assert "aarch64-cp311" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_registry_it_says_so_and_leaves_no_folder(monkeypatch, tmp_path):
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
+        wheels.fetch(ROOT / "device/requirements.lock", "armv7l-cp311", tmp_path / "wheels")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """A folder as `fetch` leaves it, of a lock file with one package, and no registry."""
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    content = b"as pip left it"
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"fetched==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\n")
+    folder = tmp_path / "out" / "wheels" / "armv7l-cp311"
+    folder.mkdir(parents=True)
+    (folder / "fetched-1.0-py3-none-any.whl").write_bytes(content)
+    (folder / wheels.RECORD).write_text(lock.read_text())
+    monkeypatch.setattr(pack, "LOCK", str(lock))
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "another lock"])
+def test_kept_wheels_that_are_not_those_of_the_lock_file_are_fetched_anew(fetched, damage):
+    (wheel,) = fetched.glob("*.whl")
+    lock = Path(pack.LOCK)
+    if damage == "altered":
+        wheel.write_bytes(b"x")
+    elif damage == "missing":
+        wheel.unlink()
+    else:
+        lock.write_text(lock.read_text().replace("1.0", "1.1"))
+    with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
+        wheels.fetch(lock, "armv7l-cp311", fetched)
+
+
+def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(
+    fetched, exported, small_data, tmp_path
+):
+    out = shutil.copytree(exported, tmp_path / "out", dirs_exist_ok=True)
+    packed = []
+    for dist in (tmp_path / "first", tmp_path / "second"):
+        dist.mkdir()
+        path, _ = pack.pack(out, dist, data.load(small_data), "armv7l-cp311")
+        packed.append(path)
+    assert packed[0].name.endswith("-armv7l-cp311.tar.gz")
+    assert packed[0].read_bytes() == packed[1].read_bytes()
+    with tarfile.open(packed[0]) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    assert "wheels/fetched-1.0-py3-none-any.whl" in names
+    assert "manifest.json" in names

@@ -1,0 +1,255 @@
+"""Parity cannot be fooled: what is broken fails, what did not run is not a pass."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import broken
+import numpy as np
+import pytest
+from conftest import run_stage
+
+from pipeline import config, native
+from pipeline.classify import Outputs
+from pipeline.parity import check as parity
+from pipeline.parity import layer_noise
+from pipeline.parity.check import Row, Subject
+
+BUDGET = config.load_parity_budget()
+FLOAT = Subject("lenet5_fp32.onnx", "onnxruntime", Path("python"), True)
+INT8 = Subject("lenet5_int8.onnx", "onnxruntime", Path("python"), False)
+
+
+def one_hot(labels, classes=10):
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def judged(subject, flips, n=10_000, wrong=0):
+    """Reasons after `flips` right labels became wrong ones; the reference errs `wrong` times."""
+    labels = np.arange(n) % 10
+    reference = labels.copy()
+    reference[n - wrong :] = (reference[n - wrong :] + 1) % 10
+    got = reference.copy()
+    got[:flips] = (got[:flips] + 1) % 10
+    reasons, figures = parity.judge(subject, labels, one_hot(reference), one_hot(got), BUDGET)
+    assert len(figures["flips"]) == flips
+    return reasons
+
+
+@pytest.mark.parametrize(
+    ("subject", "flips", "wrong", "passes"),
+    [
+        (FLOAT, 0, 0, True),
+        (FLOAT, 1, 0, False),  # 10,000 of 10,000
+        (FLOAT, 1, 2000, False),  # whatever the reference
+        (INT8, 10, 100, True),  # exactly 99.9 % and exactly 0.10 pp
+        (INT8, 11, 100, False),
+        (INT8, 40, 400, True),  # a reference that errs 4 times as often: 4 times the flips
+        (INT8, 41, 400, False),
+        (INT8, 100, 9000, True),  # but never more than 10 times
+        (INT8, 101, 9000, False),
+    ],
+)
+def test_budget_is_enforced_to_the_image(subject, flips, wrong, passes):
+    assert (judged(subject, flips, wrong=wrong) == []) is passes
+
+
+def test_float_probability_beyond_its_budget_fails_though_every_label_agrees():
+    labels = np.zeros(100, int)
+    reference = np.tile(np.float32([0.9, 0.1]), (100, 1))
+    got = reference + np.float32([-2e-4, 2e-4])
+    reasons, _ = parity.judge(FLOAT, labels, reference, got, BUDGET)
+    assert reasons == ["max |dp| 2.0e-04, above 1.0e-04"]
+
+
+def test_nan_and_another_shape_fail_with_their_reason():
+    labels, reference = np.zeros(5, int), one_hot(np.zeros(5, int))
+    got = reference.copy()
+    got[3, 2] = np.nan
+    assert parity.judge(INT8, labels, reference, got, BUDGET)[0] == [
+        "NaN or infinity among the probabilities"
+    ]
+    assert "shape" in parity.judge(INT8, labels, reference, reference[:, :9], BUDGET)[0][0]
+
+
+def row(status, **values):
+    return Row("lenet5_int8.onnx", "onnxruntime", "1", "", status, "", **values)
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([row("pass"), row("pass")], "pass"),
+        ([row("pass"), row("fail"), row("not_run")], "fail"),
+        ([row("pass"), row("not_run")], "not_run"),
+        ([row("pass"), row("not_run", allowed=True)], "pass"),
+    ],
+)
+def test_a_row_that_did_not_run_is_never_a_pass_unless_allowed(rows, status):
+    assert parity._overall(rows) == status
+
+
+def test_noisy_or_unmeasured_layers_fail_an_int8_row():
+    quiet = [layer_noise.TensorNoise("lenet5_int8.onnx", str(i), 40.0) for i in range(8)]
+    noisy = replace(quiet[0], tensor="b", sqnr_db=20.0)
+    assert parity.with_layers([row("pass")], quiet, BUDGET)[0].status == "pass"
+    assert parity.with_layers([row("pass")], quiet[1:], BUDGET)[0].status == "fail"
+    failed = parity.with_layers([row("pass")], [*quiet, noisy], BUDGET)[0]
+    assert failed.status == "fail"
+    assert "'b'" in failed.reason
+    assert parity.with_layers([row("pass")], [], BUDGET)[0].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("reference", "quantized", "expected_db"),
+    [
+        ([1.0, 1.0], [1.0, 1.0], 200.0),
+        ([10.0, 0.0], [9.0, 0.0], 20.0),
+        ([3.0, 4.0], [3.0, 3.5], 20.0),
+        ([0.0], [1.0], -200.0),
+    ],
+)
+def test_sqnr_of_hand_computed_values(reference, quantized, expected_db):
+    assert layer_noise.sqnr_db(np.array(reference), np.array(quantized)) == pytest.approx(
+        expected_db
+    )
+
+
+def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
+    result = json.loads((exported / "parity.json").read_text())
+    assert result["status"] == "pass"
+    assert result["reference"]["artifact"] == "lenet5.keras"
+    assert result["reference"]["n"] == 2_000
+    ran = [r for r in result["rows"] if r["status"] == "pass"]
+    assert {r["artifact"] for r in ran} == {
+        "lenet5_fp32.tflite",
+        "lenet5_int8.tflite",
+        "lenet5_fp32.onnx",
+        "lenet5_int8.onnx",
+        "native/lenet5_int8.c",
+    }
+    assert all(r["status"] == "pass" or r["allowed"] for r in result["rows"])
+    for r in ran:
+        assert r["n"] == 2_000
+        assert len(r["flips"]) == round((1 - r["agreement"]) * 2_000)
+        assert r["delta_ci95_pp"][0] <= r["delta_pp"] <= r["delta_ci95_pp"][1]
+    assert {noise["artifact"] for noise in result["layers"]} == {
+        "lenet5_int8.tflite",
+        "lenet5_int8.onnx",
+    }
+
+
+BREAKAGES = {
+    "a float file under the name of int8": (
+        "lenet5_int8.tflite",
+        lambda folder: shutil.copy(folder / "lenet5_fp32.tflite", folder / "lenet5_int8.tflite"),
+    ),
+    "a float ONNX file under the name of int8": (
+        "lenet5_int8.onnx",
+        lambda folder: shutil.copy(folder / "lenet5_fp32.onnx", folder / "lenet5_int8.onnx"),
+    ),
+    "a float model without weights": (
+        "lenet5_fp32.tflite",
+        lambda folder: broken.without_weights(folder / "lenet5_fp32.tflite"),
+    ),
+    "two labels exchanged": (
+        "lenet5_int8.tflite",
+        lambda folder: broken.labels_exchanged(folder / "lenet5_int8.tflite"),
+    ),
+    "calibrated on noise": (
+        "lenet5_int8.tflite",
+        lambda folder: broken.calibrated_on_noise(
+            folder / "lenet5_int8.tflite", folder / "lenet5.keras"
+        ),
+    ),
+    "ONNX calibrated on noise": (
+        "lenet5_int8.onnx",
+        lambda folder: broken.onnx_calibrated_on_noise(
+            folder / "lenet5_int8.onnx", folder / "lenet5_fp32.onnx"
+        ),
+    ),
+    "quantized by casting without rounding": (
+        "lenet5_int8.tflite",
+        lambda folder: broken.cast_without_rounding(
+            folder / "lenet5_int8.tflite", folder / "lenet5.keras"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_broken_artifact_makes_parity_exit_1_and_name_the_row(breakage, artifacts, small_data):
+    name, break_it = BREAKAGES[breakage]
+    break_it(artifacts)
+    run = run_stage("parity", "--data", small_data, "--out", artifacts)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "parity: fail" in run.stdout
+    result = json.loads((artifacts / "parity.json").read_text())
+    failed = {r["artifact"] for r in result["rows"] if r["status"] == "fail"}
+    also = set()
+    if "without weights" in breakage:
+        # int8 cannot be compared layer by layer with a float artifact that is itself broken.
+        also = {"lenet5_int8.tflite"}
+    if name == "lenet5_int8.tflite" and any(r["bit_identical"] is not None for r in result["rows"]):
+        also = {"native/lenet5_int8.c"}  # made from the whole one, it does not give these outputs
+    assert failed == {name} | also
+    assert f"{name} on " in run.stdout
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
+    assert run.returncode == 2
+    assert "only what passed is packed" in run.stderr
+
+
+def test_missing_artifact_is_not_run_and_not_a_pass(artifacts, small_data):
+    (artifacts / "lenet5_int8.onnx").unlink()
+    run = run_stage("parity", "--data", small_data, "--out", artifacts)
+    assert run.returncode == 1
+    result = json.loads((artifacts / "parity.json").read_text())
+    assert result["status"] == "not_run"
+    assert "lenet5_int8.onnx on onnxruntime: not_run" in run.stdout
+
+
+def test_reference_that_is_not_what_training_wrote_is_refused(artifacts, small_data):
+    with (artifacts / "lenet5.keras").open("ab") as stream:
+        stream.write(b"x")
+    run = run_stage("parity", "--data", small_data, "--out", artifacts)
+    assert run.returncode == 2
+    assert "lenet5.keras: not the file that train.json tells of" in run.stderr
+
+
+# --- The C file ---------------------------------------------------------------------------------
+
+NATIVE = Subject("native/lenet5_int8.c", "native", Path("python"), False)
+
+
+def outputs(raw):
+    return Outputs(np.zeros(raw.shape, np.float32), raw, "1")
+
+
+def test_one_bit_of_one_output_fails_the_c_file_and_no_other():
+    promised = np.zeros((5, 10), np.int8)
+    got = promised.copy()
+    passed = replace(row("pass"), artifact=NATIVE.artifact, runtime="native")
+    assert parity.with_bits(passed, outputs(got), outputs(promised)).bit_identical is True
+    got[3, 2] = 1
+    failed = parity.with_bits(passed, outputs(got), outputs(promised))
+    assert (failed.status, failed.bit_identical) == ("fail", False)
+    assert failed.reason.startswith("1 outputs are not, bit for bit, those of lenet5_int8.tflite")
+    assert parity.with_bits(row("pass"), outputs(got), outputs(promised)) == row("pass")
+    assert parity.with_bits(passed, outputs(got), None) == passed
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_c_that_is_not_compiled_may_be_missing_only_where_there_is_no_compiler(
+    compiler, artifacts, small_data, monkeypatch
+):
+    shutil.rmtree(artifacts / "native" / native.MACHINE)
+    if not compiler:
+        monkeypatch.setattr(parity.shutil, "which", lambda program: None)
+    source = artifacts / "native" / "lenet5_int8.c"
+    got = parity.classify_apart(source, "native", Path(sys.executable), np.zeros((1, 28, 28), "u1"))
+    judged = parity._judge(NATIVE, artifacts, got, None, None, BUDGET)
+    assert (judged.status, judged.allowed) == ("not_run", not compiler)
+    assert "not compiled for this machine" in judged.reason
+    assert ("has no C compiler" in judged.reason) is not compiler

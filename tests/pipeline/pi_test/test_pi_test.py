@@ -1,0 +1,282 @@
+"""`make pi-test`: what is run on an emulated Pi, how it is judged, and what is not a pass.
+
+The emulation itself is not run here: `make pi-test` is that test.
+"""
+
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_stage
+
+from pipeline.bundle import wheels
+from pipeline.pi_test import matrix as pi_matrix
+from pipeline.pi_test import run as pi_test
+from pipeline.pi_test import system as pi_tree
+from pipeline.pi_test.matrix import Cell, PiMatrix, Reference
+from pipeline.pi_test.run import ENVIRONMENTS
+
+BUDGET = {"float_min_agreement": 1.0, "int8_min_agreement": 0.999}
+SYSTEM = ("bookworm", "arm64", "cortex-a76", "3.11")
+CELL = Cell(*SYSTEM, "tflite-runtime", "", "lenet5_int8.tflite", loads=True)
+N = 10_000
+
+
+@pytest.fixture
+def reference():
+    """Ten thousand images with label 3, all answered so with p = 0.9."""
+    probabilities = np.full((N, 10), 0.01, np.float32)
+    probabilities[:, 3] = 0.9
+    keys = ("lenet5_int8.tflite@tflite-runtime", "lenet5_fp32.tflite@tflite-runtime")
+    images = np.zeros((N, 28, 28), np.uint8)
+    return Reference(images, np.full(N, 3, np.uint8), dict.fromkeys(keys, probabilities), BUDGET)
+
+
+def flipped(reference, count):
+    got = reference.probabilities["lenet5_int8.tflite@tflite-runtime"].copy()
+    got[:count, 5] = 0.95
+    return got
+
+
+# --- Judging ------------------------------------------------------------------------------------
+
+
+def test_equal_outputs_pass_and_are_bit_identical(reference):
+    cell = pi_matrix.judge(CELL, flipped(reference, 0), reference)
+    assert (cell.status, cell.reason, cell.n) == ("pass", "", N)
+    assert (cell.accuracy, cell.agreement, cell.bit_identical) == (1.0, 1.0, True)
+    assert cell.max_abs_dp == 0.0
+
+
+def test_one_changed_bit_passes_but_is_not_bit_identical(reference):
+    got = flipped(reference, 0)
+    got[17, 3] = np.nextafter(got[17, 3], np.float32(1))
+    cell = pi_matrix.judge(CELL, got, reference)
+    assert (cell.status, cell.bit_identical) == ("pass", False)
+    assert 0 < cell.max_abs_dp < 1e-6
+
+
+@pytest.mark.parametrize(("flips", "status"), [(10, "pass"), (11, "fail")])
+def test_int8_may_differ_in_as_many_labels_as_the_budget_says(reference, flips, status):
+    cell = pi_matrix.judge(CELL, flipped(reference, flips), reference)
+    assert cell.status == status
+    assert cell.agreement == pytest.approx(1 - flips / N)
+    assert cell.accuracy == pytest.approx(1 - flips / N)
+    assert cell.max_abs_dp == pytest.approx(0.94)
+
+
+def test_float_may_differ_in_none(reference):
+    cell = replace(CELL, artifact="lenet5_fp32.tflite")
+    assert pi_matrix.judge(cell, flipped(reference, 0), reference).status == "pass"
+    assert pi_matrix.judge(cell, flipped(reference, 1), reference).status == "fail"
+
+
+def test_fewer_images_are_compared_with_the_first_ones_and_counted(reference):
+    cell = pi_matrix.judge(CELL, flipped(reference, 512)[:512], reference)
+    assert (cell.n, cell.agreement, cell.status) == (512, 0.0, "fail")
+
+
+def test_nan_fails(reference):
+    got = flipped(reference, 0)
+    got[0, 0] = np.nan
+    assert pi_matrix.judge(CELL, got, reference).status == "fail"
+
+
+def test_nothing_to_compare_with_is_not_a_pass(reference):
+    cell = replace(CELL, runtime="onnxruntime")
+    cell = pi_matrix.judge(cell, flipped(reference, 0), reference)
+    assert cell.status == "not_run"
+    assert "nothing to compare" in cell.reason
+
+
+@pytest.mark.parametrize(
+    ("statuses", "allowed", "code"),
+    [
+        (["pass", "pass"], [], 0),
+        (["pass", "fail"], [], 1),
+        (["pass", "not_run"], [], 1),
+        (["pass", "not_run"], ["bookworm/arm64"], 0),
+        (["pass", "not_run"], ["bookworm/arm64/tflite-runtime"], 0),
+        (["pass", "not_run"], ["bookworm/arm"], 1),
+        (["pass", "not_run"], ["trixie"], 1),
+        (["pass", "fail"], ["bookworm/arm64"], 1),
+    ],
+)
+def test_only_passed_or_excused_cells_give_exit_code_0(statuses, allowed, code):
+    cells = tuple(replace(CELL, status=status) for status in statuses)
+    assert pi_matrix.exit_code(PiMatrix("", "", "", {}, cells), allowed) == code
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "reason"),
+    [
+        (1, "ok x\ndiffers  a\ndiffers  b\nFAIL\n", "", "differs  a"),
+        (2, "", "warning\nrunner.py: no such model\n", "runner.py: no such model"),
+        (32, "", "mount: /proc denied\n  dmesg(1) may have more\n", "mount: /proc denied"),
+        (-11, "half a li", "", "exit code -11"),
+        (1, "", "", "exit code 1"),
+    ],
+)
+def test_a_failed_command_is_told_in_one_line(code, stdout, stderr, reason):
+    assert pi_test.failure(subprocess.CompletedProcess([], code, stdout, stderr)) == reason
+
+
+# --- What is run --------------------------------------------------------------------------------
+
+
+def test_the_steps_are_those_of_the_bundles_readme():
+    readme = (ROOT / "device" / "README.md").read_text()
+    offline = pi_test.PIP[2:]
+    assert " ".join(pi_test.VENV) in readme
+    assert f"{' '.join(pi_test.PIP[:2])} -r requirements.txt" in readme
+    assert " ".join(offline) in readme
+    assert f"{pi_test.PYTHON} runner.py verify" in readme
+
+
+def test_the_environments_of_the_contract_and_the_compiled_c_are_tested():
+    tested = {(e.name, wheels.TARGETS[e.target].python) for e in ENVIRONMENTS}
+    assert tested == {
+        ("bookworm/arm64/tflite-runtime", "3.11"),
+        ("bookworm/armhf/tflite-runtime", "3.11"),
+        ("bookworm/arm64/onnxruntime", "3.11"),
+        ("trixie/arm64/ai-edge-litert", "3.13"),
+        ("bookworm/arm64/native", "3.11"),
+        ("bookworm/armhf/native", "3.11"),
+    }
+
+
+def test_each_runtime_and_what_it_needs_are_in_the_lock_file_or_in_the_system():
+    for environment in ENVIRONMENTS:
+        lock = (ROOT / environment.lock).read_text()
+        target = wheels.TARGETS[environment.target]
+        text = wheels.select(lock, target, environment.packages)
+        names = {line.partition("==")[0] for line in text.splitlines() if line}
+        names |= {name.removeprefix("python3-") for name in environment.system.packages}
+        assert names == set(environment.packages or names)
+        # The compiled C comes with the bundle and takes arrays of numpy.
+        assert ("numpy" if environment.runtime == "native" else environment.runtime) in names
+
+
+def elf_header(bits, machine):
+    """The first 20 bytes of an executable: ELF specification, "ELF Header"."""
+    identification = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9)  # little endian, version 1
+    return identification + struct.pack("<HH", 2, machine)
+
+
+@pytest.mark.parametrize(("arch", "bits", "machine"), [("arm64", 2, 183), ("armhf", 1, 40)])
+def test_binfmt_rule_matches_the_programs_of_its_architecture_alone(arch, bits, machine):
+    def unescape(text):
+        return bytes.fromhex(text.replace("\\x7fELF", "\\x7f\\x45\\x4c\\x46").replace("\\x", ""))
+
+    magic, mask = unescape(pi_tree.MAGIC[arch]), unescape(pi_tree.MASK)
+
+    def matches(header):
+        return all(h & m == g & m for h, m, g in zip(header, mask, magic, strict=True))
+
+    assert matches(elf_header(bits, machine))
+    assert not matches(elf_header(2, 62))  # x86-64
+    assert not matches(elf_header(3 - bits, machine))
+
+
+def test_a_tree_is_of_the_main_suites_and_links_numpys_libraries_where_numpy_is_debians(tmp_path):
+    commands = {e.name: pi_tree.tree_command(e.system, tmp_path) for e in ENVIRONMENTS}
+    with_numpy = commands["bookworm/armhf/tflite-runtime"]
+    assert "--architectures=armhf" in with_numpy
+    assert with_numpy[-2:] == ["bookworm", str(tmp_path)]
+    assert any("ln -s blas/libblas.so.3" in word for word in with_numpy)
+    assert not any("libblas" in word for word in commands["bookworm/arm64/onnxruntime"])
+    assert all(any("/-security/d" in word for word in command) for command in commands.values())
+
+
+def test_a_guest_gets_no_variable_of_this_machine(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    environment = pi_tree.guest_environment(ENVIRONMENTS[0].system)
+    assert "PYTHONPATH" not in environment
+    assert environment["QEMU_CPU"] == "cortex-a76"
+
+
+# --- The stage ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(exported, small_data, tmp_path_factory):
+    dist = tmp_path_factory.mktemp("dist")
+    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
+    assert run.returncode == 0, run.stderr
+    return next(dist.iterdir())
+
+
+def test_without_mmdebstrap_every_cell_is_not_run_with_the_reason(
+    artifacts, bundle, small_data, tmp_path
+):
+    where = (bundle, "--data", small_data, "--out", artifacts)
+    run = run_stage("pi-test", *where, env={"PATH": str(tmp_path), "HOME": str(tmp_path)})
+    assert run.returncode == 1, run.stderr
+    matrix = json.loads((artifacts / "pi-matrix.json").read_text())
+    assert matrix["status"] == "not_run"
+    assert len(matrix["cells"]) == 11
+    for cell in matrix["cells"]:
+        assert (cell["status"], cell["loads"], cell["accuracy"]) == ("not_run", None, None)
+        assert "apt install mmdebstrap" in cell["reason"]
+
+
+def test_a_bundle_of_other_models_is_refused(artifacts, bundle, small_data):
+    parity = json.loads((artifacts / "parity.json").read_text())
+    parity["rows"][0]["sha256"] = "0" * 64  # of one of the two runtimes that ran this file
+    (artifacts / "parity.json").write_text(json.dumps(parity))
+    run = run_stage("pi-test", bundle, "--data", small_data, "--out", artifacts)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "not what parity judged" in run.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a tar file"])
+def test_a_missing_or_damaged_bundle_is_one_line(content, artifacts, small_data, tmp_path):
+    bundle = tmp_path / "bundle.tar.gz"
+    if content is not None:
+        bundle.write_bytes(content)
+    run = run_stage("pi-test", bundle, "--data", small_data, "--out", artifacts)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert f"{bundle}: {'missing' if content is None else 'damaged'}" in run.stderr
+
+
+def test_the_guests_script_stops_after_a_step_when_time_is_up(exported, mnist, tmp_path):
+    (tmp_path / "runner.py").write_bytes((ROOT / "device" / "runner.py").read_bytes())
+    np.save(tmp_path / "images.npy", mnist.test.images[:2000])
+    for seconds, n in (("0", 512), ("60", 2000)):
+        command = [sys.executable, pi_test.GUEST_SCRIPT, exported / "lenet5_fp32.onnx"]
+        command += ["onnxruntime", "images.npy", "output.npz", seconds]
+        subprocess.run(list(map(str, command)), cwd=tmp_path, check=True)
+        with (
+            np.load(tmp_path / "output.npz") as output,
+            np.load(exported / "probabilities.npz") as archive,
+        ):
+            expected = archive["lenet5_fp32.onnx@onnxruntime"][:n]
+            np.testing.assert_array_equal(output["probabilities"], expected)
+
+
+# --- The matrix ---------------------------------------------------------------------------------
+
+
+def test_matrix_has_a_row_an_artifact_and_runtime_and_a_column_a_system():
+    parity = {"rows": [{"artifact": "a.tflite", "runtime": "r", "status": "pass"}]}
+    cell = replace(CELL, artifact="a.tflite", runtime="r", status="pass")
+    cells = [
+        replace(cell, python="3.11.2", bit_identical=True, max_abs_dp=0.0),
+        replace(cell, os="trixie", python="3.13.5", bit_identical=False, max_abs_dp=0.004),
+        replace(cell, artifact="b.onnx", status="not_run"),
+    ]
+    table = pi_matrix.format_matrix({"cells": [asdict(c) for c in cells]}, parity)
+    rows = [[c.strip() for c in line.split(" | ")] for line in table.splitlines()]
+    assert rows[0][2:] == [
+        "development machine",
+        "bookworm arm64, Python 3.11",
+        "trixie arm64, Python 3.13 |",
+    ]
+    assert rows[2][2:] == ["pass", "pass, same bits", "pass, max \\|dp\\| 4.0e-03 |"]
+    assert rows[3][2:] == ["-", "not_run", "- |"]

@@ -1,0 +1,128 @@
+"""Results of every kind for a folder of artifacts, small and with figures that are known."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.files import sha256, write_json
+from pipeline.pi_test.matrix import Cell, PiMatrix
+from pipeline.studies import photos
+
+P50_US = {
+    "keras": 9000.0,
+    "tflite-runtime": 20.0,
+    "ai-edge-litert": 18.0,
+    "onnxruntime": 50.0,
+    "native": 2.0,
+}
+
+
+def write_measured(folder):
+    """Write a small result of each measurement, of the artifacts that are there."""
+    write_json(folder / "bench.json", bench(folder))
+    write_json(folder / "bench-pi.json", {**bench(folder), "rows": bench(folder)["rows"][1:]})
+    write_json(folder / "robustness.json", robustness(folder))
+    write_json(folder / "photos.json", photo_results(folder))
+    write_json(folder / "pi-matrix.json", pi_matrix(folder))
+
+
+def bench(folder):
+    parity = json.loads((folder / "parity.json").read_text())
+    subjects = [("lenet5.keras", "keras", parity["reference"]["accuracy"])]
+    subjects += [(row["artifact"], row["runtime"], row["accuracy"]) for row in parity["rows"]]
+    rows = [bench_row(folder, *subject) for subject in subjects]
+    nothing = dict.fromkeys(("latency_us", "cold_start_ms", "peak_rss_mib", "throughput_ips"))
+    nothing |= dict.fromkeys(("ratio_to_baseline", "ratio_ci95", "accuracy", "size_bytes"))
+    rows.append({**rows[1], **nothing, "runtime": "absent", "status": "not_run", "reason": "none"})
+    rows.append({**rows[2], "threads": 2, "batch": 64, "ratio_to_baseline": None})
+    return {
+        "schema_version": 2,
+        "host": {"cpu": "a processor", "cores": 2, "board": "b", "system": "s", "python": "3.11"},
+        "method": {
+            "images": 2000,
+            "baseline": "lenet5.keras on keras",
+            "p90_confidence": "c",
+            "timer_overhead_ns": 70,
+            "interrupted": False,
+        },
+        "rows": rows,
+        "photo": None,
+    }
+
+
+def bench_row(folder, artifact, runtime, accuracy):
+    p50 = P50_US[runtime]
+    return {
+        "artifact": Path(artifact).name,
+        "sha256": sha256(folder / artifact),
+        "runtime": runtime,
+        "runtime_version": "1.0",
+        "threads": 1,
+        "batch": 1,
+        "status": "ok",
+        "reason": "",
+        "accuracy": accuracy,
+        "accuracy_images": 2000,
+        "calls": 100,
+        "rounds": {
+            "p50_us": [[p50]] * 6,
+            "median_us": p50,
+            "p50_ci95_us": [p50 - 0.1, p50 + 0.1],
+            "iqr_pct": 1.5,
+        },
+        "latency_us": {"min": p50 - 1, "p50": p50, "p90": p50 + 1, "p99": p50 + 9, "mean": p50},
+        "quantiles_us": [p50 - 1, p50, p50 + 9],
+        "throughput_ips": 1e6 / p50,
+        "cold_start_ms": {
+            "interpreter": 20,
+            "import": 50,
+            "load": 4,
+            "first": 1,
+            "total": 75,
+            "processes": 20,
+        },
+        "peak_rss_mib": 40.0,
+        "size_bytes": (folder / artifact).stat().st_size,
+        "ratio_to_baseline": p50 / 9000,
+        "ratio_ci95": [p50 / 9100, p50 / 8900],
+    }
+
+
+def robustness(folder):
+    strengths = [("none", "", 0)]
+    for name, unit in (("rotation", "degrees"), ("shift", "pixels"), ("noise", "of full ink")):
+        strengths += [(name, unit, 1), (name, unit, 2)]
+    return {
+        "models": {n: sha256(folder / n) for n in ("lenet5.keras", "lenet5_int8.tflite")},
+        "rows": [
+            {
+                "distortion": name,
+                "strength": strength,
+                "unit": unit,
+                "n": 2000,
+                "accuracy": {"float": 0.96 - 0.1 * strength, "int8": 0.95 - 0.1 * strength},
+            }
+            for name, unit, strength in strengths
+        ],
+    }
+
+
+def photo_results(folder):
+    name = "lenet5_int8.tflite"
+    digits = (
+        photos.DigitRow("pencil", 20, 4, 19, 0),
+        photos.DigitRow("marker", 20, 15, 20, 0),
+    )
+    empties = (photos.EmptyRow("blank paper", 20, 20),)
+    timings = (photos.Timing("PNG", 4000, 3000, 20_000_000, 180.0, 26.0),)
+    measured = photos.PhotoBench(name, sha256(folder / name), 1, digits, empties, timings)
+    return photos.as_json(measured)
+
+
+def pi_matrix(folder):
+    name = "lenet5_int8.tflite"
+    cell = Cell("bookworm", "arm64", "cortex-a76", "3.11.2", "tflite-runtime", "2.14.0", name)
+    ran = {"loads": True, "status": "pass", "n": 2000, "accuracy": 0.95, "agreement": 1.0}
+    done = Cell(**{**asdict(cell), **ran, "bit_identical": True, "max_abs_dp": 0.0, "seconds": 9.0})
+    matrix = PiMatrix("pass", "bundle.tar.gz", "0" * 64, {name: sha256(folder / name)}, (done,))
+    return asdict(matrix)

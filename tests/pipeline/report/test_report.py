@@ -1,0 +1,500 @@
+"""The report: complete, of one model only, safe, the same each time, and readable in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from chromium import Chromium
+from conftest import ROOT, run_stage
+from report_inputs import write_measured
+
+from device import bench_rows
+from device.bench_rounds import Cell, Subject
+from device.bench_rows import three_figures
+from pipeline import data
+from pipeline.bench import result
+from pipeline.config import load_parity_budget
+from pipeline.files import sha256
+from pipeline.parity.check import Limits, limits
+from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
+from pipeline.report.gather import gather
+from pipeline.report.weights import read_weights
+from pipeline.studies import accuracy
+
+PLOTS = {
+    *("loss", "accuracy", "confusion-float", "confusion-int8", "delta", "noise-tflite"),
+    *("noise-onnx", "weights", "codes", "latency", "ratio", "pareto", "cold-start", "memory"),
+    *("robustness", "photographs", "device-latency"),
+}
+MEASURED = {
+    "bench.json": "make bench",
+    "bench-pi.json": "make bench-pi PI=user@host",
+    "robustness.json": "make robustness",
+    "photos.json": "make photos",
+    "pi-matrix.json": "make pi-test",
+}
+MEMBERS = {  # of gather.Report
+    **{
+        "bench.json": "bench",
+        "bench-pi.json": "device",
+        "robustness.json": "robustness",
+        "photos.json": "photos",
+    },
+    **{"pi-matrix.json": "pi", "parity.json": "parity", "probabilities.npz": "probabilities"},
+}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    r"$\frac{",
+    "{{ 7 * 7 }}",
+    "]]></svg><iframe src=http://example.com>",
+    "a|b\\`*_",
+    "n" * 300,
+    "\u202eright to left\u0007",
+    "漢字",
+    "--- # &amp;",
+]
+
+
+@pytest.fixture(scope="session")
+def measured(exported, small_data, tmp_path_factory):
+    """A folder with all results of one model, and the report of it. Read only."""
+    folder = tmp_path_factory.mktemp("report") / "artifacts"
+    shutil.copytree(exported, folder)
+    write_measured(folder)
+    make_report(folder, small_data)
+    return folder
+
+
+@pytest.fixture
+def folder(measured, tmp_path):
+    """A copy of `measured` that a test may change."""
+    return shutil.copytree(measured, tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def small(small_data):
+    return data.load(small_data)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not shutil.which("chromium"):
+        pytest.skip("needs chromium: apt install chromium")
+    with Chromium() as chromium:
+        yield chromium
+
+
+def make_report(folder, small_data, **kwargs):
+    run = run_stage("report", "--data", small_data, "--out", folder, **kwargs)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def problem(folder, small, name):
+    """Why a file is not shown."""
+    source = getattr(gather(folder, small), MEMBERS[name])
+    assert source.value is None
+    return source.problem
+
+
+def section(folder, title):
+    """The HTML of one section."""
+    page = (folder / "report.html").read_text()
+    parts = re.split(r"(?=<section )", page)
+    return next(part for part in parts if f">{title}</h2>" in part)
+
+
+# --- What is on it --------------------------------------------------------------------------------
+
+
+def test_complete_results_give_every_figure_and_no_section_without_data(measured, small):
+    page = (measured / "report.html").read_text()
+    assert set(re.findall(r'<figure id="plot-([a-z0-9-]+)"', page)) == PLOTS
+    report = gather(measured, small, seeds=measured / "none.json")
+    sections = [describe(report) for describe in write.SECTIONS]
+    assert [s.title for s in sections if s.problem] == ["Accuracy over seeds"]
+    assert [s.title for s in sections if s.doubt] == []
+
+
+def test_every_axis_has_a_label(measured, small, monkeypatch):
+    figures = {}
+
+    def keep(figure, name, description):
+        figures[name] = figure
+        return ""
+
+    monkeypatch.setattr(plots, "to_svg", keep)
+    monkeypatch.setattr(bench_plots, "to_svg", keep)
+    report = gather(measured, small)
+    for describe in write.SECTIONS:
+        describe(report)
+    assert set(figures) == PLOTS
+    for name, figure in figures.items():
+        for axes in figure.axes:
+            assert axes.get_xlabel(), name
+            assert axes.get_ylabel() or not len(axes.get_yticks()), name
+
+
+def test_gallery_shows_every_flipped_and_every_misread_image_and_no_other(measured, small):
+    with np.load(measured / "probabilities.npz") as archive:
+        answers = np.stack([archive[name].argmax(axis=1) for name in archive.files])
+    flipped = (answers != answers[0]).any(axis=0)
+    wanted = np.flatnonzero(flipped | (answers != small.test.labels).any(axis=0))
+    shown = re.findall(r"\(image (\d+)\)</b>", section(measured, "Flipped and misread images"))
+    assert sorted(map(int, shown)) == wanted.tolist()
+    assert len(shown) > 10
+
+
+def test_gallery_of_a_bad_model_is_cut_and_says_so(measured, small, monkeypatch):
+    monkeypatch.setattr(model_sections, "MAX_PICTURES", 3)
+    gallery = model_sections.gallery(gather(measured, small))
+    assert len(gallery.pictures) == 3
+    assert "more are left out" in gallery.text[-1]
+
+
+def test_bars_show_how_much_of_each_budget_is_used():
+    budget = load_parity_budget()
+    row = {"agreement": 0.9997, "n": 10_000, "max_abs_dp": 0.05, "delta_pp": -0.04}
+    bars = model_sections.budget_bars(row, limits(False, 0.996, budget), 37.0, 34.0)
+    labels = {bar.label: round(bar.used, 2) for bar in bars}
+    assert labels == {
+        "3 flips of 10": 0.3,
+        "0.04 pp of 0.10 lost": 0.4,
+        "noise 37.0 of 34 dB": 0.5,  # 3 dB are half the power
+    }
+    exact = {**row, "agreement": 1.0, "max_abs_dp": 2e-5, "delta_pp": 0.0}
+    bars = model_sections.budget_bars(exact, limits(True, 0.996, budget), None, 34.0)
+    assert [(bar.label, round(bar.used, 2)) for bar in bars] == [
+        ("0 flips of 0", 0.0),
+        ("max |dp| 20.0%", 0.2),
+    ]
+    flipped = model_sections.budget_bars(row, limits(True, 0.996, budget), None, 34.0)
+    assert all(bar.used > 1 for bar in flipped)
+
+
+def test_pareto_front_is_what_nothing_dominates():
+    assert bench_plots.pareto_front([(1, 9), (2, 2), (3, 3), (9, 1), (2, 2)]) == [0, 1, 3, 4]
+
+
+def test_a_row_of_the_benchmark_holds_what_the_report_reads(measured):
+    path = measured / "lenet5_int8.tflite"
+    calls_ns = [1000 * us for us in range(200, 0, -1)]
+    subject = Subject(path, "ai-edge-litert")
+    cell = Cell(subject, 1, 1, "2.3", path.stat().st_size, 80, launches=[[{"call": calls_ns}]])
+    row = bench_rows.describe_cell(cell, None, [])
+    assert result.has_form(row, {**result.ROW, **result.OK_ROW})
+    assert row["sha256"] == sha256(path)
+    assert row["quantiles_us"] == [1.0, *range(2, 201, 2)]  # the minimum, then 1 %, 2 %, ...
+
+
+def test_a_throttled_row_is_in_the_table_but_in_no_plot_and_not_on_the_card(folder, small):
+    path = folder / "bench.json"
+    bench = json.loads(path.read_text())
+    native = next(row for row in bench["rows"] if row["runtime"] == "native")
+    native |= {"status": "invalid", "reason": "under-voltage"}
+    path.write_text(json.dumps(bench))
+    report = gather(folder, small)
+    speed = measured_sections.speed(report)
+    assert any(row[1:3] == ["native 1.0", "invalid"] for row in speed.tables[0].rows)
+    assert any("under-voltage" in line for line in speed.text)
+    for plot in (*speed.plots, *measured_sections.footprint(report).plots):
+        assert "int8.c, native" not in plot.svg
+    assert "| native 1.0" not in model_card.render(report)
+
+
+def test_axis_ends_before_a_row_that_is_far_from_the_others():
+    assert bench_plots.axis_limit([20.0, 30.0, 9000.0]) == 30.0
+    assert bench_plots.axis_limit([20.0]) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(9222.6, "9,220"), (18.44, "18.4"), (0.000244, "0.000244"), (0.0, "0")]
+)
+def test_numbers_have_three_digits_and_no_exponent(value, text):
+    assert three_figures(value) == text
+
+
+def test_dequantized_weights_are_within_half_a_step_of_the_float_ones(measured):
+    layers = read_weights(measured / "lenet5_fp32.tflite", measured / "lenet5_int8.tflite")
+    assert [layer.layer for layer in layers] == ["C1", "C3", "C5", "F6", "OUTPUT"]
+    for layer in layers:
+        half_a_step = np.abs(layer.float32).max() / 127 / 2  # of the channel with the widest range
+        assert np.abs(layer.float32 - layer.dequantized).max() <= half_a_step * 1.001
+        assert layer.codes.dtype == np.int8
+    with pytest.raises(ValueError, match="C1"):
+        read_weights(measured / "lenet5_fp32.tflite", measured / "lenet5_fp32.tflite")
+
+
+def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, small, tmp_path):
+    path = tmp_path / "accuracy.json"
+    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
+    path.write_text(json.dumps(accuracy.describe(blocks, small)))
+    seeds = measured_sections.seeds(gather(measured, small, seeds=path))
+    assert seeds.doubt == "These are of best; the model of this page is of recipe tiny."
+    assert seeds.tables[0].caption == "Recipe best, 2 seeds"
+    assert seeds.tables[0].rows[0][:3] == ("lenet5.keras", "98.000%", "1.414")
+    assert seeds.tables[1].rows == [("hooked ones", "90.0%", "80.0%")]
+
+
+def test_seeds_of_another_data_set_or_damaged_are_refused(measured, small, tmp_path):
+    path = tmp_path / "accuracy.json"
+    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
+    described = accuracy.describe(blocks, small)
+    for value, problem in (
+        ({**described, "data_sha256": "other"}, "accuracy.json is of another data set"),
+        ({**described, "recipes": [{"recipe": "best"}]}, "accuracy.json is damaged"),
+    ):
+        path.write_text(json.dumps(value))
+        assert measured_sections.seeds(gather(measured, small, seeds=path)).problem.startswith(
+            problem
+        )
+
+
+def test_a_budget_of_nothing_and_a_loss_of_nothing_can_be_drawn(measured, small):
+    row = {"agreement": 1.0, "n": 100, "max_abs_dp": 0.0, "delta_pp": -1.0}
+    bars = list(model_sections.budget_bars(row, Limits(0.0, 0.0, 0.0), None, 34.0))
+    assert [bar.used for bar in bars] == [0.0, 0.0, 2.0]
+    assert plots.loss({"epoch": [1, 2], "train_loss": [0.1, 0.0], "validation_loss": [0.2, 0.0]})
+
+
+def seed_figures(share):
+    """One seed's part of docs/accuracy.json, as far as it is summarised."""
+    of = {"accuracy": share, "calibration_error": 0.01, "loss_pp": 0.0, "agreement": 1.0}
+    shares = {"float": 0.9, "int8": 0.8}
+    wild = {"wild": {"hooked ones": shares}, "non_digits_sure": {"letters": shares}}
+    return {"seconds": 1.0, "float": of, "artifacts": {"lenet5_int8.tflite": of}, **wild}
+
+
+# --- Of one model only ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "command"), MEASURED.items())
+def test_a_missing_result_says_which_command_makes_it(folder, small, name, command):
+    (folder / name).unlink()
+    assert problem(folder, small, name) == f"not measured: run `{command}`"
+
+
+@pytest.mark.parametrize("name", [*MEASURED, "parity.json"])
+def test_results_of_another_model_are_refused(folder, small, name):
+    text = (folder / name).read_text()
+    digest = re.search("[0-9a-f]{64}", text.replace("0" * 64, "")).group()
+    (folder / name).write_text(text.replace(digest, "f" * 64))
+    found = problem(folder, small, name)
+    assert f"{name} is of another run" in found
+    assert "f" * 12 in found
+    assert digest[:12] in found
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_results_that_do_not_say_of_which_model_are_marked(folder, small, name):
+    results = json.loads((folder / name).read_text())
+    for key in ("models", "model_sha256"):
+        results.pop(key, None)
+    for row in results.get("rows", []):
+        row.pop("sha256", None)
+    (folder / name).write_text(json.dumps(results))
+    source = getattr(gather(folder, small), MEMBERS[name])
+    assert source.value is not None
+    assert f"{name} does not say by hash which models it measured" in source.doubt
+
+
+def test_probabilities_of_another_run_are_refused(folder, small):
+    path = folder / "probabilities.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["lenet5_int8.onnx@onnxruntime"] = arrays["lenet5_int8.onnx@onnxruntime"][::-1]
+    np.savez(path, **arrays)
+    found = problem(folder, small, "probabilities.npz")
+    assert "probabilities.npz is not of this parity.json" in found
+
+
+@pytest.mark.parametrize("name", [*MEASURED, "parity.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": [{}], "layers": 3}', "half"])
+def test_a_damaged_result_is_refused(folder, small, name, content):
+    path = folder / name
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2] if content == "half" else content)
+    assert f"{name} is damaged or of another version" in problem(folder, small, name)
+
+
+def test_a_page_of_damaged_results_shows_what_is_left_and_says_so(folder, small_data):
+    for name in (*MEASURED, "parity.json", "probabilities.npz", "lenet5_int8.tflite"):
+        (folder / name).write_bytes(b"damaged")
+    (folder / "lenet5_fp32.onnx").unlink()
+    output = make_report(folder, small_data)
+    page = (folder / "report.html").read_text()
+    for name, command in MEASURED.items():
+        line = f"{name} is damaged or of another version: run `{command}` again"
+        assert line in output
+        assert line in page
+    assert "the TFLite files cannot be compared" in output
+    assert set(re.findall(r'<figure id="plot-([a-z0-9-]+)"', page)) == {"loss", "accuracy"}
+
+
+def test_another_data_set_and_another_float_model_are_refused(folder, small_data, mnist):
+    run = run_stage("report", "--data", mnist.source, "--out", folder)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "not the data set" in run.stderr
+    with (folder / "lenet5.keras").open("ab") as stream:
+        stream.write(b"\0")
+    run = run_stage("report", "--data", small_data, "--out", folder)
+    assert run.returncode == 2
+    assert "not the file that train.json tells of" in run.stderr
+
+
+def test_the_same_results_give_the_same_bytes(folder, measured, small_data):
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    make_report(folder, small_data, env=environment)
+    for name in ("report.html", "MODEL_CARD.md"):
+        assert (folder / name).read_bytes() == (measured / name).read_bytes()
+
+
+# --- Model card -----------------------------------------------------------------------------------
+
+
+def front_matter(text):
+    """The metadata, each a line of `key: JSON`, and the text."""
+    _, matter, body = text.split("---\n", 2)
+    lines = (line.partition(": ") for line in matter.splitlines())
+    return {key: json.loads(value) for key, _, value in lines}, body
+
+
+def test_model_card_holds_the_accuracies_of_parity(measured):
+    matter, body = front_matter((measured / "MODEL_CARD.md").read_text())
+    parity = json.loads((measured / "parity.json").read_text())
+    (result,) = matter["model-index"][0]["results"]
+    values = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert values["Accuracy of lenet5.keras"] == parity["reference"]["accuracy"]
+    for row in parity["rows"]:
+        assert values[f"Accuracy of {row['artifact']}"] == row["accuracy"]
+    assert result["dataset"]["name"] == result["dataset"]["type"] == "small0"
+    assert "datasets" not in matter
+    assert "MNIST" not in body
+
+
+def test_mnist_is_known_by_its_hash(mnist):
+    assert mnist.sha256 == model_card.MNIST_SHA256
+
+
+# --- In a browser ---------------------------------------------------------------------------------
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self):
+        super().__init__()
+        self.targets = []
+
+    def handle_starttag(self, tag, attributes):
+        assert tag not in ("script", "iframe", "object", "embed", "base"), tag
+        for name, value in attributes:
+            assert not name.startswith("on"), name
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+                self.targets.append(value)
+
+
+def test_the_page_refers_to_nothing_outside_itself(measured):
+    page = (measured / "report.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert all(target.startswith(("#", "data:")) for target in links.targets)
+    assert "@import" not in page
+    assert all(target.startswith("#") for target in re.findall(r"url\(['\"]?(.)", page))
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    used = {t[1:] for t in links.targets if t.startswith("#")} | set(
+        re.findall(r"url\(#([^)]+)\)", page)
+    )
+    assert used <= set(ids)
+
+
+def test_plots_take_every_colour_from_the_page(measured):
+    for svg in re.findall(r"<svg.*?</svg>", (measured / "report.html").read_text(), re.DOTALL):
+        assert not re.search(r"#[0-9a-f]{6}\b", svg)
+        assert 'role="img"' in svg
+        assert re.search(r'aria-label="[^"]{30,}"', svg)
+
+
+CONTRAST = """
+(() => {
+  const channel = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = color => {
+    const [r, g, b] = color.match(/[0-9.]+/g).map(Number);
+    return .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  const contrasts = [...document.querySelectorAll("svg text, p, td, th, figcaption, caption")]
+    .filter(element => !element.closest("#plot-noise-onnx, #plot-noise-tflite"))
+    .map(element => {
+      const style = getComputedStyle(element);
+      const ink = light(element.closest("svg") ? style.fill : style.color);
+      return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
+    });
+  return Math.min(...contrasts);
+})()
+"""
+SMALL_PLOTS = """
+[...document.querySelectorAll("figure[id^=plot-]")].filter(figure => {
+  const box = figure.querySelector("svg").getBoundingClientRect();
+  return box.width < 250 || box.height < 100;
+}).map(figure => figure.id)
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_chromium_shows_all_of_it_without_complaint_or_request(browser, measured, width, dark):
+    page = measured / "report.html"
+    browser.open(page.as_uri(), width, dark)
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.evaluate("document.querySelectorAll('figure[id^=plot-]').length") == len(PLOTS)
+    assert browser.evaluate(SMALL_PLOTS) == []
+    assert browser.evaluate(CONTRAST) >= 4.5
+    assert browser.evaluate("[...document.images].every(image => image.naturalWidth == 28)")
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") != dark
+    assert browser.complaints() == []
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_the_page_prints_in_black_on_white(browser, measured):
+    browser.open((measured / "report.html").as_uri(), dark=True)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(27, 27, 27)"
+    assert browser.call("Page.printToPDF")["data"].startswith("JVBERi")  # %PDF in base64
+
+
+def test_hostile_class_names_stay_text(browser, folder, small_data, tmp_path):
+    hostile = shutil.copytree(small_data, tmp_path / "<b>data")
+    (hostile / "labels.txt").write_text("\n".join(HOSTILE))
+    make_report(folder, hostile)
+    page = folder / "report.html"
+    Links().feed(page.read_text())
+    browser.open(page.as_uri(), 390)
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+    assert browser.evaluate("document.querySelectorAll('script, iframe, main b b').length") == 0
+    assert browser.complaints() == []
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {page.as_uri()}
+    text = browser.evaluate("document.body.innerText")
+    for name in (HOSTILE[0], HOSTILE[3], HOSTILE[-1]):
+        assert name in text
+    matter, body = front_matter((folder / "MODEL_CARD.md").read_text())
+    assert matter["model-index"][0]["results"][0]["dataset"]["name"] == "<b>data"
+    assert not re.search(r"(?<!\\)<", body)
+
+
+# --- make report ----------------------------------------------------------------------------------
+
+
+def test_make_knows_the_report_and_its_inputs():
+    command = ["make", "--dry-run", "--always-make", "artifacts/report.html"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert re.search(r"-m pipeline report --data", run.stdout), run.stderr

@@ -1,0 +1,130 @@
+"""The generated pictures, and the benchmark that reads them."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from pipeline.studies import photos
+from pipeline.studies.photos import (
+    EmptyRow,
+    PhotoBench,
+    measure_digits,
+    measure_empties,
+    raw_resize,
+)
+from pipeline.studies.synthetic_photos import (
+    CONDITIONS,
+    NO_DIGIT,
+    SKELETONS,
+    Photo,
+    Scene,
+    digit_photos,
+    draw_skeleton,
+    empty_photos,
+    enlarge_mnist,
+    render,
+)
+
+UInt8 = npt.NDArray[np.uint8]
+SMALL = {"blank paper", "nothing on nothing", "tiny blank"}
+
+
+@pytest.fixture
+def images() -> UInt8:
+    """Two bars in MNIST's frame."""
+    bars = np.zeros((2, 28, 28), np.uint8)
+    bars[:, 4:24, 12:16] = 255
+    return bars
+
+
+def draw(images: UInt8, seed: int, *conditions: str) -> list[Photo]:
+    return list(digit_photos(images, np.array([1, 1]), 1, seed, conditions))
+
+
+@pytest.fixture
+def drawn(images: UInt8) -> list[Photo]:
+    return draw(images, 5, "pen on white paper", "everyday mix", "20 to 60 pixels")
+
+
+def test_the_same_seed_draws_the_same_pictures(images: UInt8, drawn: list[Photo]) -> None:
+    assert drawn == draw(images, 5, *(photo.condition for photo in drawn))
+
+
+def test_another_seed_draws_other_pictures(images: UInt8, drawn: list[Photo]) -> None:
+    others = draw(images, 6, *(photo.condition for photo in drawn))
+    assert all(a.data != b.data for a, b in zip(drawn, others, strict=True))
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_condition_draws_a_picture_that_decodes(images: UInt8, condition: str) -> None:
+    (photo,) = draw(images, 5, condition)
+    Image.open(io.BytesIO(photo.data)).load()
+    assert (photo.condition, photo.label) == (condition, 1)
+
+
+def test_every_kind_of_empty_picture_is_drawn_without_a_label() -> None:
+    empties = list(empty_photos(per_condition=1, seed=5))
+    assert [photo.condition for photo in empties] == list(NO_DIGIT)
+    assert all(photo.label is None for photo in empties)
+
+
+@pytest.mark.parametrize("label", SKELETONS)
+def test_a_skeleton_is_drawn_about_as_high_as_asked(label: int) -> None:
+    ink = draw_skeleton(np.random.default_rng(0), label, 200, 0.08)
+    rows = np.flatnonzero(ink.max(axis=1) > 0.5)
+    assert 180 < np.ptp(rows) < 260
+
+
+def test_a_thicker_pen_leaves_more_ink() -> None:
+    thin, thick = (draw_skeleton(np.random.default_rng(0), 3, 200, pen) for pen in (0.03, 0.15))
+    assert thick.sum() > 3 * thin.sum()
+
+
+def test_an_enlarged_mnist_digit_keeps_its_shape(images: UInt8) -> None:
+    ink = enlarge_mnist(images[0], 200)
+    rows, columns = np.nonzero(ink > 0.5)
+    assert np.ptp(rows) == pytest.approx(200, abs=4)
+    assert np.ptp(columns) == pytest.approx(40, abs=4)
+
+
+def test_exif_turns_the_file_but_not_what_a_viewer_shows() -> None:
+    ink = draw_skeleton(np.random.default_rng(0), 7, 60, 0.1)
+    shown = []
+    for orientation in (1, 6):
+        scene = Scene(size=(100, 140), quality=None, noise=0, orientation=orientation)
+        file = Image.open(io.BytesIO(render(np.random.default_rng(0), scene, ink)))
+        shown.append(file if orientation == 1 else file.transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(np.asarray(shown[0]), np.asarray(shown[1]))
+
+
+def test_raw_resize_turns_light_paper_dark() -> None:
+    paper = np.full((100, 80), 230, np.uint8)
+    assert raw_resize(paper).max() < 30
+    assert np.array_equal(raw_resize(paper), raw_resize(255 - paper))
+
+
+def test_a_row_counts_what_the_model_reads_right(drawn: list[Photo]) -> None:
+    batch = [photo for photo in drawn if photo.condition == "pen on white paper"]
+    right = measure_digits(batch, lambda image: 1)
+    wrong = measure_digits(batch, lambda image: 2)
+    assert (right.n, right.raw_resize_correct, right.find_digit_correct) == (1, 1, 1)
+    assert (wrong.n, wrong.raw_resize_correct, wrong.find_digit_correct) == (1, 0, 0)
+
+
+def test_blank_sheets_are_counted_as_refused() -> None:
+    for photo in empty_photos(per_condition=1, seed=5):
+        if photo.condition in SMALL:
+            assert measure_empties([photo]) == EmptyRow(photo.condition, 1, 1)
+
+
+def test_result_tells_the_shares_over_all_rows(drawn: list[Photo]) -> None:
+    row = measure_digits(drawn[:1], lambda image: 1)
+    bench = PhotoBench("m.tflite", "0" * 64, 5, (row,), (EmptyRow("blank paper", 2, 1),), ())
+    result = photos.as_json(bench)
+    assert (result["accuracy"], result["refused_share"]) == (1.0, 0.5)
+    text = photos.format_result(bench)
+    assert "pen on white paper" in text
+    assert "find_digit 100.0%; without a digit, refused: 50.0%" in text

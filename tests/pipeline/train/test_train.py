@@ -1,0 +1,144 @@
+"""Training is the published recipe, or the default one, and repeats bit for bit."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_stage
+
+from pipeline import config
+
+SHORT_EPOCHS = """
+kind = "epochs"
+seed = 3
+epochs = 2
+batch_size = 250
+learning_rate = 0.003
+weight_decay = 0.01
+ema_decay = 0.9
+label_smoothing = 0.0
+non_digits = 0.05
+[augmentation]
+hooked_ones = 0.1
+crossed_sevens = 0.1
+curled_nines = 0.1
+rotation_degrees = 12.0
+scale = 0.12
+fill = 0.1
+shear = 0.15
+shift_px = 2.0
+elastic_px = 1.0
+stroke = 0.2
+blur = 0.1
+contrast = 0.2
+coarse = 0.1
+erase = 0.05
+noise = 0.05
+"""
+
+
+AFTER_ANOTHER_SEED = """
+import dataclasses, sys
+from pathlib import Path
+from pipeline.__main__ import import_tensorflow, load_data
+from pipeline.config import load_recipe
+recipe, data, out = load_recipe(sys.argv[1]), load_data(Path(sys.argv[2])), Path(sys.argv[3])
+import_tensorflow()
+from pipeline.train.training import train
+for seed in (recipe.seed + 1, recipe.seed):
+    train("short", dataclasses.replace(recipe, seed=seed), data, out)
+"""
+
+
+@pytest.fixture(scope="module")
+def short_runs(small_data, tmp_path_factory):
+    """The same short run of the epochs recipe, twice, in processes of their own."""
+    folder = tmp_path_factory.mktemp("short")
+    recipe = folder / "short.toml"
+    recipe.write_text(SHORT_EPOCHS)
+    runs = []
+    for name in ("first", "second"):
+        out = folder / name
+        run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+        assert run.returncode == 0, run.stderr
+        runs.append((out, run))
+    return runs
+
+
+def weights(folder):
+    import keras
+
+    model = keras.saving.load_model(folder / "lenet5.keras", compile=False)
+    return [np.asarray(w) for w in model.get_weights()]
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit(short_runs):
+    first, second = (weights(out) for out, _ in short_runs)
+    for a, b in zip(first, second, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_seed_gives_the_same_weights_after_another_one_in_the_same_process(
+    short_runs, small_data, tmp_path
+):
+    out, _ = short_runs[0]
+    arguments = (out.parent / "short.toml", small_data, tmp_path)
+    subprocess.run([sys.executable, "-c", AFTER_ANOTHER_SEED, *arguments], check=True, cwd=ROOT)
+    for a, b in zip(weights(out), weights(tmp_path), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_training_prints_plain_lines_and_no_warning_when_the_output_is_no_terminal(short_runs):
+    _, run = short_runs[0]
+    assert re.search(r"^train 2/2  loss 0\.\d+  validation accuracy \d", run.stdout, re.MULTILINE)
+    assert "\x1b" not in run.stdout
+    assert run.stderr == ""
+
+
+def test_train_json_holds_the_keys_of_the_contract(short_runs):
+    out, _ = short_runs[0]
+    result = json.loads((out / "train.json").read_text())
+    keys = {"recipe", "seed", "parameters", "epochs", "steps", "seconds"}
+    assert keys | {"val_accuracy", "test_accuracy", "history"} <= set(result)
+    assert result["parameters"] == 61_706
+    assert result["epochs"] == 2
+    assert len(result["history"]["validation_accuracy"]) == 2
+    assert result["val_accuracy"] in [
+        pytest.approx(accuracy) for accuracy in result["history"]["validation_accuracy"]
+    ]
+    assert 0.7 < result["test_accuracy"] <= 1.0
+
+
+def test_cookbook_prints_the_published_lines_the_summary_and_draws_three_figures(
+    small_data, tmp_path
+):
+    recipe = tmp_path / "short.toml"
+    text = (config.RECIPES / "cookbook.toml").read_text()
+    recipe.write_text(re.sub(r"steps = \d+", "steps = 15", text))
+    out = tmp_path / "out"
+    run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+    assert run.returncode == 0, run.stderr
+    lines = re.findall(
+        r"^Epoch # (\d+)\. Train Loss: \d\.\d\d\. Train Acc \(Test Acc\): \d\.\d\d \(\d\.\d\d\)$",
+        run.stdout,
+        re.MULTILINE,
+    )
+    assert lines == ["5", "10", "15"]
+    assert "Total params: 61,706" in run.stdout
+    for name in ("loss", "accuracy", "digits"):
+        assert (out / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_committed_cookbook_recipe_is_the_published_one():
+    recipe = config.load_recipe("cookbook")
+    assert recipe == config.CookbookRecipe(
+        seed=98,
+        steps=300,
+        batch_size=100,
+        evaluate_every=5,
+        evaluation_size=500,
+        learning_rate=0.001,
+    )
