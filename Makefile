@@ -112,9 +112,7 @@ $(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.js
 $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
 
-DEVICE_FILES := $(addprefix device/,runner.py picture.py photo.py golden.py verify_command.py install.sh) \
-	$(addprefix device/,bench_command.py bench.py bench_rounds.py bench_rows.py machine.py amx.py) \
-	$(addprefix device/,requirements.txt README.md) $(shell find device/ansible -name '*.yml')
+DEVICE_FILES := $(shell find device -type f -not -path '*/[._]*')
 
 $(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/bundle/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/bundle/wheels.py device/requirements.lock)
 	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
@@ -199,6 +197,7 @@ lint: .venv/.installed
 
 types: .venv/.installed
 	$(PY) -m mypy
+	cd device && ../$(PY) -m mypy --config-file ../pyproject.toml *.py bench
 
 pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest

@@ -23,7 +23,6 @@ from pipeline.files import (
     only_one_run,
     read_json,
     remove_partial_files,
-    write_bytes,
     write_json,
 )
 
@@ -127,7 +126,7 @@ def stage_photos(args: argparse.Namespace) -> int:
 
 def stage_bench(args: argparse.Namespace) -> int:
     """Time every artifact on every runtime, or show and compare what was timed before."""
-    from device.bench_rounds import FULL, Effort
+    from device.bench.rounds import FULL, Effort
     from pipeline.bench import compare
     from pipeline.bench import measure as bench
     from pipeline.bench.result import read_result
@@ -135,10 +134,8 @@ def stage_bench(args: argparse.Namespace) -> int:
     # First: what cannot be read or written is found before the minutes of measuring.
     before = read_result(args.compare) if args.compare else None
     path = None if args.show else args.json or args.out / "bench.json"
-    for output in filter(None, (path, args.csv, args.markdown)):
-        make_folder(output.parent)
-        if output.is_dir():
-            raise UserError(f"{output}: a folder; name a file")
+    if path and path.is_dir():
+        raise UserError(f"{path}: a folder; name a file")
     if path is None:
         result = read_result(args.show)
         print(bench.format_markdown(result))
@@ -152,10 +149,6 @@ def stage_bench(args: argparse.Namespace) -> int:
             raise KeyboardInterrupt
     if not any(row["status"] == "ok" for row in result["rows"]):
         return 1
-    if args.csv:
-        write_bytes(args.csv, bench.format_csv(result).encode())
-    if args.markdown:
-        write_bytes(args.markdown, (bench.format_markdown(result) + "\n").encode())
     if before is None:
         return 0
     changes = compare.compare(before, result, args.max_regression)
@@ -266,8 +259,6 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--full", action="store_true", help="24,576 calls a row, MLPerf's for p90")
     bench.add_argument("--show", type=Path, metavar="JSON", help="do not measure, show this")
     bench.add_argument("--json", type=Path, metavar="FILE", help="default: bench.json in --out")
-    bench.add_argument("--csv", type=Path, metavar="FILE", help="write the rows as CSV as well")
-    bench.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as well")
     bench.add_argument("--compare", type=Path, metavar="JSON", help="an earlier result")
     bench.add_argument(
         "--max-regression", type=percentage, default=10.0, metavar="PERCENT", help="else exit 1; 10"

@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import Classifier, InputError, Predictions, runtime_version
+from device.runner import Classifier, InputError, answer, prepare
 from pipeline.files import ROOT
 
 
@@ -82,19 +83,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         if runtime == "keras":
             from pipeline.train.training import load_model, predict
 
-            got = Predictions(predict(load_model(Path(artifact)), images), 0.0, 0)
+            raw = probabilities = predict(load_model(Path(artifact)), images)
+            runtime_version = version("keras")
         else:
-            got = Classifier(artifact, runtime).predict(images)
+            classifier = Classifier(artifact, runtime)
+            raw = classifier.model.run(prepare(images))
+            probabilities = answer(classifier.model, raw).probabilities
+            check_one_by_one(classifier, images, probabilities)
+            native = runtime == "native"
+            runtime_version = sys.modules["lenet5_int8"].kernels() if native else version(runtime)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    np.savez(
-        output,
-        probabilities=got.probabilities,
-        raw=got.raw,
-        runtime_version=runtime_version(runtime),
-    )
+    np.savez(output, probabilities=probabilities, raw=raw, runtime_version=runtime_version)
     return 0
+
+
+def check_one_by_one(
+    classifier: Classifier, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> None:
+    """A device asks for one image at a time, and must get what a batch gets.
+
+    Args:
+        classifier: The artifact.
+        images: uint8 (N, 28, 28).
+        probabilities: float32 (N, classes), of the images as a batch.
+
+    Raises:
+        InputError: An answer to one image is another.
+    """
+    different = 0
+    for image, row in zip(images, probabilities, strict=True):
+        label, probability = classifier.classify(image)
+        different += label != row.argmax() or not abs(probability - row[label]) < 1e-5
+    if different:
+        raise InputError(f"{different} images are answered otherwise one at a time than in a batch")
 
 
 if __name__ == "__main__":

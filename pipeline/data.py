@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import InputError, first_line, parse_idx, read_bytes
+from device.idx import FileError, parse_idx, read_bytes
+from device.runner import first_line
 from pipeline.files import UserError
 
 SIDE = 28
@@ -173,7 +174,7 @@ def _read_arrays(folder: Path) -> dict[str, NDArray[np.generic]]:
 def _read_bytes(path: Path) -> bytes:
     try:
         return read_bytes(path)
-    except InputError as error:
+    except FileError as error:
         raise UserError(str(error)) from None
 
 
@@ -195,7 +196,7 @@ def _read_idx_files(folder: Path) -> dict[str, NDArray[np.generic]]:
         _verify_checksum(path, data, sums.get(name))
         try:
             arrays[key] = parse_idx(data, str(path))
-        except InputError as error:
+        except FileError as error:
             raise UserError(str(error)) from None
     return arrays
 

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from device import bench_rows
+from device.bench import rows as bench_rows
 from pipeline.export import ARTIFACTS
 from pipeline.files import UserError, read_json, write_bytes, write_json
 from pipeline.parity.check import format_table

@@ -3,58 +3,92 @@
 #include "lenet5_int8.h"
 #include "python_abi.h"
 
-/* Whole images or inputs per call, each item_bytes long; NULL with an exception set on misuse. */
-static PyObject *run(PyObject *const *args, Py_ssize_t count, Py_ssize_t item_bytes, int raw_pixels)
+/* An argument's bytes; 0 with an exception set if they are not contiguous, or not that many. */
+static int get_bytes(PyObject *argument, Py_buffer *bytes, int flags, Py_ssize_t multiple)
+{
+    if (PyObject_GetBuffer(argument, bytes, flags) != 0) {
+        return 0;
+    }
+    if (bytes->len == 0 || bytes->len % multiple != 0) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes, not a multiple of %zd", bytes->len, multiple);
+        PyBuffer_Release(bytes);
+        return 0;
+    }
+    return 1;
+}
+
+/* int8 outputs -> (label, probability): the first of the greatest, over their sum. */
+static PyObject *most_probable(const int8_t output[LENET5_INT8_CLASSES])
+{
+    long label = 0, total = 0;
+    for (long i = 0; i < (long)LENET5_INT8_CLASSES; i++) {
+        total += output[i] - LENET5_INT8_OUTPUT_ZERO_POINT;
+        label = output[i] > output[label] ? i : label;
+    }
+    const long steps = output[label] - LENET5_INT8_OUTPUT_ZERO_POINT;
+    PyObject *pair = PyTuple_New(2);
+    PyObject *number = PyLong_FromLong(label);
+    PyObject *probability = PyFloat_FromDouble((double)steps / (double)total);
+    if (pair == NULL || number == NULL || probability == NULL) {
+        Py_DecRef(pair);
+        Py_DecRef(number);
+        Py_DecRef(probability);
+        return NULL;
+    }
+    PyTuple_SetItem(pair, 0, number);
+    PyTuple_SetItem(pair, 1, probability);
+    return pair;
+}
+
+static PyObject *classify(PyObject *module, PyObject *argument)
 {
     unsigned char scratch[LENET5_INT8_SCRATCH_BYTES];
-    Py_buffer input, output;
+    int8_t output[LENET5_INT8_CLASSES];
+    Py_buffer image;
+    (void)module;
+    if (!get_bytes(argument, &image, PyBUF_SIMPLE, LENET5_INT8_IMAGE_BYTES)) {
+        return NULL;
+    }
+    lenet5_int8_run(image.buf, output, scratch);
+    PyBuffer_Release(&image);
+    return most_probable(output);
+}
+
+static PyObject *run(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    unsigned char scratch[LENET5_INT8_SCRATCH_BYTES];
+    Py_buffer images, outputs;
+    (void)module;
     if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "expected (input, output)");
+        PyErr_SetString(PyExc_TypeError, "expected (images, outputs)");
         return NULL;
     }
-    if (PyObject_GetBuffer(args[0], &input, PyBUF_SIMPLE) != 0) {
+    if (!get_bytes(args[0], &images, PyBUF_SIMPLE, LENET5_INT8_IMAGE_BYTES)) {
         return NULL;
     }
-    if (PyObject_GetBuffer(args[1], &output, PyBUF_WRITABLE) != 0) {
-        PyBuffer_Release(&input);
+    if (!get_bytes(args[1], &outputs, PyBUF_WRITABLE, LENET5_INT8_CLASSES)) {
+        PyBuffer_Release(&images);
         return NULL;
     }
-    const Py_ssize_t items = input.len / item_bytes;
-    const int fits = input.len == items * item_bytes &&
-                     output.len == items * (Py_ssize_t)LENET5_INT8_CLASSES;
-    if (!fits) {
-        PyErr_Format(PyExc_ValueError,
-                     "input has %zd bytes and output %zd; each item takes %zd and %d", input.len,
-                     output.len, item_bytes, (int)LENET5_INT8_CLASSES);
-    }
-    for (Py_ssize_t i = 0; fits && i < items; i++) {
-        const char *from = (const char *)input.buf + i * item_bytes;
-        int8_t *to = (int8_t *)output.buf + i * (Py_ssize_t)LENET5_INT8_CLASSES;
-        if (raw_pixels) {
-            lenet5_int8_run((const uint8_t *)from, to, scratch);
-        } else {
-            lenet5_int8_run_int8((const int8_t *)from, to, scratch);
+    const Py_ssize_t items = images.len / (Py_ssize_t)LENET5_INT8_IMAGE_BYTES;
+    const int fits = outputs.len == items * (Py_ssize_t)LENET5_INT8_CLASSES;
+    if (fits) {
+        void *thread = PyEval_SaveThread(); /* other threads may run meanwhile */
+        for (Py_ssize_t i = 0; i < items; i++) {
+            lenet5_int8_run((const uint8_t *)images.buf + i * (Py_ssize_t)LENET5_INT8_IMAGE_BYTES,
+                            (int8_t *)outputs.buf + i * (Py_ssize_t)LENET5_INT8_CLASSES, scratch);
         }
+        PyEval_RestoreThread(thread);
+    } else {
+        PyErr_Format(PyExc_ValueError, "%zd bytes of outputs for %zd images", outputs.len, items);
     }
-    PyBuffer_Release(&input);
-    PyBuffer_Release(&output);
+    PyBuffer_Release(&images);
+    PyBuffer_Release(&outputs);
     if (!fits) {
         return NULL;
     }
     Py_IncRef(&_Py_NoneStruct);
     return &_Py_NoneStruct;
-}
-
-static PyObject *run_images(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    (void)module;
-    return run(args, count, LENET5_INT8_IMAGE_BYTES, 1);
-}
-
-static PyObject *run_int8(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    (void)module;
-    return run(args, count, LENET5_INT8_INPUT_BYTES, 0);
 }
 
 static PyObject *kernels(PyObject *module, PyObject *unused)
@@ -65,10 +99,10 @@ static PyObject *kernels(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef methods[] = {
-    {"run", (PyCFunction)(void (*)(void))run_images, METH_FASTCALL,
+    {"classify", classify, METH_O,
+     "classify(image) -> (label, probability): raw uint8 pixels of one image."},
+    {"run", (PyCFunction)(void (*)(void))run, METH_FASTCALL,
      "run(images, outputs): raw uint8 pixels to int8 outputs, for one image or a batch."},
-    {"run_int8", (PyCFunction)(void (*)(void))run_int8, METH_FASTCALL,
-     "run_int8(inputs, outputs): the model's own int8 inputs to int8 outputs."},
     {"kernels", kernels, METH_NOARGS, "kernels(): name of the instruction set in use."},
     {NULL, NULL, 0, NULL},
 };
@@ -85,12 +119,8 @@ static int add_float(PyObject *module, const char *name, float value)
 
 static int fill(PyObject *module)
 {
-    return add_float(module, "INPUT_SCALE", LENET5_INT8_INPUT_SCALE) != 0 ||
-           PyModule_AddIntConstant(module, "INPUT_ZERO_POINT", LENET5_INT8_INPUT_ZERO_POINT) != 0 ||
-           add_float(module, "OUTPUT_SCALE", LENET5_INT8_OUTPUT_SCALE) != 0 ||
+    return add_float(module, "OUTPUT_SCALE", LENET5_INT8_OUTPUT_SCALE) != 0 ||
            PyModule_AddIntConstant(module, "OUTPUT_ZERO_POINT", LENET5_INT8_OUTPUT_ZERO_POINT) != 0 ||
-           PyModule_AddIntConstant(module, "INPUT_BYTES", LENET5_INT8_INPUT_BYTES) != 0 ||
-           PyModule_AddIntConstant(module, "IMAGE_BYTES", LENET5_INT8_IMAGE_BYTES) != 0 ||
            PyModule_AddIntConstant(module, "CLASSES", LENET5_INT8_CLASSES) != 0;
 }
 

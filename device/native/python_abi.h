@@ -1,7 +1,7 @@
 /* The part of CPython's stable ABI (PEP 384) that binding.c uses, declared here: neither
  * this machine nor a cross compiler then needs Python's headers, and one library serves every
  * CPython from 3.9 on. Names, layouts and values are those of "Stable ABI Contents" and of
- * Include/object.h, moduleobject.h and methodobject.h; tests/test_native.py compares them. */
+ * Include/object.h, moduleobject.h and methodobject.h; tests/device/test_native.py compares them. */
 #ifndef PYTHON_ABI_H
 #define PYTHON_ABI_H
 
@@ -57,7 +57,7 @@ typedef struct {
     void *m_free;
 } PyModuleDef;
 
-enum { PyBUF_SIMPLE = 0, PyBUF_WRITABLE = 1, METH_NOARGS = 4, METH_FASTCALL = 0x80 };
+enum { PyBUF_SIMPLE = 0, PyBUF_WRITABLE = 1, METH_NOARGS = 4, METH_O = 8, METH_FASTCALL = 0x80 };
 enum { PYTHON_ABI_VERSION = 3 };
 
 extern PyObject _Py_NoneStruct;
@@ -68,7 +68,12 @@ void PyBuffer_Release(Py_buffer *view);
 void PyErr_SetString(PyObject *type, const char *message);
 PyObject *PyErr_Format(PyObject *type, const char *format, ...);
 PyObject *PyFloat_FromDouble(double value);
+PyObject *PyLong_FromLong(long value);
 PyObject *PyUnicode_FromString(const char *text);
+PyObject *PyTuple_New(Py_ssize_t size);
+int PyTuple_SetItem(PyObject *tuple, Py_ssize_t index, PyObject *item);
+void *PyEval_SaveThread(void);
+void PyEval_RestoreThread(void *state);
 PyObject *PyModule_Create2(PyModuleDef *definition, int api_version);
 int PyModule_AddObject(PyObject *module, const char *name, PyObject *value);
 int PyModule_AddIntConstant(PyObject *module, const char *name, long value);

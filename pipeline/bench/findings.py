@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from device.bench import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
-from device.bench_rows import median, median_ci95, ratios_of, three_figures, valid_rows
+from device.bench.rows import median, median_ci95, ratios_of, three_figures, valid_rows
+from pipeline.bench.variants import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
 
 Row = dict[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
@@ -189,14 +189,13 @@ def start_and_memory(rows: Sequence[Row]) -> list[str]:
 
 
 def overhead(rows: Sequence[Row]) -> list[str]:
-    """What the runner adds to the runtime's own calls, at most."""
-    known = [row for row in rows if "runner_overhead_us" in row]
-    if not known:
+    """What the runner adds to the runtime's own call, at most."""
+    added_us = [p50_us(row) - row["invoke_us"]["p50"] for row in rows if row["invoke_us"]]
+    if not added_us:
         return []
-    worst = max(known, key=lambda row: row["runner_overhead_us"])
     return [
-        "The runner's predict adds to the runtime's own calls, by the median, at most "
-        f"{worst['runner_overhead_us']:.2f} us ({name(worst)})."
+        "From picture to label the runner adds to the runtime's own call, by the medians, "
+        f"{min(added_us):.1f} to {max(added_us):.1f} us."
     ]
 
 

@@ -7,48 +7,48 @@ for large ones, takes many times as long for one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device import bench
+from device.bench import worker
 from device.runner import InputError, Predictions
 from pipeline.data import preprocess
 from pipeline.files import UserError
 
 
 class KerasClassifier:
-    """What `device/bench.py` calls of a `runner.Classifier`; it is its own session."""
+    """What `device/bench/worker.py` calls of a `runner.Classifier`; it is its own model."""
 
-    batch = 512
-    uses_threads = True
-
-    def __init__(self, model: Path) -> None:
+    def __init__(self, path: Path) -> None:
         from pipeline.train.training import load_model
 
         try:
-            self._model = load_model(model)
+            self._model = load_model(path)
         except UserError as error:
             raise InputError(str(error)) from None  # what the benchmark expects
-        self.session = self
+        self.model = self
+        self._black = preprocess(np.zeros((1, 28, 28), np.uint8))
 
-    def predict(self, images: NDArray[Any]) -> Predictions:
-        """Classify float32 (N, 32, 32, 1) as it is, or uint8 (N, 28, 28)."""
-        given = images if images.ndim == 4 else self.prepare(images)
-        return Predictions(self.run_batch(given), 0.0, 0)
+    def invoke(self) -> None:
+        """The model's own call, on a black image."""
+        np.asarray(self._model(self._black, training=False))
 
-    def prepare(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (N, 28, 28) -> float32 (N, 32, 32, 1), 0..1."""
-        return preprocess(images)
+    def classify(self, image: NDArray[np.uint8]) -> tuple[int, float]:
+        """uint8 (28, 28) -> (label, probability)."""
+        labels, probabilities = self.predict(image[np.newaxis])
+        return int(labels[0]), float(probabilities[0, labels[0]])
 
-    def run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (N, 32, 32, 1) -> (N, classes)."""
-        return np.asarray(self._model(images, training=False))
+    def predict(self, images: NDArray[np.uint8]) -> Predictions:
+        """uint8 (N, 28, 28) -> labels (N,), probabilities (N, classes)."""
+        probabilities = np.asarray(self._model(preprocess(images), training=False))
+        return Predictions(probabilities.argmax(axis=1), probabilities)
 
 
-def import_only(model: Path, runtime: str) -> None:
+def import_runtime(model: Path, runtime: str) -> None:
     """Import Keras and TensorFlow."""
     import keras  # noqa: F401
 
@@ -62,6 +62,11 @@ def load(model: Path, runtime: str, threads: int) -> KerasClassifier:
     return KerasClassifier(model)
 
 
+def describe(model: Path, runtime: str) -> dict[str, Any]:
+    """The version of Keras, and the size of the model's file."""
+    return {"runtime_version": version("keras"), "size_bytes": model.stat().st_size}
+
+
 def main(argv: Sequence[str], started_ns: int) -> int:
-    """As `device/bench.py`."""
-    return bench.main(argv, started_ns, import_only, load)
+    """As `device/bench/worker.py`."""
+    return worker.main(argv, started_ns, import_runtime, load, describe)

@@ -1,20 +1,19 @@
 """The benchmark of the development machine: every artifact on every runtime that reads it.
 
-The measuring is `device/bench_rows.py`'s, the same as on a device; here is what it measures.
+The measuring is `device/bench`'s, the same as on a device; here is what it measures.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
 
-from device import bench_rows, machine, photo
-from device.bench import time_photo, variants
-from device.bench_rounds import FULL, Effort, Session, Subject
+from device.bench import machine
+from device.bench import rows as bench_rows
+from device.bench.rounds import FULL, Benchmark, BenchSubject, Effort
 from pipeline.bench.findings import findings
+from pipeline.bench.variants import variants
 from pipeline.data import Dataset
 from pipeline.files import ROOT, write_json
 from pipeline.parity.check import DEVICE_PYTHON, REFERENCE
@@ -27,7 +26,7 @@ KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is
 
 def subjects(
     folder: Path, effort: Effort, device_python: Path = DEVICE_PYTHON
-) -> tuple[Subject, ...]:
+) -> tuple[BenchSubject, ...]:
     """What is measured: the Keras model, which is the baseline, and all that parity judges.
 
     Args:
@@ -36,7 +35,7 @@ def subjects(
         device_python: The interpreter of the device environment.
     """
     chosen = [
-        Subject(
+        BenchSubject(
             folder / REFERENCE,
             "keras",
             folder=ROOT,
@@ -47,8 +46,10 @@ def subjects(
     isa_flags = machine.isa_flags()
     for judged in parity_subjects(device_python):
         path, python = folder / judged.artifact, str(judged.python)
+        chosen.append(BenchSubject(path, judged.runtime, python))
         chosen += [
-            Subject(path, variant, python) for variant in variants(judged.runtime, isa_flags)
+            BenchSubject(path, variant, python, ROOT, "pipeline.bench.variants")
+            for variant in variants(judged.runtime, isa_flags)
         ]
     return tuple(chosen)
 
@@ -65,13 +66,9 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
         What bench.json holds.
     """
     test = data.test
-    session = Session(
-        subjects(folder, effort),
-        *(effort, test.images, test.labels, machine, progress),
-        time_photo=lambda: time_photo(photo, test.images[0]),
-    )
-    session.run()
-    result = bench_rows.describe(session)
+    benchmark = Benchmark(subjects(folder, effort), effort, test.images, test.labels, progress)
+    benchmark.run()
+    result = bench_rows.describe(benchmark)
     return {**result, "findings": findings(result)}
 
 
@@ -110,7 +107,7 @@ def format_markdown(result: dict[str, Any]) -> str:
             "Images a second:",
             format_throughput(result),
             "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
-            "\n".join(f"- {line}" for line in [*findings(result), *bench_rows.photo_line(result)]),
+            "\n".join(f"- {line}" for line in findings(result)),
             f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
             f"{known}.",
         ]
@@ -128,27 +125,3 @@ def format_throughput(result: dict[str, Any]) -> str:
     header = [f"{threads} thr., batch {batch}" for threads, batch in columns]
     lines = [[*key, *(line.get(c, "") for c in columns)] for key, line in cells.items()]
     return markdown_table(["artifact", "runtime", *header], lines)
-
-
-def format_csv(result: dict[str, Any]) -> str:
-    """All rows with all figures, a column each; `latency_us.p50` is the p50 of `latency_us`."""
-    flat = [flatten(row) for row in result["rows"]]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return stream.getvalue()
-
-
-def flatten(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested figures under dotted names; lists as one cell."""
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            flat[prefix + key] = " ".join(map(str, value))
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -18,25 +18,6 @@ from pipeline.export import project_version
 from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256
 
 NAME = "lenet5-edge"
-DEVICE_FILES = (
-    "runner.py",
-    "picture.py",
-    "photo.py",
-    "golden.py",
-    "verify_command.py",
-    "bench_command.py",
-    "bench.py",
-    "bench_rounds.py",
-    "bench_rows.py",
-    "machine.py",
-    "amx.py",
-    "install.sh",
-    "requirements.txt",
-    "README.md",
-    "ansible/deploy.yml",
-    "ansible/roles/lenet5_edge/defaults/main.yml",
-    "ansible/roles/lenet5_edge/tasks/main.yml",
-)
 LOCK = "device/requirements.lock"
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 GOLDEN_IMAGES = 256
@@ -72,7 +53,7 @@ def pack(
     probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
-    files |= {name: (ROOT / "device" / name).read_bytes() for name in DEVICE_FILES}
+    files |= device_files()
     if target:
         fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
         files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
@@ -96,6 +77,18 @@ def pack(
     with atomic_path(path) as temporary:
         bundle.write_bundle(files, manifest, root, temporary)
     return path, native_description["missing"]
+
+
+def device_files() -> dict[str, bytes]:
+    """The device's folder, as it is."""
+    folder = ROOT / "device"
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = {path.relative_to(folder): path for path in paths}
+    return {
+        str(name): path.read_bytes()
+        for name, path in names.items()
+        if not any(part.startswith((".", "__pycache__")) for part in name.parts)
+    }
 
 
 def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:

@@ -74,8 +74,6 @@ def _tflite_activations(path: Path, images: NDArray[np.float32]) -> dict[str, ND
     """The dequantized output of every operator, (N, ...), by "index OPERATOR"."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from device.runner import quantize
-
     interpreter = Interpreter(
         model_path=str(path),
         experimental_preserve_all_tensors=True,
@@ -86,7 +84,11 @@ def _tflite_activations(path: Path, images: NDArray[np.float32]) -> dict[str, ND
     operators = interpreter._get_ops_details()
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     rows: dict[str, list[NDArray[Any]]] = {}
-    inputs = images if source["dtype"] == np.float32 else quantize(images, *source["quantization"])
+    inputs = images
+    if source["dtype"] == np.int8:
+        scale, zero_point = source["quantization"]
+        inputs = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127)
+        inputs = inputs.astype(np.int8)
     for i in range(len(images)):
         interpreter.set_tensor(source["index"], inputs[i : i + 1])
         interpreter.invoke()

@@ -1,6 +1,6 @@
-"""Classify the test images on the emulated Pi; `pi_test.py` starts this in the unpacked bundle.
+"""Classify the test images on the emulated Pi; `run.py` starts this in the unpacked bundle.
 
-    python pi_guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz SECONDS
+    python guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz SECONDS
 
 Only the bundle's own runner is imported. It stops at the first multiple of `STEP` images after
 SECONDS of processor time, so that a slow machine classifies fewer.
@@ -8,7 +8,6 @@ SECONDS of processor time, so that a slow machine classifies fewer.
 
 from __future__ import annotations
 
-import importlib
 import platform
 import sys
 import time
@@ -22,9 +21,11 @@ def main() -> None:
     """Write `probabilities` (n, classes) and the versions to OUTPUT.npz."""
     model, runtime, images_path, output, seconds = sys.argv[1:]
     sys.path.insert(0, ".")
-    runner = importlib.import_module("runner")
+    from info import runtime_version
+    from runner import Classifier
+
     images = np.load(images_path)  # uint8 (N, 28, 28)
-    classifier = runner.Classifier(model, runtime)
+    classifier = Classifier(model, runtime)
     probabilities = []
     for start in range(0, len(images), STEP):
         probabilities.append(classifier.predict(images[start : start + STEP]).probabilities)
@@ -33,7 +34,7 @@ def main() -> None:
     np.savez(
         output,
         probabilities=np.concatenate(probabilities),
-        runtime_version=runner.runtime_version(runtime),
+        runtime_version=runtime_version(runtime),
         python=platform.python_version(),
         numpy=np.__version__,
     )

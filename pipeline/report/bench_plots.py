@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from device.bench_rows import three_figures
+from device.bench.rows import three_figures
 from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
@@ -102,18 +102,16 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
         return Plot("ratio", to_svg(figure, "ratio", text), caption)
 
 
-def pareto(timed: Sequence[Row], images: int) -> list[Plot]:
+def pareto(timed: Sequence[Row]) -> list[Plot]:
     """Latency, accuracy and size at once; what no other row beats in all three stands out.
 
     Args:
         timed: The rows.
-        images: Of how many images an accuracy must be to be compared.
 
     Returns:
-        The plot, or none where no row has such an accuracy.
+        The plot, or none where no row has an accuracy.
     """
     rows = [row for row in timed if row["accuracy"] is not None]
-    rows = [row for row in rows if row["accuracy_images"] == images]
     if not rows:
         return []
     colors = runtime_colors(rows)

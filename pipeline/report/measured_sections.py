@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from device import bench_rows
+from device.bench import rows as bench_rows
 from pipeline.bench.findings import findings
 from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
@@ -47,7 +47,7 @@ def _speed_plots(bench: dict[str, Any]) -> list[Plot]:
     plots = [bench_plots.latency(timed)]
     if compared := [row for row in timed if row["ratio_to_baseline"] is not None]:
         plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
-    return [*plots, *bench_plots.pareto(timed, bench["method"]["images"])]
+    return [*plots, *bench_plots.pareto(timed)]
 
 
 def _device_plots(bench: dict[str, Any]) -> list[Plot]:
@@ -58,7 +58,6 @@ def _said(bench: Mapping[str, Any]) -> list[str]:
     """What a benchmark says in words: computed anew, for the file may be a stranger's."""
     return [
         *findings(bench),
-        *bench_rows.photo_line(bench),
         *bench_rows.describe_problems(bench),
     ]
 

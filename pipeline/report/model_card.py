@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from device import bench_rows
+from device.bench import rows as bench_rows
 from pipeline.parity.check import format_table
 from pipeline.report.gather import Report
 from pipeline.report.measured_sections import BENCH_HEADER

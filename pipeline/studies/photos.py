@@ -166,7 +166,7 @@ def measure(
         raise UserError(str(error)) from None
 
     def label(image: UInt8) -> int:
-        return int(classifier.predict(image[np.newaxis]).labels[0])
+        return classifier.classify(image)[0]
 
     digits: dict[str, list[Photo]] = {}
     rows = []

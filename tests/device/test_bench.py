@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DEVICE_PYTHON, ROOT, run_runner, run_stage
+from device.bench_rounds import Cell, Effort, Session, Subject
 
 from device import bench, bench_command, bench_rounds, bench_rows, machine, runner
-from device.bench_rounds import Cell, Effort, Session, Subject
 from pipeline.progress import progress
 
 SMALL = Effort(launches=2, rounds=3, calls=4, offline_rounds=2, cold_starts=2)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from chromium import Chromium
 from conftest import ROOT, run_stage
+from device.bench_rounds import Cell, Subject
+from device.bench_rows import three_figures
 from report_inputs import write_measured
 
 from device import bench_rows
-from device.bench_rounds import Cell, Subject
-from device.bench_rows import three_figures
 from pipeline import data
 from pipeline.bench import result
 from pipeline.config import load_parity_budget

@@ -1,18 +1,17 @@
-"""From what `bench_rounds.py` measured to the rows of bench.json, and to a table for a reader."""
+"""From what `rounds.py` measured to the rows of bench.json, and to a table for a reader."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
-if TYPE_CHECKING:
-    from device.bench_rounds import Cell, Effort, Session, Subject
+from .rounds import Benchmark, BenchSubject, Effort, Measurement
 
 # MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
 # confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
 MLPERF_P90_CALLS = 24_576
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -73,7 +72,7 @@ def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
 Launches = Sequence[Sequence[float]]  # in each launch of a subject, a figure of each round
 
 
-def round_medians_us(cell: Cell, kind: str = "call") -> list[list[float]]:
+def round_medians_us(cell: Measurement, kind: str = "call") -> list[list[float]]:
     """The median duration in us of each round, by launch; launches without a round left out."""
     return [
         [round(median(burst[kind]) / 1000, 4) for burst in launch]
@@ -96,7 +95,7 @@ def ratios_of(values: Launches, baseline: Launches) -> list[float]:
 
 
 def describe_cell(
-    cell: Cell, baseline: Cell | None, cold: list[dict[str, float]]
+    cell: Measurement, baseline: Measurement | None, cold: list[dict[str, float]]
 ) -> dict[str, Any]:
     """One row of bench.json.
 
@@ -119,7 +118,6 @@ def describe_cell(
         "status": "invalid" if reason else "ok",
         "reason": reason,
         "accuracy": cell.accuracy,
-        "accuracy_images": cell.accuracy_images,
         "calls": len(kinds["call"]),
         "latency_us": summarize_us(kinds["call"]),
         "quantiles_us": quantiles_us(kinds["call"]),
@@ -131,16 +129,8 @@ def describe_cell(
             "iqr_pct": round(100 * spread([us for launch in rounds_us for us in launch]), 2),
         },
     }
-    for kind in ("invoke", "prepare", "bare"):
-        if kind in kinds:
-            row[f"{kind}_us"] = summarize_us(kinds[kind])
-    if "bare" in kinds:
-        bare_us = round_medians_us(cell, "bare")
-        overheads_us = [
-            median([call - own for call, own in zip(*launch)]) for launch in zip(rounds_us, bare_us)
-        ]
-        row["runner_overhead_us"] = round(median(overheads_us), 3)
-        row["runner_overhead_ci95_us"] = median_ci95(overheads_us)
+    if "invoke" in kinds:
+        row["invoke_us"] = summarize_us(kinds["invoke"])
     if baseline is not None:
         ratios = ratios_of(rounds_us, round_medians_us(baseline))
         row["ratio_to_baseline"], row["ratio_ci95"] = median(ratios), median_ci95(ratios)
@@ -148,7 +138,7 @@ def describe_cell(
     return row
 
 
-def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
+def new_row(subject: BenchSubject, threads: int, batch: int) -> dict[str, Any]:
     """A row of bench.json in which nothing has been measured yet."""
     data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
     return {
@@ -160,7 +150,6 @@ def new_row(subject: Subject, threads: int, batch: int) -> dict[str, Any]:
         "status": "not_run",
         "reason": "",
         "accuracy": None,
-        "accuracy_images": 0,
         "calls": 0,
         "latency_us": None,
         "invoke_us": None,
@@ -196,50 +185,44 @@ def spread(values: Sequence[float]) -> float:
     return (percentile(ordered, 75) - percentile(ordered, 25)) / percentile(ordered, 50)
 
 
-def describe(session: Session) -> dict[str, Any]:
+def describe(benchmark: Benchmark) -> dict[str, Any]:
     """What bench.json holds.
 
     Args:
-        session: After `run`; when it was interrupted, what was measured until then is told.
+        benchmark: After `run`; when it was interrupted, what was measured until then is told.
     """
-    cells = [cell for cell in session.cells if cell.rounds]
-    cells.sort(key=lambda cell: (session.subjects.index(cell.subject), cell.threads, cell.batch))
+    cells = [cell for cell in benchmark.cells if cell.rounds]
+    cells.sort(key=lambda cell: (benchmark.subjects.index(cell.subject), cell.threads, cell.batch))
     return {
         "schema_version": SCHEMA_VERSION,
-        "host": {**session.host, "before": session.before, "after": session.after},
+        "host": {**benchmark.host, "before": benchmark.before, "after": benchmark.after},
         "method": {
-            **describe_method(session.effort, session.core, cells),
-            "images": len(session.images),
-            "seconds": round(session.seconds, 1),
-            "interrupted": session.interrupted,
+            **describe_method(benchmark.effort, benchmark.core, cells),
+            "images": len(benchmark.images),
+            "seconds": round(benchmark.seconds, 1),
+            "interrupted": benchmark.interrupted,
         },
-        "rows": make_rows(session, cells),
-        "photo": None if session.photo_ns is None else describe_photo(session.photo_ns),
+        "rows": make_rows(benchmark, cells),
     }
 
 
-def describe_photo(times_ns: Sequence[int]) -> dict[str, Any]:
-    """How long `photo.find_digit` takes for the drawn picture of `bench.time_photo`."""
-    return {"width": 640, "height": 480, "calls": len(times_ns), "find_us": summarize_us(times_ns)}
-
-
-def make_rows(session: Session, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def make_rows(benchmark: Benchmark, cells: Sequence[Measurement]) -> list[dict[str, Any]]:
     """The rows: one image on one thread first, in the order of the subjects, then the others."""
     rows = []
     single = {cell.subject: cell for cell in cells if cell.threads == cell.batch == 1}
     baseline = next(iter(single.values()), None)
-    for subject in session.subjects:
+    for subject in benchmark.subjects:
         if subject in single:
-            cold = session.cold.get(subject, [])
+            cold = benchmark.cold.get(subject, [])
             rows.append(describe_cell(single[subject], baseline, cold))
         else:
-            reason = session.failed.get(subject, "interrupted before its first round")
+            reason = benchmark.failed.get(subject, "interrupted before its first round")
             rows.append({**new_row(subject, 1, 1), "reason": reason})
     others = [cell for cell in cells if cell.threads > 1 or cell.batch > 1]
     return rows + [describe_cell(cell, None, []) for cell in others]
 
 
-def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[str, Any]:
+def describe_method(effort: Effort, core: str, cells: Sequence[Measurement]) -> dict[str, Any]:
     """How it was measured, in figures and words."""
     single = [cell for cell in cells if cell.threads == cell.batch == 1]
     # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
@@ -256,10 +239,11 @@ def describe_method(effort: Effort, core: str, cells: Sequence[Cell]) -> dict[st
         f"{MLPERF_P90_CALLS:,} of MLPerf's rule for p90 at 99 % confidence",
         "pinned_core": None if core == "any" else int(core),
         "timer_overhead_ns": median(overheads_ns) if overheads_ns else None,
-        "latency": "Classifier.predict of one ready-made input: set, invoke, get; the timer's "
-        "overhead is not subtracted",
+        "latency": "Classifier.classify: a uint8 28x28 image in, label and probability out; of "
+        "batches, Classifier.predict; the timer's overhead is not subtracted",
+        "invoke": "the runtime's own call alone, on an input that is in place",
         "percentiles": "nearest rank, over all timed calls",
-        "rounds_order": "shuffled anew in each round, all subjects loaded and asleep meanwhile",
+        "rounds_order": "random in each round, all subjects loaded and asleep meanwhile",
         "ratio": "of the medians of the same round; the median over the rounds of a launch, then "
         "over the launches, with the 95 % interval of a median from order statistics",
         "size": "of the file that is loaded: of C, the library that it is compiled to",
@@ -294,18 +278,15 @@ def valid_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def table_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """The rows of one image at a time on one thread, as texts under `HEADER`."""
-    images = result["method"].get("images", 0)
-    return [row_cells(row, images) for row in single_rows(result)]
+    return [row_cells(row) for row in single_rows(result)]
 
 
-def row_cells(row: dict[str, Any], images: int) -> list[str]:
-    """One row's texts; empty where nothing was measured. `images`: how many there were."""
+def row_cells(row: dict[str, Any]) -> list[str]:
+    """One row's texts; empty where nothing was measured."""
 
     def text(value: Any, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    fewer = row["accuracy"] is not None and row.get("accuracy_images", images) < images
-    of_fewer = f" of {row['accuracy_images']:,}" if fewer else ""
     latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
     ratio = "" if row["ratio_to_baseline"] is None else three_figures(row["ratio_to_baseline"])
     if row["ratio_ci95"]:
@@ -315,7 +296,7 @@ def row_cells(row: dict[str, Any], images: int) -> list[str]:
         f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
         row["status"],
         text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
-        text(row["accuracy"], ".2%") + of_fewer,
+        text(row["accuracy"], ".2%"),
         *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
         ratio,
         text(row["throughput_ips"], ",.0f"),
@@ -325,42 +306,25 @@ def row_cells(row: dict[str, Any], images: int) -> list[str]:
 
 
 DETAIL_HEADER = (
-    *("artifact", "runtime", "min, us", "mean, us", "invoke alone, us", "preparing an input, us"),
-    *("predict adds, us", "spread of rounds, %", "calls", "cold starts"),
+    *("artifact", "runtime", "min, us", "mean, us", "invoke alone, us"),
+    *("spread of rounds, %", "calls", "cold starts"),
 )
 
 
 def detail_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """What a call consists of and how steady it was, as texts under `DETAIL_HEADER`."""
-
-    def p50(row: Mapping[str, Any], part: str) -> str:
-        return f"{row[part]['p50']:.1f}" if row.get(part) else ""
-
     return [
         [
             row["artifact"],
             row["runtime"],
             f"{row['latency_us']['min']:.1f}",
             f"{row['latency_us']['mean']:.1f}",
-            p50(row, "invoke_us"),
-            p50(row, "prepare_us"),
-            f"{row['runner_overhead_us']:.2f}" if "runner_overhead_us" in row else "",
+            f"{row['invoke_us']['p50']:.1f}" if row["invoke_us"] else "",
             f"{row['rounds']['iqr_pct']:.1f}",
             f"{row['calls']:,}",
             str(row["cold_start_ms"]["processes"]) if row["cold_start_ms"] else "",
         ]
         for row in valid_rows(result)
-    ]
-
-
-def photo_line(result: Mapping[str, Any]) -> list[str]:
-    """How long finding the digit in a photograph takes; nothing where it was not timed."""
-    photo = result.get("photo")
-    if not photo:
-        return []
-    return [
-        f"Finding the digit in a drawn picture of {photo['width']}x{photo['height']} takes "
-        f"{photo['find_us']['p50'] / 1000:.1f} ms (p50 of {photo['calls']})."
     ]
 
 

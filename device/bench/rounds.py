@@ -1,7 +1,7 @@
 """Bench several models and runtimes against each other, in rounds.
 
-Each is loaded once in a process of its own (`bench.py`), which then waits. A round asks each of
-them, in an order shuffled anew, for one short burst of calls, while the others sleep. So whatever
+Each is loaded in a process of its own (`worker.py`), which then waits. A round asks each of
+them, in a new random order, for one short burst of calls, while the others sleep. So whatever
 the machine does meanwhile, a slower clock or a busy neighbour, hits all of them alike, and the
 ratio of two is taken within rounds. Cold start and memory are measured apart, in fresh processes.
 """
@@ -23,8 +23,10 @@ from typing import Any, Callable, ContextManager, Iterator, Sequence
 
 import numpy as np
 
+from . import machine
+
 ORDER_SEED = 4  # of the shuffled order in the rounds
-BATCHES = (8, 64, 256)  # images at once, where the model takes them
+BATCHES = (8, 64, 256)  # images at once, where the model takes more than one
 IMAGES_PER_BURST = 128  # of batches
 PATIENCE_S = 300.0  # what takes longer to load or to answer hangs
 
@@ -38,27 +40,27 @@ sys.path.insert(0, sys.argv[1])
 sys.exit(importlib.import_module(sys.argv[2]).main(sys.argv[3:], started_ns))
 """
 
-Report = Callable[[int, int, str], None]  # done, total, what is being done
-Progress = Callable[[str], ContextManager[Report]]
+ReportProgress = Callable[[int, int, str], None]  # done, total, what is being done
+OpenProgress = Callable[[str], ContextManager[ReportProgress]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchSubject:
     """One model on one runtime, and what runs them.
 
     Attributes:
         artifact: The model's file.
-        runtime: The runtime's name, or another of its `bench.variants`.
+        runtime: The runtime's name, or what else `module` knows.
         python: The interpreter of the environment that has the runtime.
-        folder, module: Where a module with `bench.py`'s `main` is, and its name.
-        share: Of the calls, cold starts and images, for what takes far longer than the rest.
+        folder, module: Where a module with `worker.py`'s `main` is, and its name.
+        share: Of the calls and cold starts, for what takes far longer than the rest.
     """
 
     artifact: Path
     runtime: str
     python: str = sys.executable
-    folder: Path = Path(__file__).resolve().parent
-    module: str = "bench"
+    folder: Path = Path(__file__).resolve().parents[1]
+    module: str = "bench.worker"
     share: float = 1.0
 
     @property
@@ -68,13 +70,23 @@ class Subject:
         return folder + self.artifact.name
 
     @property
+    def batches(self) -> tuple[int, ...]:
+        """How many images at once are timed: a TFLite graph of batch 1 takes no more."""
+        return (1,) if self.artifact.suffix == ".tflite" else (1, *BATCHES)
+
+    @property
+    def uses_threads(self) -> bool:
+        """Whether more than one thread can help."""
+        return self.artifact.suffix != ".c"
+
+    @property
     def name(self) -> str:
         """Such as "lenet5_int8.tflite on tflite-runtime"."""
         return f"{self.file} on {self.runtime}"
 
     def start(self, mode: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `main` with a mode in a process of its own."""
-        command = [self.python, "-c", START, str(self.folder), self.module, mode]
+        command = [self.python, "-I", "-c", START, str(self.folder), self.module, mode]
         command += [str(self.artifact.resolve()), self.runtime, *arguments]
         # As for `runner.py` where Python is not told otherwise: modules are compiled once, not at
         # every start, and numpy starts no threads.
@@ -113,19 +125,18 @@ class Effort:
 
 FULL = Effort(launches=12, rounds=8, calls=256, offline_rounds=32, cold_starts=40)
 LOADING_ROUNDS = 8  # of progress, about as long
-ACCURACY_ROUNDS = 20  # likewise
 
 
 @dataclass
-class Cell:
+class Measurement:
     """What was measured of one subject with one number of threads and one batch.
 
     Attributes:
         launches: Of each launch, and in it of each complete round, durations in ns by kind:
-            `bench.Timing.burst`.
+            `worker.Timing.burst`.
     """
 
-    subject: Subject
+    subject: BenchSubject
     threads: int
     batch: int
     runtime_version: str
@@ -133,7 +144,6 @@ class Cell:
     timer_overhead_ns: int
     launches: list[list[dict[str, list[int]]]] = field(default_factory=list)
     accuracy: float | None = None
-    accuracy_images: int = 0
     reason: str = ""
     throttling: str = ""
 
@@ -150,7 +160,7 @@ class WorkerError(Exception):
 class Worker:
     """A process that has one subject loaded and waits for requests."""
 
-    def __init__(self, subject: Subject, threads: int, core: str, images: Path) -> None:
+    def __init__(self, subject: BenchSubject, threads: int, core: str, images: Path) -> None:
         self.subject, self.threads = subject, threads
         self._hung = ""
         # A pipe that nobody reads could fill up.
@@ -209,40 +219,33 @@ def describe_exit(code: int, said: Sequence[str]) -> str:
     return said[-1] if said else f"ended with exit code {code}"
 
 
-class Session:
+class Benchmark:
     """The measuring of some subjects; what it has is kept when it is interrupted.
 
     Args:
         subjects: What to measure.
         effort: How much.
         images: uint8 (N, 28, 28).
-        labels: uint8 (N,), or None.
-        machine: The module `machine`.
+        labels: uint8 (N,), or empty where they are not known.
         progress: Opens a progress report with a title.
-        time_photo: Times the reading of one photograph, in ns; None where that cannot be done.
 
     Attributes:
-        cells, cold, failed, photo_ns: What was measured, and why not.
+        cells, cold, failed: What was measured, and why not.
     """
-
-    photo_ns: list[int] | None = None
 
     def __init__(
         self,
-        subjects: Sequence[Subject],
+        subjects: Sequence[BenchSubject],
         effort: Effort,
         images: np.ndarray,
-        labels: np.ndarray | None,
-        machine: Any,
-        progress: Progress,
-        time_photo: Callable[[], list[int]] | None = None,
+        labels: np.ndarray,
+        progress: OpenProgress,
     ) -> None:
-        self.subjects, self.effort, self.machine = subjects, effort, machine
-        self.progress, self.time_photo = progress, time_photo
+        self.subjects, self.effort, self.progress = subjects, effort, progress
         self.images, self.labels = images, labels
-        self.cells: list[Cell] = []
-        self.failed: dict[Subject, str] = {}
-        self.cold: dict[Subject, list[dict[str, Any]]] = {}
+        self.cells: list[Measurement] = []
+        self.failed: dict[BenchSubject, str] = {}
+        self.cold: dict[BenchSubject, list[dict[str, Any]]] = {}
         self.order = random.Random(ORDER_SEED)
         self.core = pinned_core()
         self.host = machine.describe_machine()
@@ -251,12 +254,12 @@ class Session:
     def run(self) -> None:
         """Measure everything; Ctrl-C ends it and is noted in `interrupted`."""
         begun = time.monotonic()
-        self.before = self.machine.machine_state()
+        self.before = machine.machine_state()
         try:
             self.measure()
         except KeyboardInterrupt:
             self.interrupted = True
-        self.after = self.machine.machine_state()
+        self.after = machine.machine_state()
         self.seconds = time.monotonic() - begun
 
     def measure(self) -> None:
@@ -264,22 +267,21 @@ class Session:
         cores = available_cores()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "images.npz")
-            np.savez(file, images=self.images, labels=[] if self.labels is None else self.labels)
+            np.savez(file, images=self.images, labels=self.labels)
             effort = self.effort
             self.run_launches(1, effort.launches, effort.rounds, effort.calls, file)
             if cores > 1:
                 self.run_launches(cores, 1, effort.offline_rounds, effort.calls // 4, file)
         self.run_cold_starts()
-        self.photo_ns = self.time_photo() if self.time_photo else None
 
     def run_launches(
         self, threads: int, launches: int, rounds: int, calls: int, images: Path
     ) -> None:
         """Load all subjects with that many threads and time them in rounds; again and again."""
-        before = self.machine.machine_state()
+        before = machine.machine_state()
         first = len(self.cells)
         each = LOADING_ROUNDS + rounds
-        total = launches * each + ACCURACY_ROUNDS
+        total = launches * each
         try:
             with self.progress(f"bench, {threads} thread{'s' if threads > 1 else ''}") as report:
                 for i in range(launches):
@@ -290,28 +292,29 @@ class Session:
                             done = i * each + LOADING_ROUNDS + k + 1
                             report(done, total, f"launch {i + 1} of {launches}, rounds")
                         if i + 1 == launches:
-                            self.take_accuracies(pairs, total, report)
+                            for worker, cell in pairs:
+                                self.take_accuracy(worker, cell)
                 report(total, total, "done")
         finally:
-            throttling = self.machine.throttling_between(before, self.machine.machine_state())
+            throttling = machine.throttling_between(before, machine.machine_state())
             for cell in self.cells[first:]:
                 cell.throttling = throttling
 
     @contextlib.contextmanager
-    def launch(self, threads: int, images: Path) -> Iterator[list[tuple[Worker, Cell]]]:
+    def launch(self, threads: int, images: Path) -> Iterator[list[tuple[Worker, Measurement]]]:
         """A process for each subject that can run, with what is measured of it."""
         core = self.core if threads == 1 else "any"
         workers: list[Worker] = []
         try:
             for subject in self.subjects:
-                if subject not in self.failed:
+                if subject not in self.failed and (threads == 1 or subject.uses_threads):
                     workers.append(Worker(subject, threads, core, images))
             yield [pair for worker in workers for pair in self.open_cells(worker)]
         finally:
             for worker in workers:
                 worker.stop()
 
-    def open_cells(self, worker: Worker) -> list[tuple[Worker, Cell]]:
+    def open_cells(self, worker: Worker) -> list[tuple[Worker, Measurement]]:
         """Wait until a worker is ready, and begin a launch of its cells; else it is `failed`."""
         try:
             ready = worker.receive()
@@ -321,26 +324,23 @@ class Session:
                 if (cell.subject, cell.threads) == (worker.subject, worker.threads):
                     cell.reason = str(error)
             return []
-        if worker.threads > 1 and not ready["uses_threads"]:
-            return []
-        batches = [batch for batch in (1, *BATCHES) if batch <= ready["largest_batch"]]
-        cells = [self.find_cell(worker, batch, ready) for batch in batches]
+        cells = [self.find_cell(worker, batch, ready) for batch in worker.subject.batches]
         for cell in cells:
             cell.launches.append([])
         return [(worker, cell) for cell in cells]
 
-    def find_cell(self, worker: Worker, batch: int, ready: dict[str, Any]) -> Cell:
+    def find_cell(self, worker: Worker, batch: int, ready: dict[str, Any]) -> Measurement:
         """The cell of an earlier launch, or a new one."""
         for cell in self.cells:
             if (cell.subject, cell.threads, cell.batch) == (worker.subject, worker.threads, batch):
                 return cell
         size_bytes, overhead_ns = ready["size_bytes"], ready["timer_overhead_ns"]
         version = ready["runtime_version"]
-        cell = Cell(worker.subject, worker.threads, batch, version, size_bytes, overhead_ns)
+        cell = Measurement(worker.subject, worker.threads, batch, version, size_bytes, overhead_ns)
         self.cells.append(cell)
         return cell
 
-    def run_round(self, pairs: Sequence[tuple[Worker, Cell]], calls: int) -> None:
+    def run_round(self, pairs: Sequence[tuple[Worker, Measurement]], calls: int) -> None:
         """One burst of each, in a new order; kept when all of them have had theirs."""
         shuffled = self.order.sample(pairs, len(pairs))
         bursts = []
@@ -358,31 +358,18 @@ class Session:
         for cell, burst in bursts:
             cell.launches[-1].append(burst)
 
-    def take_accuracies(
-        self, pairs: Sequence[tuple[Worker, Cell]], total: int, report: Report
-    ) -> None:
-        """The last part of a progress: `take_accuracy` of all."""
-        for i, (worker, cell) in enumerate(pairs):
-            report(total - ACCURACY_ROUNDS * (len(pairs) - i) // len(pairs), total, "accuracy")
-            self.take_accuracy(worker, cell)
-
-    def take_accuracy(self, worker: Worker, cell: Cell) -> None:
-        """Of the subject's share of all images, by the process and the calls that were timed.
-
-        On all cores of as many as a second allows: there a call can take 50 ms.
-        """
-        if cell.reason:
+    def take_accuracy(self, worker: Worker, cell: Measurement) -> None:
+        """Of all images, by the process that was timed."""
+        if cell.reason or cell.batch > 1:
             return
-        count = max(1, round(len(self.images) * cell.subject.share))
         try:
-            found = worker.ask(batch=cell.batch, images=count, all_cores=cell.threads > 1)
-            cell.accuracy, cell.accuracy_images = found["accuracy"], found["images"]
+            cell.accuracy = worker.ask(calls=0)["accuracy"]
         except WorkerError as error:
             cell.reason = str(error)
 
     def run_cold_starts(self) -> None:
         """Start each subject in fresh processes, in rounds of shuffled order."""
-        before = self.machine.machine_state()
+        before = machine.machine_state()
         runnable = [subject for subject in self.subjects if subject not in self.failed]
         wanted = {s: max(1, round(self.effort.cold_starts * s.share)) for s in runnable}
         rounds = max(wanted.values(), default=0)
@@ -394,13 +381,13 @@ class Session:
                         self.cold.setdefault(subject, []).append(time_cold_start(subject))
                     report(i + 1, rounds, "rounds")
         finally:
-            throttling = self.machine.throttling_between(before, self.machine.machine_state())
+            throttling = machine.throttling_between(before, machine.machine_state())
             for cell in self.cells:
                 if throttling and cell.threads == cell.batch == 1:  # the row of the cold starts
                     cell.throttling = cell.throttling or f"{throttling}, during the cold starts"
 
 
-def time_cold_start(subject: Subject) -> dict[str, Any]:
+def time_cold_start(subject: BenchSubject) -> dict[str, Any]:
     """Start a subject once.
 
     Returns:
@@ -439,7 +426,7 @@ def pinned_core() -> str:
 
 
 @contextlib.contextmanager
-def lines_on_stderr(title: str) -> Iterator[Report]:
+def lines_on_stderr(title: str) -> Iterator[ReportProgress]:
     """A progress report of a line every five seconds."""
     start = last = time.monotonic()
 

@@ -1,1 +1,0 @@
-"""What runs on the board: the standard library, numpy and one runtime."""

@@ -1,0 +1,1 @@
+"""`runner.py bench`: time models and runtimes against each other."""

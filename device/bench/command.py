@@ -1,0 +1,60 @@
+"""`runner.py bench`: time each model of a folder on each runtime that is installed here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from manifest import GOLDEN, bundle_folder, read_golden
+from runner import HERE, InputError, usable_runtimes
+
+from .rounds import FULL, Benchmark, BenchSubject, Effort, lines_on_stderr
+from .rows import describe, format_result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time every model on every installed runtime, each in a process of its own, and print it.
+
+    Args:
+        args: `model` (one, or a folder of them; None: the bundle's), `runtime`, `full`, `json`.
+
+    Returns:
+        The exit code: 0, 1 when nothing could be timed, 130 after Ctrl-C.
+
+    Raises:
+        InputError: There is nothing to time, or the golden vectors are damaged.
+    """
+    given: Path = args.model or HERE
+    if given.is_dir():
+        folder, models = given, sorted(given.iterdir()) + sorted(given.glob("native/*.c"))
+    elif given.is_file():
+        folder, models = bundle_folder(given), [given]
+    else:
+        raise InputError(f"{given}: no such model")
+    subjects = [
+        BenchSubject(model, runtime)
+        for model in models
+        for runtime in usable_runtimes(model)
+        if args.runtime in ("auto", runtime)
+    ]
+    if not subjects:
+        raise InputError(f"{given}: no model that an installed runtime reads")
+    effort = FULL if args.full else Effort()
+    benchmark = Benchmark(subjects, effort, *images_to_time(folder), lines_on_stderr)
+    benchmark.run()
+    result = describe(benchmark)
+    print(json.dumps(result, indent=2) if args.json else format_result(result))
+    if benchmark.interrupted:
+        return 130
+    return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1
+
+
+def images_to_time(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The golden images and labels, uint8 (N, 28, 28) and (N,); else noise and no labels."""
+    if not (folder / GOLDEN).is_file():
+        noise = np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8)
+        return noise, np.empty(0, np.uint8)
+    arrays = read_golden(folder)
+    return arrays["images"], arrays["labels"]

@@ -1,0 +1,175 @@
+"""The command line of `runner.py` in the bundle: predict, verify, info, accuracy, bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+from runner import HERE, MODULES, RUNTIMES, Classifier, InputError, usable_runtimes
+
+COMMANDS = ("predict", "verify", "info", "accuracy", "bench")
+MODELS = ("native/lenet5_int8.c", "lenet5_int8.tflite", "lenet5_int8.onnx")  # the fastest first
+MAX_THREADS = 64  # more crash a runtime, or keep it from ever answering
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code.
+
+    Raises:
+        InputError: Bad input; `runner.main` prints it.
+    """
+    args = build_parser().parse_args(command_first(arguments))
+    if not 1 <= args.threads <= MAX_THREADS:
+        raise InputError(f"--threads {args.threads}: must be 1 to {MAX_THREADS}")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
+    if args.command == "bench":
+        from bench.command import run as command
+    else:
+        if args.model is None:
+            args.model = default_model(args.runtime)
+        if args.command == "verify":
+            from verify import run as command
+        elif args.command == "info":
+            from info import run as command
+        elif args.command == "accuracy":
+            from accuracy import run as command
+        else:
+            command = predict
+    code = command(args)
+    print(end="", flush=True)  # a full disk is found here
+    return code
+
+
+def command_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the command at their front, `predict` where none is named."""
+    rest, takes_value = list(arguments), ("-m", "--model", "--runtime", "--threads")
+    for i, word in enumerate(rest):
+        if word in ("-h", "--help"):
+            return rest
+        if not word.startswith("-") and (i == 0 or rest[i - 1] not in takes_value):
+            return [rest.pop(i), *rest] if word in COMMANDS else ["predict", *rest]
+    return ["predict", *rest]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-m", "--model", type=Path, help="default: the one beside runner.py")
+    common.add_argument("--runtime", default="auto", choices=["auto", *MODULES])
+    common.add_argument("--threads", type=int, default=1, metavar="N", help="1 is the fastest")
+    parser = argparse.ArgumentParser(
+        prog="runner.py",
+        description="Classify handwritten digits with a LeNet-5 model.",
+        epilog="`runner.py FILE...` is short for `runner.py predict FILE...`.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, parents=[common], help=text, description=text)
+
+    command = add("predict", "classify pictures")
+    command.add_argument("files", nargs="+", metavar="FILE", help="picture, IDX, folder, or -")
+    command.add_argument("-k", "--top-k", type=int, default=1, metavar="K", help="answers to show")
+    command.add_argument("--json", action="store_true", help="one JSON object a line")
+    command.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="answer 'unsure' below this probability (manifest.json has one); default: 0",
+    )
+    command = add("verify", "check that this device answers as the trained model")
+    command.add_argument("--all", action="store_true", help="every model of the bundle")
+    add("info", "show the model, the runtime, the versions and the machine")
+    command = add("accuracy", "accuracy on a labelled set")
+    command.add_argument("images", type=Path, help="IDX file, .gz or not")
+    command.add_argument("labels", type=Path, help="IDX file, .gz or not")
+    command = add("bench", "time each model on each runtime here")
+    command.add_argument("--full", action="store_true", help="three times the calls")
+    command.add_argument("--json", action="store_true", help="print all figures as JSON")
+    return parser
+
+
+def default_model(runtime: str) -> Path:
+    """The first model beside this file that the given, or any installed, runtime reads.
+
+    Raises:
+        InputError: There is none.
+    """
+    present = [HERE / name for name in MODELS if (HERE / name).is_file()]
+    present += sorted(path for path in HERE.iterdir() if path.suffix in RUNTIMES)
+    for path in present:
+        if runtime in RUNTIMES[path.suffix] or (runtime == "auto" and usable_runtimes(path)):
+            return path
+    if not present:
+        raise InputError(f"no model in {HERE}: name one with --model")
+    if runtime != "auto":
+        raise InputError(f"no model for {runtime} in {HERE}: name one with --model")
+    raise InputError(f"no runtime for {present[-1].name}: pip install ai-edge-litert")
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Print a line a picture; go on after a bad one."""
+    from manifest import label_names
+    from samples import read_samples
+
+    if args.top_k < 1:
+        raise InputError(f"--top-k {args.top_k}: must be at least 1")
+    if not 0 <= args.min_confidence <= 1:  # NaN fails as well
+        raise InputError(f"--min-confidence {args.min_confidence}: must be within 0 and 1")
+    classifier = Classifier(args.model, args.runtime, args.threads)
+    labels = label_names(classifier.model)
+    code = 0
+    for name, image in read_samples(args.files):
+        try:
+            row = classify(classifier, name, image, labels, args)
+        except InputError as error:
+            code, row = 2, {"file": name, "error": str(error)}
+            if sys.stderr is not None:
+                print(f"runner.py: {one_line(error)}", file=sys.stderr, flush=True)
+        if args.json:
+            print(json.dumps(row), flush=True)
+        elif "top" in row:
+            top = row["top"]
+            guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
+            answer = f"unsure ({guesses})" if "unsure" in row else guesses
+            print(f"{one_line(name)}  {one_line(answer)}  {row['latency_ms']:.1f} ms", flush=True)
+    return code
+
+
+def classify(
+    classifier: Classifier,
+    name: str,
+    image: np.ndarray | InputError,
+    labels: Sequence[str],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """What `--json` prints of one picture, uint8 (28, 28).
+
+    Raises:
+        InputError: The picture could not be read, or is empty.
+    """
+    if isinstance(image, InputError):
+        raise image
+    if image.min() == image.max():
+        raise InputError(f"{name}: no digit found, the picture is empty")
+    start = time.perf_counter()
+    probabilities = classifier.predict(image[np.newaxis]).probabilities[0]
+    latency_ms = (time.perf_counter() - start) * 1e3
+    order = np.argsort(-probabilities, kind="stable")[: args.top_k]
+    top = [{"label": labels[k], "probability": float(probabilities[k])} for k in order]
+    row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
+    if top[0]["probability"] < args.min_confidence:
+        row["unsure"] = True
+    return row
+
+
+def one_line(text: object) -> str:
+    """A text with what does not print, such as a newline in a file's name, written as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

@@ -1,0 +1,55 @@
+"""`runner.py info`: the model, the runtime, the versions, the machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from manifest import bundle_folder, label_names, read_manifest
+from runner import MODULES, Classifier
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print them, a line each."""
+    classifier = Classifier(args.model, args.runtime, args.threads)
+    manifest = read_manifest(bundle_folder(classifier.model.path)) or {}
+    contract = manifest.get("models", {}).get(args.model.name, {}).get("input", {})
+    rows = {
+        "model": f"{args.model.name} ({args.model.stat().st_size} bytes)",
+        "bundle": f"{manifest.get('name', 'none')} {manifest.get('version', '')}".strip(),
+        "input": "uint8 (28, 28), white ink on black",
+        "graph": ", ".join(f"{key} {value}" for key, value in contract.items()),
+        "classes": " ".join(label_names(classifier.model)),
+        "runtime": f"{classifier.runtime} {runtime_version(classifier.runtime)}",
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{board_name()} ({platform.machine()}, {os.cpu_count()} cores)",
+        "system": platform.platform(),
+    }
+    for key, value in rows.items():
+        if value:
+            print(f"{key:8} {value}")
+    return 0
+
+
+def runtime_version(runtime: str) -> str:
+    """The installed version of a runtime; of the loaded C model, its instruction set."""
+    if runtime == "native":
+        return str(sys.modules[MODULES[runtime]].kernels())
+    try:
+        return version(runtime)
+    except PackageNotFoundError:  # the module came by another name, such as onnxruntime-gpu
+        return str(getattr(sys.modules.get(MODULES[runtime]), "__version__", "unknown"))
+
+
+def board_name() -> str:
+    """The board's name as the device tree gives it, such as 'Raspberry Pi 4 Model B Rev 1.5'."""
+    try:
+        return Path("/proc/device-tree/model").read_text("utf-8").strip("\0\n ")
+    except OSError:
+        return platform.node()

@@ -1,0 +1,85 @@
+"""What lies beside a bundle's models: manifest.json and the golden vectors of golden.npz.
+
+The golden vectors are test images, their labels, and what each model answered to them on the
+development machine: `images` uint8 (256, 28, 28), `labels` uint8 (256,), and for each model, under
+its name, its probabilities as float32 (256, classes).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runner import InputError, Model
+
+MANIFEST, GOLDEN = "manifest.json", "golden.npz"
+
+
+def bundle_folder(model: Path) -> Path:
+    """The bundle that a model lies in: its own folder, or the one that holds `native/`."""
+    parents = list(model.resolve().parents)
+    return next((p.parent for p in parents[:2] if p.name == "native"), parents[0])
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Read the bundle's manifest.json; None when the folder has none.
+
+    Raises:
+        InputError: It is damaged, or of another schema version than this bundle's.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        version = manifest["schema_version"]
+        sound = isinstance(manifest["files"], dict) and isinstance(manifest["models"], dict)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise damaged(path) from None
+    if version != 1:
+        raise InputError(f"{path}: schema version {version!r}; this runner knows version 1")
+    if not sound:
+        raise damaged(path)
+    return manifest  # type: ignore[no-any-return]
+
+
+def label_names(model: Model) -> list[str]:
+    """The names of a model's classes: the manifest's, or 0, 1, 2..."""
+    names = (read_manifest(bundle_folder(model.path)) or {}).get("labels")
+    if not isinstance(names, list) or len(names) != model.classes:
+        return [str(label) for label in range(model.classes)]
+    return [str(name) for name in names]
+
+
+def read_golden(folder: Path) -> dict[str, np.ndarray]:
+    """Read the golden vectors of an unpacked bundle.
+
+    Returns:
+        The arrays by name; `images` and `labels` are among them and fit each other.
+
+    Raises:
+        InputError: The file is missing, cannot be read or is damaged.
+    """
+    path = folder / GOLDEN
+    data = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        images, labels = arrays["images"], arrays["labels"]
+        outputs = [array for name, array in arrays.items() if name not in ("images", "labels")]
+        sound = images.dtype == labels.dtype == np.uint8 and len(images) > 0
+        sound = sound and images.shape == (*labels.shape, 28, 28)
+        sound = sound and all(output.dtype == np.float32 for output in outputs)
+    except Exception:  # what numpy and zipfile raise of damaged data has no common base class
+        sound = False
+    if not sound:
+        raise damaged(path)
+    return arrays
+
+
+def damaged(path: Path) -> InputError:
+    """The error for a file of the bundle that is not of its form."""
+    return InputError(f"{path}: damaged; unpack the bundle again")

@@ -1,0 +1,59 @@
+"""The images that a user names: pictures, IDX files, folders of them, standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Iterator, Sequence, Tuple, Union
+
+import numpy as np
+from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
+from photo import PhotoError, find_digit
+from picture import PictureError, decode_image
+from runner import InputError
+
+Sample = Tuple[str, Union[np.ndarray, InputError]]  # a name, and uint8 (28, 28) or what is wrong
+
+
+def read_samples(names: Sequence[str]) -> Iterator[Sample]:
+    """The images of files, folders (their files, sorted) and '-' (standard input)."""
+    for name in names:
+        path = Path(name)
+        try:
+            if name == "-":
+                if sys.stdin is None:
+                    raise InputError("-: standard input is closed")
+                yield name, read_picture(read_stream(sys.stdin.buffer, name), name)
+            elif path.is_dir():
+                files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
+                if not files:
+                    raise InputError(f"{name}: the folder has no files")
+                yield from read_samples([file if file != "-" else "./-" for file in files])
+            elif is_idx(path):
+                for i, image in enumerate(images_of(parse_idx(read_bytes(path), name), name)):
+                    yield f"{name}[{i}]", image
+            else:
+                yield name, read_picture(read_bytes(path), name)
+        except (InputError, FileError) as error:
+            yield name, InputError(str(error))
+        except OSError as error:  # a folder that may not be looked into, a name that cannot be
+            yield name, InputError(f"{name}: cannot be read ({error.strerror})")
+
+
+def images_of(array: np.ndarray, name: str) -> np.ndarray:
+    """An IDX file's array, if it holds images: uint8 (N, 28, 28)."""
+    if array.ndim != 3 or array.shape[1:] != (28, 28):
+        raise InputError(f"{name}: shape {array.shape}, not images of 28x28")
+    if not len(array):
+        raise InputError(f"{name}: it holds no images")
+    return array
+
+
+def read_picture(data: bytes, name: str) -> np.ndarray:
+    """Any picture of a digit -> uint8 (28, 28), white ink on black."""
+    try:
+        return find_digit(decode_image(data, name))
+    except PictureError as error:
+        raise InputError(str(error)) from None
+    except PhotoError as error:
+        raise InputError(f"{name}: {error}") from None
