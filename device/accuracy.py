@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 
+from commands import load
 from idx import FileError, read_idx
-from runner import Classifier, InputError
+from runner import InputError
 from samples import images_of
 
 
@@ -18,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(str(error)) from None
     if labels.ndim != 1 or len(labels) != len(images):
         raise InputError(f"{args.labels}: {labels.shape} labels for {len(images)} images")
-    classifier = Classifier(args.model, args.runtime, args.threads)
+    classifier = load(args)
     classes = classifier.model.classes
     if labels.max() >= classes:
         raise InputError(f"{args.labels}: label {labels.max()}; the model has {classes} classes")

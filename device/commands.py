@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -114,6 +115,22 @@ def default_model(runtime: str) -> Path:
     raise InputError(f"no runtime for {present[-1].name}: pip install ai-edge-litert")
 
 
+def load(args: argparse.Namespace, model: Path | None = None) -> Classifier:
+    """The classifier of the command line; ai-edge-litert's greeting on stderr is kept back."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        return Classifier(model or args.model, args.runtime, args.threads)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        return Classifier(model or args.model, args.runtime, args.threads)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
 def predict(args: argparse.Namespace) -> int:
     """Print a line a picture; go on after a bad one."""
     from manifest import label_names
@@ -123,7 +140,7 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"--top-k {args.top_k}: must be at least 1")
     if not 0 <= args.min_confidence <= 1:  # NaN fails as well
         raise InputError(f"--min-confidence {args.min_confidence}: must be within 0 and 1")
-    classifier = Classifier(args.model, args.runtime, args.threads)
+    classifier = load(args)
     labels = label_names(classifier.model)
     code = 0
     for name, image in read_samples(args.files):

@@ -10,13 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from commands import load
 from manifest import bundle_folder, label_names, read_manifest
-from runner import MODULES, Classifier
+from runner import MODULES
 
 
 def run(args: argparse.Namespace) -> int:
     """Print them, a line each."""
-    classifier = Classifier(args.model, args.runtime, args.threads)
+    classifier = load(args)
     manifest = read_manifest(bundle_folder(classifier.model.path)) or {}
     contract = manifest.get("models", {}).get(args.model.name, {}).get("input", {})
     rows = {

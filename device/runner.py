@@ -235,9 +235,10 @@ def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> i
     """The number of classes; InputError unless one image goes in and one row comes out."""
     if [shape[1:] for shape in inputs] != [[32, 32, 1]]:
         raise InputError(f"{path}: its input is {inputs}, not one image of (1, 32, 32, 1)")
-    if len(outputs) != 1 or len(outputs[0]) != 2 or not isinstance(outputs[0][1], int):
+    classes = outputs[0][-1] if len(outputs) == 1 and len(outputs[0]) == 2 else 0
+    if not isinstance(classes, int) or classes < 1:
         raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
-    return int(outputs[0][1])
+    return classes
 
 
 def refused(path: Path, runtime: str, error: Exception) -> InputError:
@@ -280,7 +281,8 @@ def prepare(images: np.ndarray) -> np.ndarray:
     """Check images; real numbers become grey levels.
 
     Args:
-        images: (N, 28, 28), white ink on black: uint8 0..255, or float 0..1.
+        images: (N, 28, 28), or padded to (N, 32, 32); white ink on black: uint8 0..255, or
+            float 0..1.
 
     Returns:
         uint8 (N, 28, 28), contiguous.
@@ -289,8 +291,10 @@ def prepare(images: np.ndarray) -> np.ndarray:
         InputError: Another shape or type, no images, or values that are not within 0..1.
     """
     images = np.asarray(images)
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
+    if images.ndim != 3 or images.shape[1:] not in ((28, 28), (32, 32)) or not len(images):
         raise InputError(f"images of shape {images.shape}, not (N, 28, 28)")
+    if images.shape[1] == 32:  # padded already
+        images = images[:, 2:30, 2:30]
     if images.dtype.kind == "f":
         if not (images.min() >= 0.0 and images.max() <= 1.0):  # NaN fails this as well
             raise InputError("float images must be finite and within 0..1")
@@ -390,7 +394,7 @@ def answer(model: Model, raw: np.ndarray) -> Predictions:
     sums = values.sum(axis=1, keepdims=True)
     if scale == 0.0 and not (np.abs(sums - 1.0) < 0.01).all():  # NaN fails this as well
         raise not_probabilities(model.path)
-    return Predictions(raw.argmax(axis=1), values / sums)
+    return Predictions(raw.argmax(axis=1), values / np.maximum(sums, np.float32(0.5)))
 
 
 def most_probable(
@@ -402,7 +406,7 @@ def most_probable(
     if scale == 0.0 and not abs(total - 1.0) < 0.01:
         raise not_probabilities(path)
     highest = max(row)
-    return row.index(highest), (highest - zero_point) / total
+    return row.index(highest), (highest - zero_point) / max(total, 0.5)
 
 
 # --- 5. The command line ------------------------------------------------------------------------

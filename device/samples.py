@@ -41,8 +41,8 @@ def read_samples(names: Sequence[str]) -> Iterator[Sample]:
 
 
 def images_of(array: np.ndarray, name: str) -> np.ndarray:
-    """An IDX file's array, if it holds images: uint8 (N, 28, 28)."""
-    if array.ndim != 3 or array.shape[1:] != (28, 28):
+    """An IDX file's array, if it holds images: uint8 (N, 28, 28) or (N, 32, 32)."""
+    if array.ndim != 3 or array.shape[1:] not in ((28, 28), (32, 32)):
         raise InputError(f"{name}: shape {array.shape}, not images of 28x28")
     if not len(array):
         raise InputError(f"{name}: it holds no images")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Mapping
 
 import numpy as np
+from commands import load
 from info import runtime_version
 from manifest import GOLDEN, MANIFEST, bundle_folder, damaged, read_golden, read_manifest
-from runner import Classifier, InputError, usable_runtimes
+from runner import InputError, usable_runtimes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +86,7 @@ def verify_models(
             print(f"not run  {name}: no runtime installed")
             continue
         ran += 1
-        classifier = Classifier(model, args.runtime, args.threads)
+        classifier = load(args, model)
         got = classifier.predict(golden["images"]).probabilities
         differences = compare(got, golden[name], tolerances[name])
         problems += [f"{name}: {line}" for line in differences]

@@ -28,7 +28,7 @@ static PyObject *most_probable(const int8_t output[LENET5_INT8_CLASSES])
     const long steps = output[label] - LENET5_INT8_OUTPUT_ZERO_POINT;
     PyObject *pair = PyTuple_New(2);
     PyObject *number = PyLong_FromLong(label);
-    PyObject *probability = PyFloat_FromDouble((double)steps / (double)total);
+    PyObject *probability = PyFloat_FromDouble((double)steps / (double)(total > 0 ? total : 1));
     if (pair == NULL || number == NULL || probability == NULL) {
         Py_DecRef(pair);
         Py_DecRef(number);

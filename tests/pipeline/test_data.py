@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from device import runner
-from device.runner import InputError, parse_idx, read_bytes
+from device import idx
+from device.idx import FileError, parse_idx, read_bytes
 from pipeline import data
 from pipeline.files import UserError
 
@@ -318,7 +318,7 @@ def test_damaged_gzip_file_is_named(tmp_path, change, part):
 
 
 def test_gzip_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "MAX_FILE_BYTES", 2**24)
+    monkeypatch.setattr(idx, "MAX_BYTES", 2**24)
     write_idx(tmp_path, make_arrays(), compress=True)
     path = tmp_path / f"{TRAIN_IMAGES}.gz"
     path.write_bytes(gzip.compress(bytes(2**28), 1))
@@ -447,7 +447,7 @@ def test_idx_reader_gives_back_every_array(array):
 def test_idx_reader_refuses_every_strict_prefix(array):
     content = idx_bytes(array)
     for length in range(len(content)):
-        with pytest.raises(InputError):
+        with pytest.raises(FileError):
             parse_idx(content[:length], "name")
 
 
@@ -455,7 +455,7 @@ def test_idx_reader_refuses_every_strict_prefix(array):
 def test_idx_reader_raises_nothing_but_input_errors(content):
     try:
         array = parse_idx(content, "name")
-    except InputError as error:
+    except FileError as error:
         assert str(error).startswith("name: ")
     else:
         assert idx_bytes(array) == content
@@ -479,7 +479,7 @@ def test_gzip_reader_raises_nothing_but_input_errors(tmp_path, changes, length):
     path.write_bytes(mutate(gzip.compress(bytes(range(100))), changes, length))
     try:
         read_bytes(path)
-    except InputError as error:
+    except FileError as error:
         assert str(error).startswith(f"{path}: ")
 
 
