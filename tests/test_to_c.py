@@ -238,6 +238,7 @@ def test_random_lenet5_is_bit_exact_in_portable_c(
     path = _model_file(tmp_path, random_lenet5(seed))
     inputs = random_inputs((32, 32, 1), seed, 64)
     expected = reference_outputs(device_python, path, inputs)
+    assert len(np.unique(expected)) > 5, "saturated: the test would see nothing"
     run = compiled_run(to_c(path, tmp_path), "PORTABLE", expected.shape[1])
     np.testing.assert_array_equal(run(inputs), expected)
 
