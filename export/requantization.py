@@ -112,15 +112,14 @@ def requantization(
     return Requantization(table[:, 0], table[:, 1], table[:, 2])
 
 
-def softmax_table(input_scale: np.float32, beta: np.float32) -> NDArray[np.float32]:
-    """exp(-input_scale * beta * d) for d = 0..255, in float32 as TFLite fills its table.
+def softmax_table(scale: np.float32) -> NDArray[np.float32]:
+    """exp(-scale * d) for d = 0..255, in float32 as TFLite fills its table.
 
     Args:
-        input_scale: Scale of the int8 logits.
-        beta: Factor on the logits.
+        scale: Scale of the int8 logits.
 
     Returns:
         256 float32.
     """
-    steps = -input_scale * beta * np.arange(256, dtype=np.float32)
+    steps = -scale * np.arange(256, dtype=np.float32)
     return np.exp(steps.astype(np.float64)).astype(np.float32)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.quantized_lenet5 import UnsupportedModelError
 from export.requantization import ArithmeticBoundError
-from export.tflite_graph import UnsupportedModelError
 from export.to_c import to_c
 from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
@@ -55,7 +55,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     require_trained_on(data, read_json(folder / "train.json"))
     shutil.rmtree(folder / "native", ignore_errors=True)  # what was compiled from another model
     try:
-        source = to_c(model, folder / "native").source
+        source = to_c(model, folder / "native")
     except (UnsupportedModelError, ArithmeticBoundError) as error:
         raise UserError(f"{model}: {error}") from None
     lines = [f"{source}: {source.stat().st_size:,} bytes"]

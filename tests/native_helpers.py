@@ -1,10 +1,11 @@
-"""Generate, compile and run C models, and get the reference's outputs, for the tests."""
+"""Compile and run generated C, and get the reference's outputs, for the tests."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tflite_builder import Activation, ModelBuilder
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 NATIVE = Path(__file__).parent.parent / "device" / "native"
@@ -74,7 +74,7 @@ def compile_c(output: Path, *arguments: str, compiler: str = "gcc") -> Path:
 def compiled_run(
     source: Path, kernels: str, classes: int, *flags: str
 ) -> Callable[[NDArray[Any]], NDArray[np.int8]]:
-    """The model's run_int8 (int8 input) or run (uint8 input) on a batch, (count, classes).
+    """lenet5_int8_run_int8 (int8 input) or _run (uint8 input) on a batch, (count, classes).
 
     Scratch lies at an odd address between guard bytes, which must survive.
     """
@@ -88,12 +88,14 @@ def compiled_run(
         str(source),
     )
     loaded = ctypes.CDLL(str(library))
-    size = _macro(source.with_suffix(".h"), "SCRATCH_BYTES")
+    scratch_bytes = re.search(r"SCRATCH_BYTES \((\d+)u \+", source.with_suffix(".h").read_text())
+    assert scratch_bytes
+    size = int(scratch_bytes[1]) + classes
     guard = b"\xa5" * 64
 
     def run(batch: NDArray[Any]) -> NDArray[np.int8]:
         suffix = "run" if batch.dtype == np.uint8 else "run_int8"
-        function = getattr(loaded, f"{source.stem}_{suffix}")
+        function = getattr(loaded, f"lenet5_int8_{suffix}")
         outputs = np.zeros((len(batch), classes), np.int8)
         scratch = ctypes.create_string_buffer(guard + b"\x5a" * (size + 1) + guard)
         at = ctypes.byref(scratch, len(guard) + 1)
@@ -104,37 +106,6 @@ def compiled_run(
         return outputs
 
     return run
-
-
-def _macro(header: Path, name: str) -> int:
-    for line in header.read_text().splitlines():
-        words = line.split()
-        if len(words) >= 3 and words[0] == "#define" and words[1].endswith(f"_{name}"):
-            return int(words[2].rstrip("u"))
-    raise AssertionError(f"{header} defines no {name}")
-
-
-def lenet5_model(seed: int = 0) -> bytes:
-    """LeNet-5 as the pipeline exports it, with random weights of realistic size."""
-    rng = np.random.default_rng(seed)
-
-    def weights(*shape: int) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
-        values = np.clip(np.round(rng.normal(0, 40, shape)), -127, 127).astype(np.int8)
-        bias = rng.integers(-2000, 2000, shape[0]).astype(np.int32)
-        return values, bias, rng.uniform(0.001, 0.004, shape[0]).astype(np.float32)
-
-    relu = {"activation": Activation.RELU}
-    model = ModelBuilder((1, 32, 32, 1), 1 / 255, -128)
-    model.conv(*weights(6, 5, 5, 1), 0.0064, -128, **relu)
-    model.pool("max", (2, 2), (2, 2))
-    model.conv(*weights(16, 5, 5, 6), 0.0156, -128, **relu)
-    model.pool("max", (2, 2), (2, 2))
-    model.flatten()
-    model.dense(*weights(120, 400), 0.0366, -128, **relu)
-    model.dense(*weights(84, 120), 0.0599, -128, **relu)
-    model.dense(*weights(10, 84), 0.1782, -19)
-    model.softmax()
-    return model.build()
 
 
 def require(program: str) -> str:

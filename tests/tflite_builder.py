@@ -1,11 +1,12 @@
-"""Build small int8 TFLite models directly as flatbuffers, without TensorFlow.
+"""Build int8 TFLite files of LeNet-5 directly as flatbuffers, without TensorFlow.
 
-The converter cannot be made to write awkward scales, zero points and shapes on demand; this can.
+The converter cannot be made to write awkward scales, zero points and options on demand; this can.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
@@ -14,186 +15,130 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 Operator = schema.BuiltinOperator
+Options = schema.BuiltinOptions
 Activation = schema.ActivationFunctionType
-Padding = schema.Padding
 
 
-@dataclass
-class ModelBuilder:
-    """Adds operators one after the other; `build` returns the file's bytes.
+@dataclass(frozen=True)
+class Numbers:
+    """A layer with weights.
 
     Attributes:
-        shape: Shape of the newest activation, with the batch of 1.
-        scale: Its scale.
-        zero_point: Its zero point.
+        weights: int8, (out, 5, 5, in) or (out, in).
+        bias: int32, (out,).
+        weight_scales: float32, (out,).
+        scale: Of the output.
+        zero_point: Of the output.
+        relu: Whether ReLU follows.
     """
 
-    shape: tuple[int, ...]
+    weights: NDArray[np.int8]
+    bias: NDArray[np.int32]
+    weight_scales: NDArray[np.float32]
     scale: float
     zero_point: int
-    tensors: list[Any] = field(default_factory=list)
-    buffers: list[Any] = field(default_factory=lambda: [schema.BufferT()])
-    operators: list[Any] = field(default_factory=list)
-    codes: list[Any] = field(default_factory=list)
+    relu: bool
 
-    def __post_init__(self) -> None:
-        self.current = self._activation(self.shape, self.scale, self.zero_point)
 
-    def conv(
-        self,
-        weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
-        weight_scales: NDArray[np.float32],
-        scale: float,
-        zero_point: int,
-        *,
-        stride: tuple[int, int] = (1, 1),
-        dilation: tuple[int, int] = (1, 1),
-        padding: int = Padding.VALID,
-        activation: int = Activation.NONE,
-    ) -> None:
-        """weights: (out, kh, kw, in)."""
-        options = schema.Conv2DOptionsT()
-        options.strideH, options.strideW = stride
-        options.dilationHFactor, options.dilationWFactor = dilation
-        options.padding, options.fusedActivationFunction = padding, activation
-        reach = [(n - 1) * d + 1 for n, d in zip(weights.shape[1:3], dilation, strict=True)]
-        size = _output_size(self.shape, reach, stride, padding)
-        self._linear(
-            Operator.CONV_2D,
-            3,
-            schema.BuiltinOptions.Conv2DOptions,
-            options,
-            weights,
-            bias,
-            weight_scales,
-            (1, *size, len(weights)),
-            scale,
-            zero_point,
-        )
+def build_lenet5(
+    image: tuple[float, int],
+    layers: list[Numbers],
+    logits_to_probabilities: tuple[float, int] = (1 / 256, -128),
+    edit: Callable[[Any], None] = lambda model: None,
+) -> bytes:
+    """A .tflite file.
 
-    def dense(
-        self,
-        weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
-        weight_scales: NDArray[np.float32],
-        scale: float,
-        zero_point: int,
-        *,
-        activation: int = Activation.NONE,
-    ) -> None:
-        """weights: (out, in)."""
-        options = schema.FullyConnectedOptionsT()
-        options.fusedActivationFunction = activation
-        self._linear(
-            Operator.FULLY_CONNECTED,
-            5,
-            schema.BuiltinOptions.FullyConnectedOptions,
-            options,
-            weights,
-            bias,
-            weight_scales,
-            (1, len(weights)),
-            scale,
-            zero_point,
-        )
+    Args:
+        image: Scale and zero point of the input.
+        layers: conv1, conv2, dense1, dense2 and dense3.
+        logits_to_probabilities: Scale and zero point of the softmax's output.
+        edit: Changes the model (a `schema.ModelT`) before it is written.
+    """
+    conv1, conv2, *dense = layers
+    builder = _Builder(image)
+    builder.conv(conv1, 28)
+    builder.pool(14)
+    builder.conv(conv2, 10)
+    builder.pool(5)
+    builder.flatten()
+    for layer in dense:
+        builder.dense(layer)
+    builder.softmax(*logits_to_probabilities)
+    model = builder.model()
+    edit(model)
+    packer = flatbuffers.Builder(1024)
+    packer.Finish(model.Pack(packer), b"TFL3")
+    return bytes(packer.Output())
 
-    def pool(
-        self,
-        kind: str,
-        window: tuple[int, int],
-        stride: tuple[int, int],
-        *,
-        padding: int = Padding.VALID,
-        activation: int = Activation.NONE,
-    ) -> None:
-        """kind: "max" or "average"."""
-        options = schema.Pool2DOptionsT()
-        options.filterHeight, options.filterWidth = window
-        options.strideH, options.strideW = stride
-        options.padding, options.fusedActivationFunction = padding, activation
-        code = Operator.MAX_POOL_2D if kind == "max" else Operator.AVERAGE_POOL_2D
-        size = _output_size(self.shape, window, stride, padding)
-        self._append(
-            code,
-            2,
-            schema.BuiltinOptions.Pool2DOptions,
-            options,
-            [],
-            (1, *size, self.shape[3]),
-            self.scale,
-            self.zero_point,
-        )
 
-    def flatten(self) -> None:
-        """RESHAPE to (1, features)."""
-        shape = (1, int(np.prod(self.shape)))
-        target = self._constant(np.array(shape, np.int32), schema.TensorType.INT32)
-        self._append(
-            Operator.RESHAPE,
-            1,
-            schema.BuiltinOptions.ReshapeOptions,
-            schema.ReshapeOptionsT(),
-            [target],
-            shape,
-            self.scale,
-            self.zero_point,
-        )
+class _Builder:
+    """Adds operators one after the other; `current` is the newest activation's tensor."""
 
-    def softmax(self, beta: float = 1.0) -> None:
-        """Output scale 1/256 and zero point -128, as TFLite demands."""
-        options = schema.SoftmaxOptionsT()
-        options.beta = beta
-        self._append(
-            Operator.SOFTMAX,
-            2,
-            schema.BuiltinOptions.SoftmaxOptions,
-            options,
-            [],
-            self.shape,
-            1 / 256,
-            -128,
-        )
+    def __init__(self, image: tuple[float, int]) -> None:
+        self.tensors: list[Any] = []
+        self.buffers = [schema.BufferT()]
+        self.operators: list[Any] = []
+        self.codes: list[Any] = []
+        self.current = self._activation((1, 32, 32, 1), *image)
 
-    def unsupported(self) -> None:
-        """A LOGISTIC operator."""
-        self._append(
-            Operator.LOGISTIC, 2, schema.BuiltinOptions.NONE, None, [], self.shape, 1 / 256, -128
-        )
-
-    def build(self) -> bytes:
-        """The .tflite file."""
+    def model(self) -> Any:
         subgraph = schema.SubGraphT()
         subgraph.tensors, subgraph.operators = self.tensors, self.operators
         subgraph.inputs, subgraph.outputs = [0], [self.current]
         model = schema.ModelT()
         model.version, model.description = 3, "test"
         model.operatorCodes, model.buffers, model.subgraphs = self.codes, self.buffers, [subgraph]
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return model
 
-    def _linear(
+    def conv(self, layer: Numbers, side: int) -> None:
+        options = schema.Conv2DOptionsT()
+        options.strideH = options.strideW = 1
+        options.padding = schema.Padding.VALID
+        shape = (1, side, side, len(layer.weights))
+        self._layer(Operator.CONV_2D, 3, Options.Conv2DOptions, options, layer, shape)
+
+    def dense(self, layer: Numbers) -> None:
+        options = schema.FullyConnectedOptionsT()
+        shape = (1, len(layer.weights))
+        kind = Options.FullyConnectedOptions
+        self._layer(Operator.FULLY_CONNECTED, 4, kind, options, layer, shape)
+
+    def pool(self, side: int) -> None:
+        options = schema.Pool2DOptionsT()
+        options.filterHeight = options.filterWidth = options.strideH = options.strideW = 2
+        options.padding = schema.Padding.VALID
+        shape = (1, side, side, self.shape[3])
+        self._append(
+            Operator.MAX_POOL_2D, 2, Options.Pool2DOptions, options, [], shape, *self.quantization
+        )
+
+    def flatten(self) -> None:
+        shape = (1, int(np.prod(self.shape)))
+        target = self._constant(np.array(shape, np.int32), schema.TensorType.INT32)
+        options, kind = schema.ReshapeOptionsT(), Options.ReshapeOptions
+        self._append(Operator.RESHAPE, 1, kind, options, [target], shape, *self.quantization)
+
+    def softmax(self, scale: float, zero_point: int) -> None:
+        options = schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        kind = Options.SoftmaxOptions
+        self._append(Operator.SOFTMAX, 2, kind, options, [], self.shape, scale, zero_point)
+
+    def _layer(
         self,
         code: int,
         version: int,
         kind: int,
         options: Any,
-        weights: NDArray[np.int8],
-        bias: NDArray[np.int32] | None,
-        weight_scales: NDArray[np.float32],
+        layer: Numbers,
         shape: tuple[int, ...],
-        scale: float,
-        zero_point: int,
     ) -> None:
-        zeros = np.zeros(len(weight_scales), np.int64)
-        inputs = [self._constant(weights, schema.TensorType.INT8, weight_scales, zeros)]
-        if bias is None:
-            inputs.append(-1)
-        else:
-            scales = np.float32(self.scale) * weight_scales
-            inputs.append(self._constant(bias, schema.TensorType.INT32, scales, zeros))
-        self._append(code, version, kind, options, inputs, shape, scale, zero_point)
+        options.fusedActivationFunction = Activation.RELU if layer.relu else Activation.NONE
+        scales, int8, int32 = layer.weight_scales, schema.TensorType.INT8, schema.TensorType.INT32
+        weights = self._constant(layer.weights, int8, scales)
+        bias = self._constant(layer.bias, int32, np.float32(self.quantization[0]) * scales)
+        inputs = [weights, bias]
+        self._append(code, version, kind, options, inputs, shape, layer.scale, layer.zero_point)
 
     def _append(
         self,
@@ -219,47 +164,31 @@ class ModelBuilder:
         self.operators.append(operator)
 
     def _activation(self, shape: tuple[int, ...], scale: float, zero_point: int) -> int:
-        self.shape, self.scale, self.zero_point = shape, scale, zero_point
-        return self._tensor(
-            shape, schema.TensorType.INT8, 0, np.array([scale], np.float32), np.array([zero_point])
-        )
+        self.shape, self.quantization = shape, (scale, zero_point)
+        return self._tensor(shape, schema.TensorType.INT8, 0, np.array([scale]), zero_point)
 
     def _constant(
-        self,
-        values: NDArray[Any],
-        kind: int,
-        scales: NDArray[np.float32] | None = None,
-        zero_points: NDArray[np.int64] | None = None,
+        self, values: NDArray[Any], kind: int, scales: NDArray[np.float32] | None = None
     ) -> int:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.buffers.append(buffer)
-        return self._tensor(values.shape, kind, len(self.buffers) - 1, scales, zero_points)
+        return self._tensor(values.shape, kind, len(self.buffers) - 1, scales, 0)
 
     def _tensor(
         self,
         shape: tuple[int, ...],
         kind: int,
         buffer: int,
-        scales: NDArray[np.float32] | None,
-        zero_points: NDArray[Any] | None,
+        scales: NDArray[Any] | None,
+        zero_point: int,
     ) -> int:
         tensor = schema.TensorT()
         tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
         tensor.name = f"tensor{len(self.tensors)}"
-        if scales is not None and zero_points is not None:
+        if scales is not None:
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.scale = np.asarray(scales, np.float32)
-            tensor.quantization.zeroPoint = np.asarray(zero_points, np.int64)
+            tensor.quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
         self.tensors.append(tensor)
         return len(self.tensors) - 1
-
-
-def _output_size(
-    shape: tuple[int, ...], window: Any, stride: tuple[int, int], padding: int
-) -> tuple[int, int]:
-    sizes = [
-        -(-length // step) if padding == Padding.SAME else (length - taps) // step + 1
-        for length, taps, step in zip(shape[1:3], window, stride, strict=True)
-    ]
-    return sizes[0], sizes[1]

@@ -24,13 +24,12 @@ from native_helpers import (
     NATIVE,
     compile_c,
     compiled_run,
-    lenet5_model,
     reference_outputs,
     require,
     x86_kernels,
 )
 from numpy.typing import NDArray
-from random_models import random_inputs, random_model
+from random_models import random_inputs, random_lenet5, realistic_lenet5
 
 from device.runner import Classifier, InputError, load_native, native_library
 from export.to_c import to_c
@@ -54,14 +53,14 @@ class Lenet5:
 def lenet5(tmp_path_factory: pytest.TempPathFactory, device_python: str) -> Lenet5:
     folder = tmp_path_factory.mktemp("lenet5")
     model = folder / "lenet5_int8.tflite"
-    model.write_bytes(lenet5_model())
+    model.write_bytes(realistic_lenet5())
     with gzip.open(MNIST) as file:
         digits = np.frombuffer(file.read(16 + 300 * 784), np.uint8, offset=16)
     noise = random_inputs((28, 28, 1), 0, 300)[..., 0].view(np.uint8) ^ 0x80
     images = np.concatenate([digits.reshape(-1, 28, 28), noise])
     inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
     outputs = reference_outputs(device_python, model, inputs.view(np.int8))
-    return Lenet5(to_c(model, folder).source, images, outputs)
+    return Lenet5(to_c(model, folder), images, outputs)
 
 
 @pytest.fixture(scope="session")
@@ -101,16 +100,16 @@ def test_every_instruction_set_is_bit_exact_with_tflite(kernels: str, lenet5: Le
 
 
 @pytest.mark.parametrize("kernels", x86_kernels()[1:])
-@pytest.mark.parametrize("seed", [0, 3, 7, 15, 18])
-def test_random_model_is_bit_exact_on_every_instruction_set(
+@pytest.mark.parametrize("seed", range(5))
+def test_random_lenet5_is_bit_exact_on_every_instruction_set(
     kernels: str, seed: int, tmp_path: Path, device_python: str
 ) -> None:
-    data, shape = random_model(seed)
     path = tmp_path / "model.tflite"
-    path.write_bytes(data)
-    inputs = random_inputs(shape, seed, 48)
+    path.write_bytes(random_lenet5(seed))
+    inputs = random_inputs((32, 32, 1), seed, 48)
     expected = reference_outputs(device_python, path, inputs)
-    run = compiled_run(to_c(path, tmp_path, "model").source, kernels, expected.shape[1])
+    assert len(np.unique(expected)) > 5, "saturated: the test would see nothing"
+    run = compiled_run(to_c(path, tmp_path), kernels, expected.shape[1])
     np.testing.assert_array_equal(run(inputs), expected)
 
 

@@ -1,0 +1,164 @@
+"""The constants of a LeNet-5 as C: weights in the layouts of c_templates/, and requantization."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.quantized_lenet5 import Activation, Layer, QuantizedLenet5
+from export.requantization import requantization, softmax_table
+
+LANES = 16  # output channels side by side in every packed layout
+DENSE_TILE = 128  # outputs whose sums dense_tile_vnni holds in registers
+DENSE_DEPTH = 8  # inputs that dense_neon takes at once
+
+# Which kernels read a table.
+PORTABLE = "defined(KERNELS_PORTABLE)"
+NOT_PORTABLE = "!defined(KERNELS_PORTABLE)"
+MADD = "defined(KERNELS_MADD)"
+GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_ARM)"
+
+
+def tables(model: QuantizedLenet5) -> str:
+    """All constants of the C file, as definitions.
+
+    Args:
+        model: What `read_lenet5` read.
+
+    Returns:
+        C text: `conv1_groups`, `conv1_requantization`, ..., `exponentials`, `quantized_pixels`.
+
+    Raises:
+        ArithmeticBoundError: The model's numbers could overflow the integer arithmetic.
+    """
+    conv1, conv2, *dense = model.layers
+    parts = [
+        _requantization("conv1", conv1),
+        _guarded(PORTABLE, "int16_t", "conv1_rows", pack_rows(conv1.weights)),
+        _guarded(MADD, "int16_t", "conv1_pairs", pack_image_pairs(conv1.weights)),
+        _guarded(GROUPS, "int8_t", "conv1_groups", pack_image_groups(conv1.weights)),
+        _requantization("conv2", conv2),
+        _guarded(PORTABLE, "int16_t", "conv2_rows", pack_rows(conv2.weights)),
+        _guarded(MADD, "int16_t", "conv2_pairs", pack_conv(conv2.weights, 2)),
+        _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
+    ]
+    for number, layer in enumerate(dense, 1):
+        parts += [
+            _requantization(f"dense{number}", layer),
+            _guarded(PORTABLE, "int8_t", f"dense{number}_rows", pack_rows(layer.weights)),
+            _guarded(NOT_PORTABLE, "int8_t", f"dense{number}_groups", pack_dense(layer.weights)),
+        ]
+    pixels = quantize_pixels(model.image)
+    usual = int(np.array_equal(pixels, np.arange(256) - 128))  # scale 1/255, zero point -128
+    parts += [
+        _array("float", "exponentials", softmax_table(model.logits.scale)),
+        _array("int8_t", "quantized_pixels", pixels),
+        f"enum {{ PIXEL_MINUS_128 = {usual} }}; /* the int8 input of a pixel is this */",
+    ]
+    return "\n".join(parts)
+
+
+def quantize_pixels(image: Activation) -> NDArray[np.int8]:
+    """int8 input of each 8-bit pixel value: pixel / 255, quantized as in the runner."""
+    real = np.arange(256, dtype=np.float32) / np.float32(255)
+    steps = np.round(real / image.scale) + image.zero_point
+    pixels: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    return pixels
+
+
+# --- Layouts of weights -------------------------------------------------------------------------
+
+
+def pack_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(outputs, taps...) -> [outputs][depth], depth = taps padded to a multiple of 16."""
+    return _pad(weights.reshape(len(weights), -1), 1, 16)
+
+
+def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(6, 5, 5, 1) -> [6][5 rows][3 pairs][2 taps]."""
+    return _pad(weights[..., 0], 2, 2).reshape(-1, 5, 3, 2)
+
+
+def pack_image_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(6, 5, 5, 1) -> [6][7 groups][4 taps].
+
+    Groups 0 to 4: the first four taps of each row. Group 5: the last taps of rows 0 to 3.
+    Group 6: the last tap of row 4, and three zeros.
+    """
+    taps = weights[..., 0]
+    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 3)]).reshape(-1, 2, 4)
+    return np.concatenate([taps[:, :, :4], last_column], axis=1)
+
+
+def pack_conv(weights: NDArray[np.int8], group: int) -> NDArray[np.int8]:
+    """(16, 5, 5, 6) -> [5 rows][groups][16 channels][group]; a group stays within a row."""
+    taps = _pad(weights.reshape(16, 5, 30), 2, group)
+    return taps.reshape(16, 5, -1, group).transpose(1, 2, 0, 3)
+
+
+def pack_dense(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(outputs, inputs) -> flat tiles of at most 128 outputs, each [inputs / 4][outputs][4]."""
+    padded = _pad(_pad(weights, 1, DENSE_DEPTH), 0, LANES)
+    tiles = [padded[start : start + DENSE_TILE] for start in range(0, len(padded), DENSE_TILE)]
+    return np.concatenate(
+        [tile.reshape(len(tile), -1, 4).transpose(1, 0, 2).ravel() for tile in tiles]
+    )
+
+
+def _pad(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
+    """Zeros at the end of an axis, up to a multiple."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, -array.shape[axis] % multiple)
+    return np.pad(array, widths)
+
+
+# --- C text -------------------------------------------------------------------------------------
+
+
+def _requantization(name: str, layer: Layer) -> str:
+    """A layer's `requantization`, with offsets for both forms in which activations are stored."""
+    by_bias = {
+        stored_bias: requantization(
+            layer.weights.reshape(len(layer.weights), -1),
+            layer.bias,
+            layer.multipliers,
+            layer.source.zero_point,
+            layer.result.zero_point,
+            stored_bias,
+        )
+        for stored_bias in (128, 0)
+    }
+    multiplier, shift = by_bias[0].multiplier, by_bias[0].shift  # the same for both
+    lowest = layer.result.zero_point if layer.relu else -128
+    return "\n".join(
+        [
+            _array("int32_t", f"{name}_multiplier", _pad(multiplier, 0, LANES)),
+            _array("int32_t", f"{name}_shift", _pad(shift, 0, LANES)),
+            "#if STORED_BIAS == 128",
+            _array("int64_t", f"{name}_offset", _pad(by_bias[128].offset, 0, LANES)),
+            "#else",
+            _array("int64_t", f"{name}_offset", _pad(by_bias[0].offset, 0, LANES)),
+            "#endif",
+            f"static const requantization {name}_requantization = {{",
+            f"    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};",
+        ]
+    )
+
+
+def _guarded(condition: str, kind: str, name: str, values: NDArray[Any]) -> str:
+    return f"#if {condition}\n{_array(kind, name, values)}\n#endif"
+
+
+def _array(kind: str, name: str, values: NDArray[Any]) -> str:
+    """A constant array of a C type, in lines of at most 100 characters."""
+    if kind == "float":
+        items = [f"{float(value).hex()}f" for value in values]
+    elif kind == "int64_t":
+        items = [f"INT64_C({value})" for value in values]
+    else:
+        items = [str(value) for value in values.ravel()]
+    text = textwrap.fill(", ".join(items), 100, initial_indent="    ", subsequent_indent="    ")
+    return f"static const {kind} {name}[{len(items)}] = {{\n{text}}};"
