@@ -31,6 +31,7 @@ DEVICE_FILES = (
     "amx.py",
     "install.sh",
     "requirements.txt",
+    "requirements.lock",
     "README.md",
     "ansible/deploy.yml",
     "ansible/roles/lenet5_edge/defaults/main.yml",
