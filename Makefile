@@ -5,6 +5,8 @@ RECIPE ?= best
 DATA   ?= data/mnist
 BUDGET ?= pipeline/parity/budget.toml
 WHEELS ?=
+PORT   ?= 22
+DIR    ?= lenet5-edge
 OUT    := artifacts
 DIST   := dist
 
@@ -16,7 +18,11 @@ RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/
 PY        := .venv/bin/python
 DEVICE_PY := .venv-device/bin/python
 STAGE      = $(PY) -m pipeline
-WHERE      = --data "$(DATA)" --out $(OUT)
+WHERE      = --data "$$DATA" --out $(OUT)
+
+# What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
+PASSED_ON := DATA IMAGE PI PORT DIR INVENTORY SIGN
+$(foreach name,$(PASSED_ON),$(eval override export $(name) := $$(value $(name))))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -43,7 +49,8 @@ export: ## Train, convert, check parity on every runtime and pack the bundle; on
 	  $(MAKE) --no-print-directory $(BUNDLE) && echo "export: done, $(BUNDLE)"; \
 	fi
 
-bundle: export ## The same: the bundle is the last step of the export
+bundle: export ## The same; SIGN=~/.ssh/id_ed25519 signs the bundle, for devices that ask for it
+	@test -z "$$SIGN" || tools/sign.sh "$(BUNDLE)" "$$SIGN"
 
 # --- Environments ---------------------------------------------------------------------------
 
@@ -66,18 +73,18 @@ lock: .venv/.installed ## Resolve the dependencies of pyproject.toml anew into t
 # the present ones differ, so that another recipe retrains and another budget judges anew. So is
 # the first when a file of the data is newer, came or went.
 TRAINING := $(RECIPE_FILE) $(patsubst %/,%,$(DATA))
-$(OUT)/.training: SETTING = $(TRAINING)
-$(OUT)/.budget: SETTING = $(BUDGET)
+$(OUT)/.training: export SETTING := $(TRAINING)
+$(OUT)/.budget: export SETTING := $(BUDGET)
 ifneq ($(file <$(OUT)/.training),$(TRAINING))
 .PHONY: $(OUT)/.training
-else ifneq ($(shell find -H "$(DATA)" -newer $(OUT)/.training 2>/dev/null),)
+else ifneq ($(shell find -H '$(subst ','\'',$(DATA))' -newer $(OUT)/.training 2>/dev/null),)
 .PHONY: $(OUT)/.training
 endif
 ifneq ($(file <$(OUT)/.budget),$(BUDGET))
 .PHONY: $(OUT)/.budget
 endif
 $(OUT)/.training $(OUT)/.budget:
-	@mkdir -p $(OUT) && echo "$(SETTING)" > $@
+	@mkdir -p $(OUT) && printf '%s\n' "$$SETTING" > $@
 
 TRAIN := pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py)
 
@@ -114,15 +121,14 @@ $(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
 
 DEVICE_FILES := $(shell find device -type f -not -path '*/[._]*')
 
-$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/bundle/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/bundle/wheels.py device/requirements.lock)
+$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/bundle/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/bundle/wheels.py)
 	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
 
 # --- The device's side, here --------------------------------------------------------------------
 
-IMAGE ?=
 run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would, in .venv-device
-	@test -n "$(IMAGE)" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
-	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite "$(IMAGE)"
+	@test -n "$$IMAGE" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
+	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite "$$IMAGE"
 
 photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
@@ -131,7 +137,7 @@ bench: $(MODELS) $(NATIVE)/lenet5_int8.c .venv-device/.installed ## Time every a
 	$(STAGE) bench $(FLAGS) $(WHERE)
 
 bench-pi: | .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
-	@tools/bench-pi.sh "$(PI)" "$(PORT)" "$(DIR)" "$(OUT)/bench-pi.json" $(FLAGS)
+	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
 
 robustness: $(OUT)/lenet5_int8.tflite .venv-device/.installed ## Measure accuracy on rotated, shifted, scaled, noisy, blurred and faint images
@@ -161,16 +167,11 @@ fuzz: ## Fuzz the parsers of the lenet5 command for FUZZ_SECONDS=60
 	$(OUT)/fuzz/fuzz_image_file -max_len=4096 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 	  -verbosity=0 -artifact_prefix=$(OUT)/fuzz/
 
-PI        ?=
-PORT      ?= 22
-DIR       ?= lenet5-edge
-INVENTORY ?=
-FLAGS     ?=
 deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or on all of INVENTORY=hosts.ini
 ifeq ($(INVENTORY),)
-	@tools/deploy.sh "$(BUNDLE)" "$(PI)" "$(PORT)" "$(DIR)"
+	@ARTIFACTS=$(OUT) tools/deploy.sh "$(BUNDLE)" "$$PI" "$$PORT" "$$DIR"
 else
-	@tools/fleet.sh "$(BUNDLE)" "$(INVENTORY)" $(FLAGS)
+	@ARTIFACTS=$(OUT) tools/fleet.sh "$(BUNDLE)" "$$INVENTORY" $(FLAGS)
 endif
 
 readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this run

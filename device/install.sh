@@ -7,6 +7,7 @@
 #
 #     versions/<version>-<SHA-256 of the bundle>/    the bundle's files and .venv
 #     current -> versions/...                        the version in use, switched last
+#     allowed_signers                                yours, if only signed bundles may be installed
 #
 # The version used before stays beside it, older ones are removed. Whatever fails, `current` stays
 # as it was and what was half-made is removed, after a crash by the next run. To install what is in
@@ -40,12 +41,107 @@ not_verified() { # RESULT
     fail 1 "the bundle does not verify on this device; in use: $previous"
 }
 
+# Where there are allowed_signers (a line each: NAME KEYTYPE KEY), only what one of them signed is
+# read any further. `make bundle SIGN=KEYFILE` writes the signature, BUNDLE.sig.
+check_signature() { # BUNDLE ALLOWED_SIGNERS
+    [ -e "$2" ] || [ -L "$2" ] || return 0
+    command -v ssh-keygen >/dev/null || fail 1 "no ssh-keygen; on Debian: apt install openssh-client"
+    name=$(ssh-keygen -Y find-principals -f "$2" -s "$1.sig" 2>/dev/null | head -n 1)
+    ssh-keygen -Y verify -f "$2" -I "${name%%,*}" -n lenet5-edge -s "$1.sig" <"$1" >/dev/null 2>&1 ||
+        fail 2 "$1: no signature in $1.sig by one of $2; sign it with: make bundle SIGN=KEYFILE"
+}
+
+# Print the name of the folder in a bundle. With FOLDER, unpack into it if it is not there yet, and
+# compare its files with the hashes of the manifest. Only plain files are unpacked, and only those
+# that the manifest names. Exit codes: 0, 1 cannot be unpacked, 2 bad bundle, 3 a file differs.
+# Python is started with -I here, so that no code of the current folder is run.
+read_bundle() { # BUNDLE [FOLDER]
+    python3 -I -c '
+import hashlib, json, os, re, shutil, sys, tarfile
+
+def refuse(why):
+    print(why)
+    sys.exit(2)
+
+def read(archive):
+    roots, members = set(), {}
+    for member in archive:
+        root, _, name = member.name.partition("/")
+        roots.add(root)
+        if member.isdir():
+            continue  # those that its files need are made
+        plain = member.isreg() and not member.mode & 0o7000 and name.isprintable()
+        if not plain or name in members or {"", ".", ".."} & set(name.split("/")):
+            refuse(f"refused: {ascii(member.name)} is not a plain file inside the bundle, or twice")
+        members[name] = member
+    manifest = archive.extractfile(members["manifest.json"]).read()
+    hashes = {name: entry["sha256"] for name, entry in json.loads(manifest)["files"].items()}
+    hashes["manifest.json"] = hashlib.sha256(manifest).hexdigest()
+    for name in members.keys() ^ hashes.keys():
+        refuse(f"refused: {ascii(name)} is not both in the bundle and in its manifest")
+    (root,) = roots
+    return re.fullmatch(r"lenet5-edge-[0-9][0-9A-Za-z.+_-]*", root)[0], members, hashes
+
+try:
+    archive = tarfile.open(sys.argv[1], "r:gz")
+    root, members, hashes = read(archive)
+except Exception:  # gzip, tarfile and json raise a dozen kinds
+    refuse("not a bundle of lenet5-edge, or damaged; copy it again")
+print(root)
+for folder in sys.argv[2:]:
+    new = not os.path.isdir(folder)
+    try:
+        for name, member in members.items():
+            path = os.path.join(folder, name)
+            if new:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "xb") as file:
+                    shutil.copyfileobj(archive.extractfile(member), file)
+                os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
+                os.utime(path, (member.mtime, member.mtime))
+            with open(path, "rb") as file:
+                if hashlib.sha256(file.read()).hexdigest() != hashes[name]:
+                    print(f"differs  {name}: its SHA-256 is not the one in the manifest")
+                    sys.exit(3)
+    except OSError as error:
+        sys.exit(str(error))
+' "$@" 2>&1 </dev/null
+}
+
+# What this device answers to the golden images; it fails unless all is right.
 verify() { # VERSION_FOLDER
     if [ -L "$1/lenet5" ]; then
         "$1/lenet5" --verify "$1/native/golden.bin" 2>&1 </dev/null
     else
-        "$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null
+        code=0
+        said=$("$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null) || code=$?
+        echo "$said"
+        [ $code = 0 ] && [ "$(echo "$said" | tail -n 1)" = PASS ]
     fi
+}
+
+# Each package has the version and a hash of requirements.lock. Where there is no such numpy or
+# Pillow, as on 32 bits, the runtime alone is installed, and numpy has to come from the system.
+# Fails where there is no runtime for this machine and its Python.
+install_packages() { # VERSION_FOLDER
+    wheels=
+    [ ! -d "$1/wheels" ] || wheels="--no-index --find-links $1/wheels"
+    awk '/^[^ #]/ { keep = !/^(numpy|pillow)==/ } keep' "$1/requirements.lock" >"$1/.venv/runtime.lock"
+    for lock in requirements.lock .venv/runtime.lock; do
+        # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
+        # Wheels only: a Pi would compile numpy for hours.
+        # shellcheck disable=SC2086 # three words, none with a space
+        ! output=$("$1/.venv/bin/python" -I -m pip install --quiet --no-compile --only-binary :all: \
+            --disable-pip-version-check $wheels --require-hashes --requirement "$1/$lock" \
+            2>&1 </dev/null) || return 0
+        case $output in
+            *"Retrying ("*) failed "install the packages" "$output" ;; # the index did not answer
+        esac
+    done
+    case $output in
+        *"No matching distribution found"* | *"versions pinned with =="*) return 1 ;;
+        *) failed "install the packages" "$output" ;;
+    esac
 }
 
 # Where pip has no runtime: the runner with the compiled C, if the system has numpy; else the first
@@ -75,47 +171,46 @@ use_native() { # VERSION_FOLDER
     failed "install the packages" "$output"
 }
 
-# Build the version in versions/.new, and give it its name only when it is verified.
+# Build the version in versions/.new, and give it its name when it is verified and on the disk.
 build() { # BUNDLE VERSION_FOLDER
-    new=versions/.new
-    mkdir "$new"
-    step "unpack the bundle" tar -xzf "$1" -C "$new" --strip-components=1 --no-same-owner
+    new=versions/.new code=0
+    free=$(df -Pk . | awk 'NR == 2 { print $4 }') used=$(du -sk current/ 2>/dev/null | cut -f 1)
+    [ "$free" -ge $((2 * ${used:-0})) ] || remove_all_but "$previous" # before, if there is little room
+    output=$(read_bundle "$1" "$new") || code=$?
+    case $code in
+        0) ;;
+        2) fail 2 "$1: $output" ;;
+        3) not_verified "$output" ;;
+        *) failed "unpack the bundle" "$output" ;;
+    esac
     echo "making the environment and installing the packages"
-    step "make the environment" python3 -m venv --system-site-packages "$new/.venv"
-    if [ -d "$new/wheels" ]; then
-        packages="--no-index --find-links $new/wheels"
-    fi
-    # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
-    # Wheels only: a Pi would compile numpy for hours.
-    # shellcheck disable=SC2086 # three words, none with a space
-    if ! output=$("$new/.venv/bin/python" -m pip install ${packages:-} --quiet --no-compile \
-        --disable-pip-version-check --only-binary :all: --requirement "$new/requirements.txt" \
-        2>&1 </dev/null); then
-        case $output in
-            *"Retrying ("*) failed "install the packages" "$output" ;; # the index did not answer
-            *"No matching distribution found"*) use_native "$new" ;;
-            *) failed "install the packages" "$output" ;;
-        esac
+    step "make the environment" python3 -I -m venv --system-site-packages "$new/.venv"
+    if ! install_packages "$new"; then
+        use_native "$new"
     elif ! result=$(verify "$new"); then
         not_verified "$result"
     fi
     echo "$result"
     # The scripts of the environment hold its path, which is about to change.
-    if [ -d "$new/.venv" ]; then
-        step "finish the environment" find "$new/.venv/bin" "$new/.venv/pyvenv.cfg" \
-            -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
+    [ ! -d "$new/.venv" ] || step "finish the environment" find "$new/.venv/bin" \
+        "$new/.venv/pyvenv.cfg" -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
+    [ "$(sha256sum <"$1")" = "$digest" ] || fail 1 "$1: has changed meanwhile; in use: $previous"
+    step "write to the disk" sync -f "$new"
+    if [ -d "$2" ]; then # damaged, and perhaps in use: both change places in one step
+        step "replace the damaged version" python3 -I -c '
+import ctypes, os, sys
+libc, (old, new) = ctypes.CDLL(None, use_errno=True), map(os.fsencode, sys.argv[1:])
+if libc.renameat2(-100, old, -100, new, 2):  # AT_FDCWD, RENAME_EXCHANGE
+    sys.exit(os.strerror(ctypes.get_errno()))' "$new" "$2"
+    else
+        step "name the version" mv -T "$new" "$2"
     fi
-    rm -rf "$2"
-    step "name the version" mv -T "$new" "$2"
 }
 
-# Switch in one step, then remove all but this version and the one before.
-switch() { # VERSION_FOLDER
-    step "switch" ln -s "$1" .current.new
-    step "switch" mv -T .current.new current
+remove_all_but() { # VERSION_FOLDER...
     for version in versions/*; do
-        case $version in
-            "$1" | "$previous") ;;
+        case " $* " in
+            *" $version "*) ;;
             *) rm -rf "$version" ;;
         esac
     done
@@ -129,20 +224,16 @@ main() {
     [ -f "$1" ] || fail 2 "$1: no such file"
     bundle=$(realpath -- "$1")
     dir=${2-${HOME:+$HOME/lenet5-edge}}
-    case $dir in
-        '') fail 2 "name a DIR to install to" ;;
-        -*) dir=./$dir ;;
-    esac
-    names=$(tar -tzf "$bundle" 2>/dev/null) || names= # cut off, for one
-    root=${names%%/*}
-    case $root in
-        lenet5-edge-[0-9]*) ;;
-        *) fail 2 "$1: not a bundle of lenet5-edge, or damaged; copy it again" ;;
-    esac
-    folder=versions/${root#lenet5-edge-}-$(sha256sum "$bundle" | cut -c 1-12)
-    python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
+    [ -n "$dir" ] || fail 2 "name a DIR to install to"
+    python3 -I -c 'import ctypes, ensurepip, sys, venv; sys.exit(sys.version_info < (3, 9))' 2>/dev/null ||
         fail 1 "no Python 3.9 or later with venv; on Debian: apt install python3-venv"
+    digest=$(sha256sum <"$bundle")
+    check_signature "$bundle" "$dir/allowed_signers"
+    root=$(read_bundle "$bundle") || fail 2 "$1: $root"
+    folder=versions/${root#lenet5-edge-}-$(echo "$digest" | cut -c 1-12)
 
+    umask 022
+    dir=$(realpath -m -- "$dir")
     if ! mkdir -p "$dir/versions" 2>/dev/null || ! [ -w "$dir" ] || ! [ -w "$dir/versions" ]; then
         fail 1 "$dir: cannot be written; make it writable or name another DIR"
     fi
@@ -150,7 +241,9 @@ main() {
     [ -L current ] || [ ! -e current ] || fail 1 "$dir/current: not a link; move it away"
     exec 9<versions
     flock -w 120 9 || fail 1 "$dir: another install has been running here for two minutes"
-    previous=$(readlink current || echo nothing)
+    # Wherever it leads to, however it was written: by hand the link gets a slash at its end.
+    previous=$(realpath -e current 2>/dev/null) || previous=nothing
+    previous=${previous#"$dir/"}
     trap 'rm -rf versions/.new .current.new' EXIT
     # PIPE: when the connection is lost, the next line of output ends this before the switch.
     trap 'exit 1' HUP PIPE
@@ -158,14 +251,20 @@ main() {
     rm -rf versions/.new .current.new
 
     state="is in use now"
-    if [ -d "$folder" ] && result=$(verify "$folder"); then
+    if [ -d "$folder" ] && read_bundle "$bundle" "$folder" >/dev/null && result=$(verify "$folder"); then
         echo "$result"
         [ "$previous" != "$folder" ] || state="was in use already"
     else
         build "$bundle" "$folder"
     fi
-    [ "$previous" = "$folder" ] || switch "$folder"
-    echo "${folder#versions/} $state: $PWD/current"
+    if [ "$previous" != "$folder" ]; then
+        step "switch" ln -s "$folder" .current.new
+        step "switch" mv -T .current.new current # in one step
+        remove_all_but "$folder" "$previous"
+        find . -maxdepth 1 -name 'bundle*.tar.gz*' -mtime +0 -delete # of earlier deployments
+    fi
+    step "write to the disk" sync -f .
+    echo "${folder#versions/} $state: $dir/current"
 }
 
 main "$@"

@@ -5,19 +5,16 @@
 #
 # Exit codes: 0 verified and in use on all, 1 not on all (there the version before stays),
 # 2 bad usage.
-set -eu
-
-fail() { # EXIT_CODE MESSAGE
-    echo "deploy: $2" >&2
-    exit "$1"
-}
+here=$(dirname "$0")
+tool=deploy
+. "$here/shared.sh"
 
 bundle=$1 inventory=$2
 shift 2
-[ -f "$bundle" ] || fail 2 "no bundle $bundle; make it with: make export"
+check_bundle "$bundle"
 [ -e "$inventory" ] || fail 2 "no inventory $inventory; write one device a line: pi@host"
 
-here=$(dirname "$0")/..
+PATH=$here/../.venv-fleet/bin:$PATH
 export ANSIBLE_CALLBACK_RESULT_FORMAT=yaml
 export ANSIBLE_PYTHON_INTERPRETER=python3
 export ANSIBLE_PIPELINING=true # fewer round trips
@@ -25,10 +22,18 @@ export ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=true
 # Ansible's own options, and: a device that vanishes is noticed after half a minute.
 export ANSIBLE_SSH_ARGS="-C -o ControlMaster=auto -o ControlPersist=60s \
 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+hosts=$(ansible all --inventory "$inventory" --list-hosts) ||
+    fail 2 "$inventory: not an inventory, for the reason above"
+case $hosts in
+    *"hosts (0)"*) fail 2 "$inventory: names no device; write one a line: pi@host" ;;
+esac
+# By the environment: Ansible would take quotes and braces in a path for its own.
+LENET5_EDGE_BUNDLE=$(realpath "$bundle")
+export LENET5_EDGE_BUNDLE
 status=0
-PATH=$here/.venv-fleet/bin:$PATH ansible-playbook --inventory "$inventory" \
-    --extra-vars "lenet5_edge_bundle='$(realpath "$bundle")'" "$@" "$here/device/ansible/deploy.yml" ||
-    status=$?
+ansible-playbook --inventory "$inventory" \
+    --extra-vars '{"lenet5_edge_bundle": "{{ lookup(\"env\", \"LENET5_EDGE_BUNDLE\") }}"}' \
+    "$@" "$here/../device/ansible/deploy.yml" || status=$?
 case $status in
     0) ;;
     2 | 4) fail 1 "not every device has the bundle; the recap says which, those keep what they had" ;;

@@ -3,6 +3,8 @@
 # An interrupted run is picked up by the next one; FOLDER/.installed is written last.
 set -eu
 folder=$1 lock=$2
+exec 9<"$lock"
+flock 9 # two at once would write to one folder
 
 # 3.11 comes first because tflite-runtime has no wheel for a later one.
 suitable='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'

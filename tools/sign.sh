@@ -1,0 +1,16 @@
+#!/bin/sh
+# Sign a bundle with a key of OpenSSH, for devices that have a file allowed_signers:
+#
+#     tools/sign.sh BUNDLE.tar.gz KEYFILE      writes BUNDLE.tar.gz.sig
+#
+# Exit codes: 0 done, 1 failed, 2 bad usage.
+set -eu
+bundle=$1 key=$2
+case $key in
+    "~/"*) key=$HOME/${key#"~/"} ;; # bash expands SIGN=~/..., other shells do not
+esac
+[ -f "$key" ] || { echo "sign: SIGN=$key: no such file; name a key, such as ~/.ssh/id_ed25519" >&2; exit 2; }
+trap 'rm -f "$bundle.sig.new"' EXIT
+ssh-keygen -Y sign -n lenet5-edge -f "$key" <"$bundle" >"$bundle.sig.new" ||
+    { echo "sign: $key cannot sign, for the reason above" >&2; exit 1; }
+mv "$bundle.sig.new" "$bundle.sig"
