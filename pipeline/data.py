@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from device.runner import InputError, first_line, parse_idx, read_bytes
 from pipeline.files import UserError
 
-SIDE = 28
+SIDE = 28  # pixels
 PADDING = 2
 VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
@@ -37,6 +37,7 @@ IDX_NAMES = {
 
 Images = NDArray[np.uint8]  # (N, 28, 28), 0..255, white ink on black
 Labels = NDArray[np.uint8]  # (N,), 0..classes-1
+Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 
 @dataclass(frozen=True)

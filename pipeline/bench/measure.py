@@ -14,30 +14,27 @@ from typing import Any
 from device import bench_rows, machine, photo
 from device.bench import time_photo, variants
 from device.bench_rounds import FULL, Effort, Session, Subject
+from pipeline.artifacts import FLOAT_MODEL, ROOT
+from pipeline.artifacts import subjects as artifact_subjects
 from pipeline.bench.findings import findings
 from pipeline.data import Dataset
-from pipeline.files import ROOT, write_json
-from pipeline.parity.check import DEVICE_PYTHON, REFERENCE
-from pipeline.parity.check import subjects as parity_subjects
+from pipeline.files import write_json
 from pipeline.progress import progress
 from pipeline.table import markdown_table
 
 KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is asked for
 
 
-def subjects(
-    folder: Path, effort: Effort, device_python: Path = DEVICE_PYTHON
-) -> tuple[Subject, ...]:
+def subjects(folder: Path, effort: Effort) -> tuple[Subject, ...]:
     """What is measured: the Keras model, which is the baseline, and all that parity judges.
 
     Args:
         folder: It holds the artifacts.
         effort: With the full one Keras is measured as often as the others.
-        device_python: The interpreter of the device environment.
     """
     chosen = [
         Subject(
-            folder / REFERENCE,
+            folder / FLOAT_MODEL,
             "keras",
             folder=ROOT,
             module="pipeline.bench.keras_model",
@@ -45,7 +42,7 @@ def subjects(
         )
     ]
     isa_flags = machine.isa_flags()
-    for judged in parity_subjects(device_python):
+    for judged in artifact_subjects():
         path, python = folder / judged.artifact, str(judged.python)
         chosen += [
             Subject(path, variant, python) for variant in variants(judged.runtime, isa_flags)
