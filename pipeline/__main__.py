@@ -17,6 +17,19 @@ from typing import TYPE_CHECKING
 
 from export.quiet import quiet
 from pipeline import config
+from pipeline.artifacts import (
+    ACCURACY_MD,
+    BENCH_JSON,
+    CONVERTED,
+    FLOAT_MODEL,
+    INT8_TFLITE,
+    MODEL_CARD,
+    PHOTOS_JSON,
+    REPORT_HTML,
+    TIMINGS_JSON,
+    TRAIN_JSON,
+    TRAINING_SPEED_JSON,
+)
 from pipeline.files import (
     UserError,
     make_folder,
@@ -50,9 +63,9 @@ def stage_train(args: argparse.Namespace) -> int:
     from pipeline.train import training as train
 
     result = train.train(Path(args.recipe).stem, recipe, dataset, args.out)
-    figures.draw(args.out / "figures", result, dataset, args.out / train.MODEL_NAME)
+    figures.draw(args.out / "figures", result, dataset, args.out / FLOAT_MODEL)
     print(
-        f"{args.out / train.MODEL_NAME}: recipe {result.recipe}, {result.parameters:,} parameters, "
+        f"{args.out / FLOAT_MODEL}: recipe {result.recipe}, {result.parameters:,} parameters, "
         f"{result.seconds:.0f} s; validation {result.val_accuracy:.2%}, "
         f"test {result.test_accuracy:.2%}"
     )
@@ -64,12 +77,12 @@ def stage_export(args: argparse.Namespace) -> int:
     from pipeline import export as convert
 
     for name in args.artifacts:
-        if name not in convert.ARTIFACTS:
-            known = ", ".join(convert.ARTIFACTS)
+        if name not in CONVERTED:
+            known = ", ".join(CONVERTED)
             raise UserError(f"{name}: no such artifact; there are: {known}")
     dataset = load_data(args.data)
     import_tensorflow()
-    for name in args.artifacts or convert.ARTIFACTS:
+    for name in args.artifacts or CONVERTED:
         path = convert.convert(name, args.out, dataset, config.ExportConfig())
         print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
@@ -77,20 +90,9 @@ def stage_export(args: argparse.Namespace) -> int:
 
 def stage_parity(args: argparse.Namespace) -> int:
     """Check every artifact on every runtime against the float model, on all test images."""
-    from pipeline.parity import check as parity
+    from pipeline.parity import check
 
-    budget = config.load_parity_budget(args.budget)
-    parity.check_parity(args.out, load_data(args.data), budget)
-    result = read_json(args.out / "parity.json")
-    print(parity.format_table(result))
-    for row in result["rows"]:
-        if row["status"] != "pass":
-            allowed = " (allowed)" if row["allowed"] else ""
-            print(
-                f"{row['artifact']} on {row['runtime']}: {row['status']}{allowed}: {row['reason']}"
-            )
-    print(f"parity: {result['status']}")
-    return 0 if result["status"] == "pass" else 1
+    return check.run(args)
 
 
 def stage_bundle(args: argparse.Namespace) -> int:
@@ -118,8 +120,8 @@ def stage_photos(args: argparse.Namespace) -> int:
     from pipeline.studies import photos
 
     test = load_trained_on(args).test
-    bench = photos.measure(args.out / "lenet5_int8.tflite", test, args.per_condition, args.seed)
-    write_json(args.out / "photos.json", photos.as_json(bench))
+    bench = photos.measure(args.out / INT8_TFLITE, test, args.per_condition, args.seed)
+    write_json(args.out / PHOTOS_JSON, photos.as_json(bench))
     print(photos.format_result(bench))
     return 0
 
@@ -133,7 +135,7 @@ def stage_bench(args: argparse.Namespace) -> int:
 
     # First: what cannot be read or written is found before the minutes of measuring.
     before = read_result(args.compare) if args.compare else None
-    path = None if args.show else args.json or args.out / "bench.json"
+    path = None if args.show else args.json or args.out / BENCH_JSON
     if path and path.is_dir():
         raise UserError(f"{path}: a folder; name a file")
     if path is None:
@@ -165,7 +167,7 @@ def stage_accuracy(args: argparse.Namespace) -> int:
     from pipeline.studies import accuracy
 
     accuracy.run(dataset, args.out, args.recipes or accuracy.RECIPES)
-    print((accuracy.DOCS / "accuracy.md").read_text("utf-8"), end="")
+    print(ACCURACY_MD.read_text("utf-8"), end="")
     return 0
 
 
@@ -187,7 +189,7 @@ def stage_training_speed(args: argparse.Namespace) -> int:
     from pipeline.studies import training_speed
 
     speeds = training_speed.measure(dataset)
-    write_json(args.out / "training-speed.json", training_speed.as_json(speeds))
+    write_json(args.out / TRAINING_SPEED_JSON, training_speed.as_json(speeds))
     print(training_speed.format_speeds(speeds))
     return 0
 
@@ -211,7 +213,7 @@ def stage_report(args: argparse.Namespace) -> int:
     for section in sections:
         if section.problem or section.doubt:
             print(f"{section.title}: {section.problem or section.doubt}")
-    print(f"{args.out / write.PAGE}, {args.out / write.CARD}")
+    print(f"{args.out / REPORT_HTML}, {args.out / MODEL_CARD}")
     return 0
 
 
@@ -294,7 +296,7 @@ def load_trained_on(args: argparse.Namespace) -> Dataset:
     from pipeline import data
 
     dataset = data.load(args.data)
-    data.require_trained_on(dataset, read_json(args.out / "train.json"))
+    data.require_trained_on(dataset, read_json(args.out / TRAIN_JSON))
     return dataset
 
 
@@ -329,7 +331,7 @@ def run_writing_stage(args: argparse.Namespace) -> int:
 
 def record_seconds(out: Path, stage: str, seconds: float) -> None:
     """Keep the wall-clock time of each stage's last successful run in `timings.json`."""
-    path = out / "timings.json"
+    path = out / TIMINGS_JSON
     try:
         timings = read_json(path)
     except UserError:  # missing or damaged: start anew

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.runner import Classifier, InputError, answer, prepare
-from pipeline.files import ROOT
+from pipeline.artifacts import DEVICE_PYTHON, FLOAT_MODEL, INT8_TFLITE, ROOT
+from pipeline.files import UserError
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,37 @@ def classify_apart(
             return lines[-1]
         with np.load(output, allow_pickle=False) as result:
             return Outputs(result["probabilities"], result["raw"], str(result["runtime_version"]))
+
+
+def classify_float_and_int8(
+    folder: Path, images: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    """Probabilities of the float model and of the int8 TFLite file.
+
+    int8 runs on tflite-runtime, as on a device; on ai-edge-litert where tflite-runtime is missing
+    (Python 3.12 and later).
+
+    Args:
+        folder: The artifacts.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        "float" and "int8": float32 (N, classes), 0..1.
+
+    Raises:
+        UserError: One of them cannot run.
+    """
+    here, int8 = Path(sys.executable), folder / INT8_TFLITE
+    got = {
+        "float": classify_apart(folder / FLOAT_MODEL, "keras", here, images),
+        "int8": classify_apart(int8, "tflite-runtime", DEVICE_PYTHON, images),
+    }
+    if isinstance(got["int8"], str):
+        got["int8"] = classify_apart(int8, "ai-edge-litert", here, images)
+    for outputs in got.values():
+        if isinstance(outputs, str):
+            raise UserError(outputs)
+    return {kind: outputs.probabilities for kind, outputs in got.items()}  # type: ignore[union-attr]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from device.idx import FileError, parse_idx, read_bytes
 from device.runner import first_line
 from pipeline.files import UserError
 
-SIDE = 28
+SIDE = 28  # pixels
 PADDING = 2
 VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
@@ -38,6 +38,7 @@ IDX_NAMES = {
 
 Images = NDArray[np.uint8]  # (N, 28, 28), 0..255, white ink on black
 Labels = NDArray[np.uint8]  # (N,), 0..classes-1
+Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,36 @@
-"""The export stage: `lenet5.keras` in, one artifact out."""
+"""The export stage: the float model in, TFLite and ONNX files out."""
 
 from __future__ import annotations
 
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from export import to_onnx, to_tflite
+from pipeline.artifacts import (
+    FLOAT_MODEL,
+    FP32_ONNX,
+    FP32_TFLITE,
+    INT8_ONNX,
+    INT8_TFLITE,
+    PROJECT,
+    ROOT,
+    TRAIN_JSON,
+    project_version,
+)
 from pipeline.config import ExportConfig
 from pipeline.data import Dataset, calibration_images
-from pipeline.files import ROOT, UserError, atomic_path, read_json
-from pipeline.train.training import MODEL_NAME, load_model
-
-ARTIFACTS = (
-    "lenet5_fp32.tflite",
-    "lenet5_int8.tflite",
-    "lenet5_fp32.onnx",
-    "lenet5_int8.onnx",
-)
+from pipeline.files import UserError, atomic_path, read_json
+from pipeline.train.training import load_model
 
 
 def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Path:
     """Make one artifact from the float model.
 
     Args:
-        name: One of `ARTIFACTS`.
-        folder: It holds `lenet5.keras` and receives the artifact; `lenet5_int8.onnx` is made from
-            `lenet5_fp32.onnx`.
+        name: One of `CONVERTED`.
+        folder: It holds the float model and receives the artifact. The int8 ONNX file is made
+            from the float one.
         data: The data set; int8 is calibrated on its training split.
         config: The settings.
 
@@ -38,18 +41,18 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
         UserError: An input is missing or unreadable.
     """
     path = folder / name
-    metadata = file_metadata(read_json(folder / "train.json", "label_names")["label_names"])
+    metadata = file_metadata(read_json(folder / TRAIN_JSON, "label_names")["label_names"])
     with atomic_path(path) as temporary:
-        if name == "lenet5_int8.onnx":
-            source = folder / "lenet5_fp32.onnx"
+        if name == INT8_ONNX:
+            source = folder / FP32_ONNX
             check_onnx(source)
             samples = calibration_images(data, config.calibration_images)
             to_onnx.write_int8(source, samples, temporary, metadata)
             return path
-        model = load_model(folder / MODEL_NAME)
-        if name == "lenet5_fp32.tflite":
+        model = load_model(folder / FLOAT_MODEL)
+        if name == FP32_TFLITE:
             to_tflite.write_float32(model, temporary, metadata)
-        elif name == "lenet5_int8.tflite":
+        elif name == INT8_TFLITE:
             samples = calibration_images(data, config.calibration_images)
             to_tflite.write_int8(model, samples, temporary, metadata)
         else:
@@ -76,7 +79,7 @@ def check_onnx(path: Path) -> None:
 def file_metadata(label_names: list[str]) -> dict[str, Any]:
     """What every artifact says of itself."""
     metadata = {
-        "name": "lenet5-edge",
+        "name": PROJECT,
         "version": project_version(),
         "license": "MIT",
         "labels": label_names,
@@ -85,12 +88,6 @@ def file_metadata(label_names: list[str]) -> dict[str, Any]:
     }
     commit = source_commit()
     return {**metadata, "source_commit": commit} if commit else metadata
-
-
-def project_version() -> str:
-    """The version in pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return str(project["version"])
 
 
 def source_commit() -> str | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -17,18 +15,22 @@ from numpy.typing import NDArray
 from export.quantized_lenet5 import UnsupportedModelError
 from export.requantization import ArithmeticBoundError
 from export.to_c import to_c
+from pipeline.artifacts import (
+    ARCHITECTURES,
+    DEVICE_PYTHON,
+    INT8_TFLITE,
+    NATIVE_FOLDER,
+    NATIVE_GOLDEN,
+    ROOT,
+    TRAIN_JSON,
+    this_architecture,
+)
 from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
-from pipeline.files import ROOT, UserError, atomic_path, read_json
-from pipeline.parity.check import DEVICE_PYTHON
+from pipeline.files import UserError, atomic_path, read_json
 
-MODEL = "lenet5_int8.tflite"
-SOURCE = "native/lenet5_int8.c"
-GOLDEN = "native/golden.bin"
 GOLDEN_MAGIC = b"LENET5G1"  # then 784 pixels and the int8 outputs of each image
 MAKEFILE_FOLDER = ROOT / "device" / "native"
-ARCHITECTURES = ("x86_64", "aarch64", "armv7", "armv6")
-MACHINE = re.sub(r"^armv(\d)l$", r"armv\1", platform.machine())
 BINARIES = ("lenet5", "lenet5-dotprod", "lenet5_int8.so")  # of an architecture, those it has
 
 
@@ -49,17 +51,17 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     Raises:
         UserError: The model is missing or not covered.
     """
-    model = folder / MODEL
+    model = folder / INT8_TFLITE
     if not model.is_file():
         raise UserError(f"{model}: missing; run `make export`")
-    require_trained_on(data, read_json(folder / "train.json"))
-    shutil.rmtree(folder / "native", ignore_errors=True)  # what was compiled from another model
+    require_trained_on(data, read_json(folder / TRAIN_JSON))
+    shutil.rmtree(folder / NATIVE_FOLDER, ignore_errors=True)  # made from another model
     try:
-        source = to_c(model, folder / "native")
+        source = to_c(model, folder / NATIVE_FOLDER)
     except (UnsupportedModelError, ArithmeticBoundError) as error:
         raise UserError(f"{model}: {error}") from None
     lines = [f"{source}: {source.stat().st_size:,} bytes"]
-    problem = build(folder / "native", "library")
+    problem = build(folder / NATIVE_FOLDER, "library")
     lines.append(f"library: not compiled: {problem}" if problem else "library: compiled")
     outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     whose = "tflite-runtime"
@@ -69,9 +71,9 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         whose = "the compiled C itself"
     if isinstance(outputs, str):
         return [*lines, f"golden outputs: none: {outputs}"]
-    with atomic_path(folder / GOLDEN) as temporary:
+    with atomic_path(folder / NATIVE_GOLDEN) as temporary:
         temporary.write_bytes(golden_file(data.test.images, outputs.raw.view(np.int8)))
-    return [*lines, f"{folder / GOLDEN}: outputs of {whose} for {len(data.test):,} images"]
+    return [*lines, f"{folder / NATIVE_GOLDEN}: outputs of {whose} for {len(data.test):,} images"]
 
 
 def golden_file(images: Images, outputs: NDArray[np.int8]) -> bytes:
@@ -148,23 +150,23 @@ def bundle_files(
     Raises:
         UserError: The golden outputs are damaged, or a binary does not reproduce them.
     """
-    native = folder / "native"
+    native = folder / NATIVE_FOLDER
     sources = [path for path in sorted(MAKEFILE_FOLDER.iterdir()) if path.is_file()]
     sources += [native / "lenet5_int8.c", native / "lenet5_int8.h"]
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
     description: dict[str, Any] = {"binaries": {}, "missing": {}}
-    if not (folder / GOLDEN).is_file():
+    if not (folder / NATIVE_GOLDEN).is_file():
         reason = "neither tflite-runtime nor a compiler to make golden outputs with"
         return files, {**description, "missing": dict.fromkeys(ARCHITECTURES, reason)}
-    outputs = read_golden(folder / GOLDEN, images)
-    files[GOLDEN] = golden_file(images[chosen], outputs[chosen])
+    outputs = read_golden(folder / NATIVE_GOLDEN, images)
+    files[NATIVE_GOLDEN] = golden_file(images[chosen], outputs[chosen])
     for arch in ARCHITECTURES:
         problem = build(native, "native", arch)
         if problem:
             description["missing"][arch] = problem
             continue
-        if arch == MACHINE:
-            verify(native / arch / "lenet5", folder / GOLDEN)
+        if arch == this_architecture():
+            verify(native / arch / "lenet5", folder / NATIVE_GOLDEN)
         names = [f"native/{arch}/{name}" for name in BINARIES if (native / arch / name).is_file()]
         files |= {name: (folder / name).read_bytes() for name in names}
         description["binaries"][arch] = names

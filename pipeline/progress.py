@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # done, total, what to show beside the bar, such as "loss 0.123  accuracy 97.1 %"
-Report = Callable[[int, int, str], None]
+ShowProgress = Callable[[int, int, str], None]
 LINE_INTERVAL_S = 10.0
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Report]:
+def progress(title: str) -> Iterator[ShowProgress]:
     """Show the progress of one piece of work.
 
     Args:
@@ -43,7 +43,7 @@ def progress(title: str) -> Iterator[Report]:
         yield report
 
 
-def _line_report(title: str) -> Report:
+def _line_report(title: str) -> ShowProgress:
     start = time.monotonic()
     last = -LINE_INTERVAL_S
 

@@ -12,31 +12,28 @@ from typing import Any
 from device.bench import machine
 from device.bench import rows as bench_rows
 from device.bench.rounds import FULL, Benchmark, BenchSubject, Effort
+from pipeline.artifacts import FLOAT_MODEL, ROOT
+from pipeline.artifacts import subjects as artifact_subjects
 from pipeline.bench.findings import findings
 from pipeline.bench.variants import variants
 from pipeline.data import Dataset
-from pipeline.files import ROOT, write_json
-from pipeline.parity.check import DEVICE_PYTHON, REFERENCE
-from pipeline.parity.check import subjects as parity_subjects
+from pipeline.files import write_json
 from pipeline.progress import progress
 from pipeline.table import markdown_table
 
 KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is asked for
 
 
-def subjects(
-    folder: Path, effort: Effort, device_python: Path = DEVICE_PYTHON
-) -> tuple[BenchSubject, ...]:
+def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
     """What is measured: the Keras model, which is the baseline, and all that parity judges.
 
     Args:
         folder: It holds the artifacts.
         effort: With the full one Keras is measured as often as the others.
-        device_python: The interpreter of the device environment.
     """
     chosen = [
         BenchSubject(
-            folder / REFERENCE,
+            folder / FLOAT_MODEL,
             "keras",
             folder=ROOT,
             module="pipeline.bench.keras_model",
@@ -44,7 +41,7 @@ def subjects(
         )
     ]
     isa_flags = machine.isa_flags()
-    for judged in parity_subjects(device_python):
+    for judged in artifact_subjects():
         path, python = folder / judged.artifact, str(judged.python)
         chosen.append(BenchSubject(path, judged.runtime, python))
         chosen += [

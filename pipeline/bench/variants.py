@@ -14,7 +14,7 @@ from typing import Any
 from device.bench import worker
 from device.runner import Classifier
 from pipeline.bench import amx
-from pipeline.files import ROOT
+from pipeline.artifacts import ROOT
 
 WITHOUT_XNNPACK = " without XNNPACK"  # the delegate, so that the runtime's own kernels run
 WITHOUT_AMX = " without AMX"  # the matrix unit, so that the delegate takes other kernels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,24 @@ from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
 from pipeline import native
+from pipeline.artifacts import (
+    INT8_TFLITE,
+    NATIVE_SOURCE,
+    PARITY_JSON,
+    PROBABILITIES,
+    PROJECT,
+    ROOT,
+    TRAIN_JSON,
+    bundle_name,
+    project_version,
+    tool_versions,
+)
 from pipeline.bundle import wheels
 from pipeline.data import Dataset, require_trained_on
-from pipeline.export import project_version
-from pipeline.files import ROOT, UserError, atomic_path, read_json, sha256
+from pipeline.files import UserError, atomic_path, read_json, sha256
+from pipeline.parity.check import one_runtime_each, read_probabilities
 
-NAME = "lenet5-edge"
 LOCK = "device/requirements.lock"
-TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 GOLDEN_IMAGES = 256
 GOLDEN_SEED = 256
 # How far a device's probability may be from the golden one. Float kernels differ in the order of
@@ -45,12 +54,12 @@ def pack(
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
             is another one, or there are no such wheels.
     """
-    parity = read_json(folder / "parity.json", "status", "reference", "rows")
+    parity = read_json(folder / PARITY_JSON, "status", "reference", "rows")
     check_may_be_packed(folder, parity)
-    training = read_json(folder / "train.json", "label_names")
+    training = read_json(folder / TRAIN_JSON, "label_names")
     require_trained_on(data, training)
-    built = to_tflite.read_metadata(folder / "lenet5_int8.tflite")
-    probabilities = golden_source(read_probabilities(folder / "probabilities.npz"))
+    built = to_tflite.read_metadata(folder / INT8_TFLITE)
+    probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= device_files()
@@ -62,7 +71,7 @@ def pack(
     files |= native_files
     manifest = {
         "schema_version": 1,
-        "name": NAME,
+        "name": PROJECT,
         "version": project_version(),
         "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
         "labels": training["label_names"],
@@ -70,12 +79,11 @@ def pack(
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
         "native": native_description,
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
-        "tools": {tool: version(tool) for tool in TOOLS},
+        "tools": tool_versions(),
     }
-    root = f"{NAME}-{manifest['version']}"
-    path = dist / ("-".join(filter(None, [root, target])) + ".tar.gz")
+    path = dist / f"{bundle_name(target)}.tar.gz"
     with atomic_path(path) as temporary:
-        bundle.write_bundle(files, manifest, root, temporary)
+        bundle.write_bundle(files, manifest, bundle_name(), temporary)
     return path, native_description["missing"]
 
 
@@ -97,7 +105,7 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     Raises:
         UserError: It says what.
     """
-    path = folder / "parity.json"
+    path = folder / PARITY_JSON
     if parity.get("status") != "pass":
         raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
     failed = [row["artifact"] for row in parity["rows"] if row["status"] == "fail"]
@@ -111,36 +119,6 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     for name, digest in checked.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise UserError(f"{folder / name}: changed since parity; run `make export`")
-
-
-def read_probabilities(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What parity kept of every artifact's outputs, float32 (N, classes) by "artifact@runtime".
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception:  # zipfile and numpy raise a dozen kinds for damaged files
-        raise UserError(f"{path}: missing or damaged; delete it and run `make export`") from None
-
-
-def golden_source(probabilities: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """One set of probabilities an artifact: of its first runtime in the parity table.
-
-    Args:
-        probabilities: float32 (N, classes) by "artifact@runtime", and the reference's.
-
-    Returns:
-        By artifact, without the reference.
-    """
-    first: dict[str, NDArray[np.float32]] = {}
-    for key, values in probabilities.items():
-        artifact, _, runtime = key.partition("@")
-        if runtime:
-            first.setdefault(artifact, values)
-    return first
 
 
 def choose_golden(probabilities: dict[str, NDArray[np.float32]]) -> NDArray[np.intp]:
@@ -180,13 +158,13 @@ def training_summary(folder: Path) -> dict[str, Any]:
     """The part of train.json that identifies the float model."""
     keys = ["recipe", "seed", "parameters", "val_accuracy", "test_accuracy"]
     keys += ["confidence", "model_sha256"]
-    training = read_json(folder / "train.json", *keys)
+    training = read_json(folder / TRAIN_JSON, *keys)
     return {key: training[key] for key in keys}
 
 
 def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
     """A model's part of the manifest: its input and output contract, accuracy and tolerance."""
-    artifact = native.SOURCE if path.suffix == ".c" else path.name
+    artifact = NATIVE_SOURCE if path.suffix == ".c" else path.name
     row = next(r for r in parity["rows"] if r["artifact"] == artifact and r["status"] == "pass")
     description: dict[str, Any] = {
         "accuracy": row["accuracy"],
@@ -195,7 +173,7 @@ def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
         "tolerance": tolerance(artifact),
     }
     if path.suffix == ".c":
-        contract = to_tflite.describe(path.parents[1] / native.MODEL)
+        contract = to_tflite.describe(path.parents[1] / INT8_TFLITE)
         return {**description, "bit_identical": row["bit_identical"], **contract}
     if path.suffix == ".tflite":
         return {**description, **to_tflite.describe(path)}

@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.data import Images, Labels
+from pipeline.data import Images, Labels, Probabilities
 from pipeline.table import markdown_table
-
-Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 
 @dataclass(frozen=True)
-class Cell:
+class PiCell:
     """One artifact in one environment.
 
     Attributes:
@@ -65,11 +62,11 @@ class PiMatrix:
     bundle: str
     bundle_sha256: str
     models: dict[str, str]
-    cells: tuple[Cell, ...]
+    cells: tuple[PiCell, ...]
 
 
 @dataclass(frozen=True)
-class Reference:
+class PiReference:
     """What a Pi's answers are compared with.
 
     Attributes:
@@ -87,7 +84,7 @@ class Reference:
     golden: bytes = b""
 
 
-def judge(cell: Cell, got: Probabilities, reference: Reference) -> Cell:
+def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
     """Compare a Pi's probabilities with those of the same runtime on this machine.
 
     Args:
@@ -137,7 +134,7 @@ def exit_code(matrix: PiMatrix, allowed: Collection[str]) -> int:
     return 0
 
 
-def describe(cell: Cell) -> str:
+def describe(cell: PiCell) -> str:
     """A cell in a line: status and reason, or what was compared."""
     if cell.agreement is None or cell.accuracy is None:
         return f"{cell.status}: {cell.reason}"

@@ -18,13 +18,20 @@ from typing import Any
 import numpy as np
 
 from device.runner import RUNTIMES
-from pipeline import native
+from pipeline.artifacts import (
+    NATIVE_GOLDEN,
+    NATIVE_SOURCE,
+    PARITY_JSON,
+    PI_MATRIX_JSON,
+    PROBABILITIES,
+    ROOT,
+)
 from pipeline.bundle import wheels
-from pipeline.bundle.pack import read_probabilities
 from pipeline.data import Dataset
-from pipeline.files import ROOT, UserError, read_json, sha256, write_json
+from pipeline.files import UserError, read_json, sha256, write_json
+from pipeline.parity.check import read_probabilities
 from pipeline.pi_test import system
-from pipeline.pi_test.matrix import Cell, PiMatrix, Reference, describe, judge
+from pipeline.pi_test.matrix import PiCell, PiMatrix, PiReference, describe, judge
 from pipeline.pi_test.system import EmulationError, System
 
 GUEST_SCRIPT = ROOT / "pipeline" / "pi_test" / "guest.py"
@@ -83,7 +90,7 @@ NATIVE_FOLDER = {"arm64": "native/aarch64", "armhf": "native/armv7"}
 
 
 # Debian has no system for the Pi 1 and Zero, so that the command runs there by itself.
-ARMV6 = Cell("no system", "armv6", "arm1176", "-", "native", "", native.SOURCE)
+ARMV6 = PiCell("no system", "armv6", "arm1176", "-", "native", "", NATIVE_SOURCE)
 
 
 @dataclass(frozen=True)
@@ -171,14 +178,14 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
     Raises:
         UserError: The bundle or what parity found is missing, damaged, or not of one another.
     """
-    parity = read_json(folder / "parity.json", "rows", "budget")
+    parity = read_json(folder / PARITY_JSON, "rows", "budget")
     models = bundle_models(bundle, parity)
-    probabilities = read_probabilities(folder / "probabilities.npz")
-    golden = (folder / native.GOLDEN).read_bytes() if native.SOURCE in models else b""
-    reference = Reference(
+    probabilities = read_probabilities(folder / PROBABILITIES)
+    golden = (folder / NATIVE_GOLDEN).read_bytes() if NATIVE_SOURCE in models else b""
+    reference = PiReference(
         data.test.images, data.test.labels, probabilities, parity["budget"], golden
     )
-    tasks: list[Future[list[Cell]]] = []
+    tasks: list[Future[list[PiCell]]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for environment in ENVIRONMENTS:
             artifacts = [m for m in models if environment.runtime in RUNTIMES[Path(m).suffix]]
@@ -188,13 +195,13 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
             tasks.append(
                 pool.submit(run_environment, environment, blank, supplies, bundle, reference)
             )
-        if native.SOURCE in models:
+        if NATIVE_SOURCE in models:
             tasks.append(pool.submit(run_armv6, bundle, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
     statuses = [cell.status for cell in cells]
     overall = next((s for s in ("fail", "not_run") if s in statuses), "pass")
     matrix = PiMatrix(overall, bundle.name, sha256(bundle), models, cells)
-    write_json(folder / "pi-matrix.json", asdict(matrix))
+    write_json(folder / PI_MATRIX_JSON, asdict(matrix))
     return matrix
 
 
@@ -218,11 +225,11 @@ def gather(environment: Environment, wheel_cache: Path) -> Supplies | EmulationE
 
 def run_environment(
     environment: Environment,
-    blank: Sequence[Cell],
+    blank: Sequence[PiCell],
     supplies: Supplies | EmulationError,
     bundle: Path,
-    reference: Reference,
-) -> list[Cell]:
+    reference: PiReference,
+) -> list[PiCell]:
     """Install the bundle in one environment and test its artifacts.
 
     Args:
@@ -318,7 +325,7 @@ def install(guest: Guest) -> None:
     guest.check(*PIP, *guest.environment.install)
 
 
-def run_cell(guest: Guest, cell: Cell, reference: Reference) -> Cell:
+def run_cell(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
     """Load, verify and classify with one artifact on an emulated Pi.
 
     Args:
@@ -361,7 +368,7 @@ def check_binaries(folder: Path) -> None:
         )
 
 
-def run_armv6(bundle: Path, reference: Reference) -> list[Cell]:
+def run_armv6(bundle: Path, reference: PiReference) -> list[PiCell]:
     """Run the static command for ARMv6 on all test images, as on a Pi 1 or Zero.
 
     Args:
@@ -398,8 +405,8 @@ def run_armv6(bundle: Path, reference: Reference) -> list[Cell]:
     return [cell]
 
 
-def new_cell(environment: Environment, artifact: str) -> Cell:
+def new_cell(environment: Environment, artifact: str) -> PiCell:
     """A cell of which nothing has run; the versions are what will be installed."""
     system, target = environment.system, wheels.TARGETS[environment.target]
     names = (system.suite, system.arch, system.cpu, target.python, environment.runtime)
-    return Cell(*names, version="", artifact=artifact)
+    return PiCell(*names, version="", artifact=artifact)

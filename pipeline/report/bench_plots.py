@@ -26,22 +26,22 @@ from pipeline.report.svg import (
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 COLD_START_PARTS = ("interpreter", "import", "load", "first")
 
-Row = Mapping[str, Any]  # of `bench.json`
+BenchRow = Mapping[str, Any]  # of `bench.json`
 
 
-def name_of(row: Row) -> str:
+def name_of(row: BenchRow) -> str:
     """Such as "int8.tflite, tflite-runtime"."""
     return f"{short(row['artifact'])}, {row['runtime']}"
 
 
-def runtime_colors(rows: Sequence[Row]) -> dict[str, str]:
+def runtime_colors(rows: Sequence[BenchRow]) -> dict[str, str]:
     """A colour for each runtime; what remains is grey."""
     runtimes = dict.fromkeys(row["runtime"] for row in rows)
     colors = [*COLORS, *[MUTED] * len(runtimes)]
     return dict(zip(runtimes, colors, strict=False))
 
 
-def latency(rows: Sequence[Row], name: str = "latency") -> Plot:
+def latency(rows: Sequence[BenchRow], name: str = "latency") -> Plot:
     """The distribution function of each row's latency, as a plot of that name."""
     colors = runtime_colors(rows)
     limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
@@ -78,7 +78,7 @@ def axis_limit(values: Sequence[float]) -> float:
     return max(value for value in values if value <= 10 * float(np.median(values)))
 
 
-def ratio(rows: Sequence[Row], baseline: str) -> Plot:
+def ratio(rows: Sequence[BenchRow], baseline: str) -> Plot:
     """Each row's latency as a multiple of the baseline's, with its interval."""
     colors = runtime_colors(rows)
     with style():
@@ -102,7 +102,7 @@ def ratio(rows: Sequence[Row], baseline: str) -> Plot:
         return Plot("ratio", to_svg(figure, "ratio", text), caption)
 
 
-def pareto(timed: Sequence[Row]) -> list[Plot]:
+def pareto(timed: Sequence[BenchRow]) -> list[Plot]:
     """Latency, accuracy and size at once; what no other row beats in all three stands out.
 
     Args:
@@ -168,7 +168,7 @@ def pareto_front(points: Sequence[tuple[float, ...]]) -> list[int]:
     return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
 
 
-def cold_start(rows: Sequence[Row]) -> Plot:
+def cold_start(rows: Sequence[BenchRow]) -> Plot:
     """Where the time from starting a process to its first answer goes."""
     with style():
         figure = new_figure(1.2 + 0.4 * len(rows))
@@ -191,7 +191,7 @@ def cold_start(rows: Sequence[Row]) -> Plot:
         return Plot("cold-start", to_svg(figure, "cold-start", text), caption)
 
 
-def memory(rows: Sequence[Row]) -> Plot:
+def memory(rows: Sequence[BenchRow]) -> Plot:
     """The most memory that each process held."""
     with style():
         figure = new_figure(0.9 + 0.4 * len(rows))
@@ -209,7 +209,7 @@ def memory(rows: Sequence[Row]) -> Plot:
         return Plot("memory", to_svg(figure, "memory", text), caption)
 
 
-def robustness(rows: Sequence[Row]) -> Plot:
+def robustness(rows: Sequence[BenchRow]) -> Plot:
     """Accuracy by strength of each distortion, float and int8.
 
     Args:
@@ -244,7 +244,7 @@ def robustness(rows: Sequence[Row]) -> Plot:
         return Plot("robustness", to_svg(figure, "robustness", text), f"{text} Thin: undistorted.")
 
 
-def photographs(rows: Sequence[Row]) -> Plot:
+def photographs(rows: Sequence[BenchRow]) -> Plot:
     """How many photographs of each condition are read right, by a plain resize and by photo.py.
 
     Args:

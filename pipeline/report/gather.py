@@ -5,37 +5,47 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export import to_onnx, to_tflite
-from pipeline import native
+from pipeline.artifacts import (
+    ACCURACY_JSON,
+    BENCH_JSON,
+    BENCH_PI_JSON,
+    CONVERTED,
+    FLOAT_MODEL,
+    FP32_TFLITE,
+    INT8_TFLITE,
+    NATIVE_SOURCE,
+    PARITY_JSON,
+    PHOTOS_JSON,
+    PI_MATRIX_JSON,
+    PROBABILITIES,
+    ROBUSTNESS_JSON,
+    TRAIN_JSON,
+    project_version,
+    tool_versions,
+)
 from pipeline.bench.result import is_result
-from pipeline.bundle.pack import TOOLS, read_probabilities
-from pipeline.data import Dataset, require_trained_on
-from pipeline.export import ARTIFACTS, project_version
-from pipeline.files import ROOT, UserError, read_json, sha256
-from pipeline.parity.check import Row
+from pipeline.data import Dataset, Probabilities, require_trained_on
+from pipeline.files import UserError, read_json, sha256
+from pipeline.parity.check import read_probabilities
+from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
-from pipeline.pi_test.matrix import Cell
+from pipeline.pi_test.matrix import PiCell
 from pipeline.report.weights import LayerWeights, read_weights
-from pipeline.studies.photos import DigitRow, EmptyRow, Timing
-from pipeline.train.training import MODEL_NAME
+from pipeline.studies.photos import NoDigitRow, PhotoRow, PhotoTiming
+from pipeline.train.training import require_float_model
 
 T = TypeVar("T")
-Probabilities = NDArray[np.float32]  # (N, classes), 0..1
-SEEDS = ROOT / "docs" / "accuracy.json"
-
-
 ROBUSTNESS_KEYS = ("distortion", "strength", "unit", "n", "accuracy")
 
 
 @dataclass(frozen=True)
-class Input(Generic[T]):
+class Source(Generic[T]):
     """One source of the report.
 
     Attributes:
@@ -50,7 +60,7 @@ class Input(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportData:
     """What is known of one model.
 
     Attributes:
@@ -60,7 +70,7 @@ class Report:
         data: The data set that the model was trained and tested on.
         training: What `train.json` holds.
         hashes, sizes_bytes: Of the float model and of each artifact that is there, by name.
-        contracts: Input and output of each artifact, by name.
+        contracts: Source and output of each artifact, by name.
         parity: What `parity.json` holds.
         probabilities: Of every test image, by "artifact@runtime" and of the float model.
         weights: Of each layer, before and after quantization.
@@ -78,18 +88,18 @@ class Report:
     hashes: dict[str, str]
     sizes_bytes: dict[str, int]
     contracts: dict[str, dict[str, Any]]
-    parity: Input[dict[str, Any]]
-    probabilities: Input[dict[str, Probabilities]]
-    weights: Input[tuple[LayerWeights, ...]]
-    bench: Input[dict[str, Any]]
-    device: Input[dict[str, Any]]
-    robustness: Input[dict[str, Any]]
-    pi: Input[dict[str, Any]]
-    photos: Input[dict[str, Any]]
-    seeds: Input[dict[str, Any]]
+    parity: Source[dict[str, Any]]
+    probabilities: Source[dict[str, Probabilities]]
+    weights: Source[tuple[LayerWeights, ...]]
+    bench: Source[dict[str, Any]]
+    device: Source[dict[str, Any]]
+    robustness: Source[dict[str, Any]]
+    pi: Source[dict[str, Any]]
+    photos: Source[dict[str, Any]]
+    seeds: Source[dict[str, Any]]
 
 
-def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
+def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportData:
     """Read everything that there is.
 
     Args:
@@ -103,30 +113,25 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
     Raises:
         UserError: There is no trained model, or it is not of this data set.
     """
-    training = read_json(folder / "train.json", "history", "label_names", "model_sha256")
-    if not (folder / MODEL_NAME).is_file():
-        raise UserError(f"{folder / MODEL_NAME}: missing; run `make export`")
+    training = read_json(folder / TRAIN_JSON, "history", "label_names", "model_sha256")
+    require_float_model(folder / FLOAT_MODEL, training)
     require_trained_on(data, training)
-    names = [n for n in (MODEL_NAME, *ARTIFACTS, native.SOURCE) if (folder / n).is_file()]
+    names = [n for n in (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE) if (folder / n).is_file()]
     hashes = {name: sha256(folder / name) for name in names}
-    if training["model_sha256"] != hashes[MODEL_NAME]:
-        raise UserError(
-            f"{folder / MODEL_NAME}: not the file that train.json tells of; delete it and retrain"
-        )
     parity = read(
-        folder / "parity.json",
+        folder / PARITY_JSON,
         "make export",
         hashes,
         parity_models,
         ("status", "reference", "budget"),
-        {"rows": _keys(Row), "layers": _keys(TensorNoise)},
+        {"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
     )
-    bench = read(folder / "bench.json", "make bench", hashes, bench_models, (), {})
+    bench = read(folder / BENCH_JSON, "make bench", hashes, bench_models, (), {})
     device = read(
-        folder / "bench-pi.json", "make bench-pi PI=user@host", hashes, bench_models, (), {}
+        folder / BENCH_PI_JSON, "make bench-pi PI=user@host", hashes, bench_models, (), {}
     )
     robustness = read(
-        folder / "robustness.json",
+        folder / ROBUSTNESS_JSON,
         "make robustness",
         hashes,
         robustness_models,
@@ -134,32 +139,32 @@ def gather(folder: Path, data: Dataset, seeds: Path = SEEDS) -> Report:
         {"rows": ROBUSTNESS_KEYS},
     )
     pi = read(
-        folder / "pi-matrix.json",
+        folder / PI_MATRIX_JSON,
         "make pi-test",
         hashes,
         pi_models,
         ("status", "bundle"),
-        {"cells": _keys(Cell)},
+        {"cells": _keys(PiCell)},
     )
     photos = read(
-        folder / "photos.json",
+        folder / PHOTOS_JSON,
         "make photos",
         hashes,
         photo_models,
         ("model", "accuracy", "raw_resize_accuracy", "refused_share"),
-        {"digits": _keys(DigitRow), "empties": _keys(EmptyRow), "timings": _keys(Timing)},
+        {"digits": _keys(PhotoRow), "empties": _keys(NoDigitRow), "timings": _keys(PhotoTiming)},
     )
-    return Report(
+    return ReportData(
         version=project_version(),
         commit=exported_commit(folder),
-        tools={tool: version(tool) for tool in TOOLS},
+        tools=tool_versions(),
         data=data,
         training=training,
         hashes=hashes,
         sizes_bytes={name: (folder / name).stat().st_size for name in names},
-        contracts={name: contract(folder, name) for name in names if name != MODEL_NAME},
+        contracts={name: contract(folder, name) for name in names if name != FLOAT_MODEL},
         parity=parity,
-        probabilities=gather_probabilities(folder / "probabilities.npz", data, parity.value),
+        probabilities=gather_probabilities(folder / PROBABILITIES, data, parity.value),
         weights=gather_weights(folder),
         bench=bench,
         device=device,
@@ -181,7 +186,7 @@ def read(
     models: Callable[[dict[str, Any]], dict[str, str]],
     keys: Sequence[str],
     row_keys: Mapping[str, Collection[str]],
-) -> Input[dict[str, Any]]:
+) -> Source[dict[str, Any]]:
     """Read a file of results, and refuse it if it is of other models than those that are there.
 
     Args:
@@ -193,30 +198,30 @@ def read(
         row_keys: What each row of its lists must have, by the list's name.
     """
     if not path.is_file():
-        return Input(None, f"not measured: run `{command}`")
+        return Source(None, f"not measured: run `{command}`")
     damaged = f"{path.name} is damaged or of another version: run `{command}` again"
     try:
         value = read_json(path, *keys, *row_keys)
         for name, needed in row_keys.items():
             if not all(row.keys() >= set(needed) for row in value[name]):
-                return Input(None, damaged)
+                return Source(None, damaged)
         measured = models(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
-        return Input(None, damaged)
+        return Source(None, damaged)
     here = {Path(name).name: digest for name, digest in hashes.items()}
     known = {Path(name).name: digest for name, digest in measured.items()}
     known = {name: digest for name, digest in known.items() if name in here}
     for name, digest in known.items():
         if digest and digest != here[name]:
-            return Input(
+            return Source(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
                 f"the present one has {here[name][:12]}: run `{command}` again",
             )
     if not all(known.values()):
         doubt = f"{path.name} does not say by hash which models it measured; they may be others."
-        return Input(value, doubt=doubt)
-    return Input(value)
+        return Source(value, doubt=doubt)
+    return Source(value)
 
 
 def parity_models(parity: dict[str, Any]) -> dict[str, str]:
@@ -239,7 +244,7 @@ def bench_models(bench: dict[str, Any]) -> dict[str, str]:
 
 def robustness_models(robustness: dict[str, Any]) -> dict[str, str]:
     """The SHA-256 of the two models that read distorted images; "" where it does not say."""
-    both = {MODEL_NAME: "", "lenet5_int8.tflite": ""}
+    both = {FLOAT_MODEL: "", INT8_TFLITE: ""}
     return both | dict(robustness.get("models", {}))
 
 
@@ -255,7 +260,7 @@ def photo_models(photos: dict[str, Any]) -> dict[str, str]:
 
 def contract(folder: Path, name: str) -> dict[str, Any]:
     """Name, shape and type of an artifact's input and output; empty if it is damaged."""
-    path = folder / (native.MODEL if name == native.SOURCE else name)  # C is made from TFLite
+    path = folder / (INT8_TFLITE if name == NATIVE_SOURCE else name)  # C is made from TFLite
     describe = to_tflite.describe if path.suffix == ".tflite" else to_onnx.describe
     try:
         return describe(path)
@@ -266,7 +271,7 @@ def contract(folder: Path, name: str) -> dict[str, Any]:
 def exported_commit(folder: Path) -> str | None:
     """The commit that the int8 TFLite file says it was exported at."""
     try:
-        commit = to_tflite.read_metadata(folder / "lenet5_int8.tflite").get("source_commit")
+        commit = to_tflite.read_metadata(folder / INT8_TFLITE).get("source_commit")
     except Exception:  # flatbuffers raises a dozen kinds for damaged files
         return None
     return str(commit) if commit else None
@@ -274,41 +279,41 @@ def exported_commit(folder: Path) -> str | None:
 
 def gather_probabilities(
     path: Path, data: Dataset, parity: Mapping[str, Any] | None
-) -> Input[dict[str, Probabilities]]:
+) -> Source[dict[str, Probabilities]]:
     """Every artifact's outputs, if they are those that parity judged.
 
     The file holds no hash, but parity counted in it: the same images must be flipped.
     """
     if parity is None:
-        return Input(None, "there is no valid parity.json to check them by: run `make export`")
+        return Source(None, "there is no valid parity.json to check them by: run `make export`")
     try:
         values = read_probabilities(path)
     except UserError:
-        return Input(None, f"{path.name} is missing or damaged: run `make export`")
-    reference = values.get(MODEL_NAME)
+        return Source(None, f"{path.name} is missing or damaged: run `make export`")
+    reference = values.get(FLOAT_MODEL)
     shape = (len(data.test), data.classes)
     for row in parity["rows"]:
         got = values.get(f"{row['artifact']}@{row['runtime']}")
         if got is None and row["accuracy"] is None:
             continue
         if got is None or reference is None or not got.shape == reference.shape == shape:
-            return Input(None, f"{path.name} is not of this parity.json: run `make export`")
+            return Source(None, f"{path.name} is not of this parity.json: run `make export`")
         flips = np.flatnonzero(got.argmax(axis=1) != reference.argmax(axis=1))
         if flips.tolist() != [flip["index"] for flip in row["flips"]]:
-            return Input(None, f"{path.name} is not of this parity.json: run `make export`")
-    return Input(values)
+            return Source(None, f"{path.name} is not of this parity.json: run `make export`")
+    return Source(values)
 
 
-def gather_weights(folder: Path) -> Input[tuple[LayerWeights, ...]]:
+def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
     """The weights of the two TFLite files."""
     try:
-        paths = [folder / f"lenet5_{kind}.tflite" for kind in ("fp32", "int8")]
-        return Input(tuple(read_weights(*paths)))
+        paths = (folder / FP32_TFLITE, folder / INT8_TFLITE)
+        return Source(tuple(read_weights(*paths)))
     except (ValueError, RuntimeError) as error:
-        return Input(None, f"the TFLite files cannot be compared ({error}): run `make export`")
+        return Source(None, f"the TFLite files cannot be compared ({error}): run `make export`")
 
 
-def gather_seeds(path: Path, recipe: str, data: Dataset) -> Input[dict[str, Any]]:
+def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any]]:
     """The accuracy over several seeds, which are other models by intention."""
     keys = ["recipe", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"]
     keys += ["wild", "non_digits_sure"]
@@ -317,7 +322,7 @@ def gather_seeds(path: Path, recipe: str, data: Dataset) -> Input[dict[str, Any]
     if seeds.value is None:
         return seeds
     if seeds.value["data_sha256"] != data.sha256:
-        return Input(None, f"{path.name} is of another data set: run `make accuracy`")
+        return Source(None, f"{path.name} is of another data set: run `make accuracy`")
     names = [block["recipe"] for block in seeds.value["recipes"]]
     if recipe in names:
         return seeds

@@ -6,33 +6,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device.bench import rows as bench_rows
+from pipeline.artifacts import FLOAT_MODEL
 from pipeline.bench.findings import findings
 from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
-from pipeline.report.gather import Input, Report
+from pipeline.report.bench_plots import BenchRow
+from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Section, Table
 from pipeline.report.svg import Plot
 from pipeline.studies.robustness import table_cells
 
-Row = Mapping[str, Any]
 BENCH_HEADER, DETAIL_HEADER = (
     tuple(name.replace(", us", ", µs") for name in header)
     for header in (bench_rows.HEADER, bench_rows.DETAIL_HEADER)
 )
 
 
-def speed(report: Report) -> Section:
+def speed(report: ReportData) -> Section:
     """Latency, its ratio to the baseline, and what it trades off against."""
     return _bench_section("Latency and throughput", report.bench, _speed_plots)
 
 
-def on_device(report: Report) -> Section:
+def on_device(report: ReportData) -> Section:
     """The same of a device."""
     return _bench_section("Latency on a device", report.device, _device_plots)
 
 
 def _bench_section(
-    title: str, source: Input[dict[str, Any]], draw: Callable[[dict[str, Any]], list[Plot]]
+    title: str, source: Source[dict[str, Any]], draw: Callable[[dict[str, Any]], list[Plot]]
 ) -> Section:
     """What a result of the benchmark says, its plots if it has a valid row, and its tables."""
     bench = source.value
@@ -73,7 +74,7 @@ def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
     return [*tables, _machine(bench)]
 
 
-def _batch_table(rows: Sequence[Row]) -> Table:
+def _batch_table(rows: Sequence[BenchRow]) -> Table:
     cells = [
         (
             bench_plots.name_of(row),
@@ -106,7 +107,7 @@ def _plain(value: object) -> str:
     return "unknown" if value is None else str(value)
 
 
-def footprint(report: Report) -> Section:
+def footprint(report: ReportData) -> Section:
     """Cold start and memory."""
     title = "Cold start and memory"
     bench = report.bench.value
@@ -121,7 +122,7 @@ def footprint(report: Report) -> Section:
     return Section(title, problem, report.bench.doubt, plots=plots)
 
 
-def pi_matrix(report: Report) -> Section:
+def pi_matrix(report: ReportData) -> Section:
     """The emulated Raspberry Pis."""
     title = "Raspberry Pi matrix"
     matrix = report.pi.value
@@ -142,7 +143,7 @@ def pi_matrix(report: Report) -> Section:
     return Section(title, "", report.pi.doubt, text, tables=(Table("Systems", header, rows),))
 
 
-def robustness(report: Report) -> Section:
+def robustness(report: ReportData) -> Section:
     """Distorted test images."""
     title = "Robustness"
     result = report.robustness.value
@@ -157,7 +158,7 @@ def robustness(report: Report) -> Section:
     )
 
 
-def photographs(report: Report) -> Section:
+def photographs(report: ReportData) -> Section:
     """Generated photographs."""
     title = "Photographs"
     photos = report.photos.value
@@ -195,7 +196,7 @@ def photographs(report: Report) -> Section:
     return Section(title, "", report.photos.doubt, text, plots, tables)
 
 
-def seeds(report: Report) -> Section:
+def seeds(report: ReportData) -> Section:
     """The same recipes with other seeds."""
     title = "Accuracy over seeds"
     result = report.seeds.value
@@ -203,7 +204,7 @@ def seeds(report: Report) -> Section:
         return Section(title, report.seeds.problem)
     tables = []
     for block in result["recipes"]:
-        rows = [("lenet5.keras", *_spread_cells(block), "", "")]
+        rows = [(FLOAT_MODEL, *_spread_cells(block), "", "")]
         for name, of in block["artifacts"].items():
             loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
             rows.append((name, *_spread_cells(of), loss, agreement))

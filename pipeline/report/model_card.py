@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from device.bench import rows as bench_rows
-from pipeline.parity.check import format_table
-from pipeline.report.gather import Report
+from pipeline.artifacts import FLOAT_MODEL, PROJECT
+from pipeline.parity.judge import format_table
+from pipeline.report.gather import ReportData
 from pipeline.report.measured_sections import BENCH_HEADER
 from pipeline.report.page import environment
 from pipeline.studies.robustness import table_cells
 from pipeline.table import markdown_table
-from pipeline.train.training import MODEL_NAME
 
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 MNIST_DATASET = {"name": "MNIST", "type": "ylecun/mnist", "config": "mnist", "split": "test"}
@@ -25,7 +25,7 @@ CARD_COLUMNS = ("artifact", "runtime", "p50, µs", "p90, µs", "cold start, ms",
 TASK = {"type": "image-classification", "name": "Image Classification"}
 
 
-def render(report: Report) -> str:
+def render(report: ReportData) -> str:
     """The model card of a report."""
     matter = front_matter(report)
     # JSON is YAML, and json.dumps escapes whatever a folder or a class may be called.
@@ -57,12 +57,12 @@ def render(report: Report) -> str:
     )
 
 
-def front_matter(report: Report) -> dict[str, Any]:
+def front_matter(report: ReportData) -> dict[str, Any]:
     """The metadata: licence, tags, data set, and the measured accuracies as a model-index."""
     is_mnist = report.data.sha256 == MNIST_SHA256
     name = report.data.source.resolve().name
     dataset = MNIST_DATASET if is_mnist else {"name": name, "type": name, "split": "test"}
-    metrics = [_metric(MODEL_NAME, report.training["test_accuracy"])]
+    metrics = [_metric(FLOAT_MODEL, report.training["test_accuracy"])]
     if report.parity.value is not None:
         artifacts = {
             row["artifact"]: row["accuracy"]
@@ -84,7 +84,7 @@ def front_matter(report: Report) -> dict[str, Any]:
     return {
         **matter,
         "metrics": ["accuracy"],
-        "model-index": [{"name": "lenet5-edge", "results": results}],
+        "model-index": [{"name": PROJECT, "results": results}],
     }
 
 
@@ -98,7 +98,7 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", line)
 
 
-def files_table(report: Report) -> str:
+def files_table(report: ReportData) -> str:
     """The files, with what goes in and comes out."""
     rows = []
     for name, size in report.sizes_bytes.items():
@@ -107,8 +107,8 @@ def files_table(report: Report) -> str:
     return markdown_table(["file", "input and output", "size, kB", "SHA-256 begins"], rows)
 
 
-def _contract(report: Report, name: str) -> str:
-    if name == MODEL_NAME:
+def _contract(report: ReportData, name: str) -> str:
+    if name == FLOAT_MODEL:
         return f"float32 (batch, 32, 32, 1), 0 to 1 -> float32 (batch, {report.data.classes})"
     return " -> ".join(map(_tensor, report.contracts[name].values()))
 

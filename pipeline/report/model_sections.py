@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.bundle.pack import golden_source
+from pipeline.artifacts import FLOAT_MODEL, FP32_TFLITE, INT8_TFLITE
 from pipeline.config import ParityBudget
-from pipeline.parity.check import Limits, limits
+from pipeline.data import Probabilities
+from pipeline.parity.check import one_runtime_each
+from pipeline.parity.judge import Limits, limits, table_cells
 from pipeline.parity.layer_noise import sqnr_db
 from pipeline.report import plots
-from pipeline.report.gather import Input, Probabilities, Report
+from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Bar, Picture, Section, Table
 from pipeline.report.weights import LayerWeights
 from pipeline.train.figures import SAMPLE_DIGITS
-from pipeline.train.training import MODEL_NAME
 
 MAX_PICTURES = 1000  # of a bad model: more would make the page too large to open
 
 
-def built(report: Report) -> Section:
+def built(report: ReportData) -> Section:
     """What was built, from what, with what."""
     training, data = report.training, report.data
     facts = {
@@ -66,13 +67,13 @@ def _threshold(training: Mapping[str, Any]) -> dict[str, str]:
     return {"confidence threshold": text}
 
 
-def training(report: Report) -> Section:
+def training(report: ReportData) -> Section:
     """The training curves."""
     history = report.training["history"]
     return Section("Training", plots=(plots.loss(history), plots.accuracy(history)))
 
 
-def sample_digits(report: Report) -> Section:
+def sample_digits(report: ReportData) -> Section:
     """The six test digits that the recipe shows."""
     title = "Six test digits"
     probabilities = report.probabilities
@@ -87,7 +88,7 @@ def sample_digits(report: Report) -> Section:
     return Section(title, pictures=pictures)
 
 
-def confusion(report: Report) -> Section:
+def confusion(report: ReportData) -> Section:
     """The confusion matrices of the float model and of the int8 TFLite file."""
     title = "Confusion matrix"
     if report.probabilities.value is None:
@@ -95,14 +96,14 @@ def confusion(report: Report) -> Section:
     labels, names = report.data.test.labels, report.data.label_names
     figures = []
     for artifact, values in _one_each(report.probabilities.value).items():
-        if artifact in (MODEL_NAME, "lenet5_int8.tflite"):
-            name = "confusion-float" if artifact == MODEL_NAME else "confusion-int8"
+        if artifact in (FLOAT_MODEL, INT8_TFLITE):
+            name = "confusion-float" if artifact == FLOAT_MODEL else "confusion-int8"
             predicted = values.argmax(axis=1)
             figures.append(plots.confusion(name, artifact, labels, predicted, names))
     return Section(title, plots=figures)
 
 
-def parity(report: Report) -> Section:
+def parity(report: ReportData) -> Section:
     """The parity table, with how much of each budget is used."""
     title = "Parity with the float model"
     result = report.parity.value
@@ -110,19 +111,13 @@ def parity(report: Report) -> Section:
         return Section(title, report.parity.problem)
     reference = result["reference"]
     budget = ParityBudget(**{**result["budget"], "allowed_not_run": ()})
-    rows: list[tuple[str | tuple[Bar, ...], ...]] = [
-        (reference["artifact"], "keras", "reference", f"{reference['accuracy']:.2%}", *[""] * 5)
-    ]
+    header, (first, *others) = table_cells(result)
+    rows: list[Sequence[str | tuple[Bar, ...]]] = [[*first, ""]]
+    for row, cells in zip(result["rows"], others, strict=True):
+        rows.append([*cells, _budget_cell(row, result, budget)])
     compared = [row for row in result["rows"] if row["accuracy"] is not None]
-    for row in result["rows"]:
-        allowed = limits("int8" not in row["artifact"], reference["accuracy"], budget)
-        rows.append(_parity_row(row, allowed, result["layers"], budget))
-    allowed = limits(False, reference["accuracy"], budget)
     has_int8 = any("int8" in row["artifact"] for row in compared)
-    header = (
-        *("artifact", "runtime", "status", "accuracy", "difference (95 % CI), pp", "agreement"),
-        *("max |dp|", "McNemar p", "budget used"),
-    )
+    loss_pp = limits(False, reference["accuracy"], budget).loss_pp if has_int8 else None
     missing = [row for row in result["rows"] if row["status"] != "pass"]
     return Section(
         title,
@@ -132,34 +127,20 @@ def parity(report: Report) -> Section:
             f"against {reference['artifact']} on all {reference['n']:,} test images.",
             *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
         ),
-        plots=(plots.delta(compared, allowed.loss_pp if has_int8 else None),) if compared else (),
-        tables=(Table("Parity by artifact and runtime", header, rows),),
+        plots=(plots.delta(compared, loss_pp),) if compared else (),
+        tables=(Table("Parity by artifact and runtime", [*header, "budget used"], rows),),
     )
 
 
-def _parity_row(
-    row: Mapping[str, Any],
-    allowed: Limits,
-    layers: list[dict[str, Any]],
-    budget: ParityBudget,
-) -> tuple[str | tuple[Bar, ...], ...]:
-    runtime = f"{row['runtime']} {row['runtime_version']}".strip()
+def _budget_cell(
+    row: Mapping[str, Any], result: Mapping[str, Any], budget: ParityBudget
+) -> str | tuple[Bar, ...]:
+    """The bars of a row of `parity.json`; "" where nothing was compared."""
     if row["accuracy"] is None:
-        return (row["artifact"], runtime, row["status"], *[""] * 6)
-    low, high = row["delta_ci95_pp"]
-    same = " (same bits as tflite-runtime)" if row["bit_identical"] else ""
-    own = [layer["sqnr_db"] for layer in layers if layer["artifact"] == row["artifact"]]
-    return (
-        row["artifact"],
-        runtime,
-        row["status"] + same,
-        f"{row['accuracy']:.2%}",
-        f"{row['delta_pp']:+.2f} ({low:+.2f} to {high:+.2f})",
-        f"{row['agreement']:.2%}",
-        f"{row['max_abs_dp']:.1e}",
-        f"{row['mcnemar_p']:.2f}",
-        tuple(budget_bars(row, allowed, min(own, default=None), budget.int8_min_sqnr_db)),
-    )
+        return ""
+    allowed = limits("int8" not in row["artifact"], result["reference"]["accuracy"], budget)
+    own = [layer["sqnr_db"] for layer in result["layers"] if layer["artifact"] == row["artifact"]]
+    return tuple(budget_bars(row, allowed, min(own, default=None), budget.int8_min_sqnr_db))
 
 
 def budget_bars(
@@ -201,7 +182,7 @@ def _share(used: float, allowed: float) -> float:
     return used / allowed
 
 
-def gallery(report: Report) -> Section:
+def gallery(report: ReportData) -> Section:
     """Every test image that an artifact reads otherwise than the float model, or wrongly."""
     title = "Flipped and misread images"
     if report.probabilities.value is None:
@@ -231,10 +212,10 @@ def gallery(report: Report) -> Section:
 
 def _one_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilities]:
     """The float model's probabilities, then one runtime's of each artifact."""
-    return {MODEL_NAME: probabilities[MODEL_NAME], **golden_source(probabilities)}
+    return {FLOAT_MODEL: probabilities[FLOAT_MODEL], **one_runtime_each(probabilities)}
 
 
-def _title(report: Report, index: int) -> str:
+def _title(report: ReportData, index: int) -> str:
     return f"{report.data.label_names[report.data.test.labels[index]]} (image {index})"
 
 
@@ -245,17 +226,17 @@ def _answers(
 
     A float artifact is left out where it reads what the float model does.
     """
-    expected = probabilities[MODEL_NAME][index].argmax()
+    expected = probabilities[FLOAT_MODEL][index].argmax()
     lines: dict[str, list[str]] = {}
     for artifact, values in _one_each(probabilities).items():
         got = values[index]
         if "fp32" not in artifact or got.argmax() != expected:
-            name = "float" if artifact == MODEL_NAME else plots.short(artifact)
+            name = "float" if artifact == FLOAT_MODEL else plots.short(artifact)
             lines.setdefault(f"{names[got.argmax()]}, {got.max():.1%}", []).append(name)
     return [f"{', '.join(who)}: {answer}" for answer, who in lines.items()]
 
 
-def noise(report: Report) -> Section:
+def noise(report: ReportData) -> Section:
     """The quantization noise of each layer."""
     title = "Quantization noise by layer"
     result = report.parity.value
@@ -273,10 +254,10 @@ def noise(report: Report) -> Section:
     return Section(title, plots=figures)
 
 
-def weights(report: Report) -> Section:
+def weights(report: ReportData) -> Section:
     """The weights before and after quantization."""
     title = "Weights before and after quantization"
-    source: Input[tuple[LayerWeights, ...]] = report.weights
+    source: Source[tuple[LayerWeights, ...]] = report.weights
     if source.value is None:
         return Section(title, source.problem)
     rows = []
@@ -296,5 +277,5 @@ def weights(report: Report) -> Section:
     return Section(
         title,
         plots=(plots.weights(source.value), plots.codes(source.value)),
-        tables=(Table("Weights of lenet5_int8.tflite against lenet5_fp32.tflite", header, rows),),
+        tables=(Table(f"Weights of {INT8_TFLITE} against {FP32_TFLITE}", header, rows),),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.artifacts import MODEL_CARD, REPORT_HTML
 from pipeline.data import Dataset
 from pipeline.files import write_bytes
 from pipeline.report import measured_sections, model_card, model_sections
-from pipeline.report.gather import Report, gather
+from pipeline.report.gather import ReportData, gather
 from pipeline.report.page import Section, render_page
-
-PAGE, CARD = "report.html", "MODEL_CARD.md"
 
 
 def write(folder: Path, data: Dataset) -> list[Section]:
@@ -32,12 +31,12 @@ def write(folder: Path, data: Dataset) -> list[Section]:
     report = gather(folder, data)
     sections = [describe(report) for describe in SECTIONS]
     page = render_page("LeNet-5: from training to the device", summarise(report), sections)
-    write_bytes(folder / PAGE, page.encode())
-    write_bytes(folder / CARD, model_card.render(report).encode())
+    write_bytes(folder / REPORT_HTML, page.encode())
+    write_bytes(folder / MODEL_CARD, model_card.render(report).encode())
     return sections
 
 
-SECTIONS: tuple[Callable[[Report], Section], ...] = (
+SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     model_sections.built,
     model_sections.training,
     model_sections.sample_digits,
@@ -56,7 +55,7 @@ SECTIONS: tuple[Callable[[Report], Section], ...] = (
 )
 
 
-def summarise(report: Report) -> list[str]:
+def summarise(report: ReportData) -> list[str]:
     """The result in a few lines."""
     training = report.training
     lines = [

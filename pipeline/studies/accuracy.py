@@ -21,14 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import export, float_and_int8, native
-from pipeline.bundle.pack import golden_source, read_probabilities
+from pipeline import export, native
+from pipeline.artifacts import (
+    ACCURACY_JSON,
+    ACCURACY_MD,
+    CONVERTED,
+    FLOAT_MODEL,
+    PARITY_JSON,
+    PROBABILITIES,
+    ROOT,
+    TRAIN_JSON,
+    describe_machine,
+)
+from pipeline.classify import classify_float_and_int8
 from pipeline.config import EpochRecipe, ExportConfig, load_parity_budget, load_recipe
-from pipeline.data import Dataset, Images
-from pipeline.files import ROOT, UserError, make_folder, read_json, write_bytes, write_json
+from pipeline.data import Dataset, Images, Probabilities
+from pipeline.files import UserError, make_folder, read_json, write_bytes, write_json
 from pipeline.parity import check as parity
 from pipeline.parity.statistics import mean_ci95
-from pipeline.readme import describe_machine
 from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
 from pipeline.train import confidence
@@ -38,12 +48,9 @@ from pipeline.train.training import accuracy, train
 
 RECIPES = ("best", "max")
 SEEDS = (98, 99, 100, 101, 102)
-DOCS = ROOT / "docs"
 WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
 STATE = "finished.json"  # in a seed's folder: the keys of what lies there
 WEIGHTS_COME_FROM = ("data.py", "train/*.py")
-
-Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,8 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
             seeds.append(measure(folder, data, images))
             blocks[-1] = summarise(name, recipe.epochs, seeds)
             result = describe(blocks, data)
-            write_json(DOCS / "accuracy.json", result)
-            write_bytes(DOCS / "accuracy.md", render(result).encode())
+            write_json(ACCURACY_JSON, result)
+            write_bytes(ACCURACY_MD, render(result).encode())
     return blocks
 
 
@@ -123,7 +130,7 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
         state = {"trained": trained}
         write_json(folder / STATE, state)
     if state.get("converted") != converted:
-        for artifact in export.ARTIFACTS:
+        for artifact in CONVERTED:
             export.convert(artifact, folder, data, ExportConfig())
         native.generate(folder, data)
         parity.check_parity(folder, data, load_parity_budget())
@@ -147,13 +154,13 @@ def _digest(texts: Sequence[str]) -> str:
 
 def measure(folder: Path, data: Dataset, images: WildImages) -> dict[str, Any]:
     """All figures of one finished seed."""
-    training = read_json(folder / "train.json")
-    judged = read_json(folder / "parity.json")
-    probabilities = read_probabilities(folder / "probabilities.npz")
+    training = read_json(folder / TRAIN_JSON)
+    judged = read_json(folder / PARITY_JSON)
+    probabilities = parity.read_probabilities(folder / PROBABILITIES)
     labels = data.test.labels
     threshold = training["confidence"]["threshold"]
     artifacts = {}
-    for name, values in golden_source(probabilities).items():  # of each artifact's first runtime
+    for name, values in parity.one_runtime_each(probabilities).items():
         row = next(r for r in judged["rows"] if r["artifact"] == name and r["n"])
         artifacts[name] = {
             "runtime": f"{row['runtime']} {row['runtime_version']}",
@@ -162,7 +169,7 @@ def measure(folder: Path, data: Dataset, images: WildImages) -> dict[str, Any]:
             "agreement": row["agreement"],
             **_figures(values, labels, threshold),
         }
-    reference = probabilities[parity.REFERENCE]
+    reference = probabilities[FLOAT_MODEL]
     return {
         "seed": training["seed"],
         "seconds": training["seconds"],
@@ -189,7 +196,7 @@ def _measure_wild(folder: Path, images: WildImages, threshold: float) -> dict[st
     """By set: accuracy and, of non-digits, the share above the threshold; float and int8."""
     sets = {**{name: x for name, (x, _) in images.digits.items()}, **images.others}
     ends = np.cumsum([len(x) for x in sets.values()])[:-1]
-    got = float_and_int8.classify(folder, np.concatenate(list(sets.values())))
+    got = classify_float_and_int8(folder, np.concatenate(list(sets.values())))
     parts = {
         kind: dict(zip(sets, np.split(values, ends), strict=True)) for kind, values in got.items()
     }
@@ -297,7 +304,7 @@ def render(result: dict[str, Any]) -> str:
 def _render_recipe(block: dict[str, Any]) -> list[str]:
     seeds = block["seeds"]
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    rows = [["lenet5.keras", *_cells(block), "", ""]]
+    rows = [[FLOAT_MODEL, *_cells(block), "", ""]]
     for name, of in block["artifacts"].items():
         loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
         rows.append([name, *_cells(of), loss, agreement])

@@ -12,69 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from pipeline.studies.synthetic_photos import Skeleton
+from pipeline.data import SIDE
+from pipeline.studies.skeletons import letters
 from pipeline.studies.wild import Ink, draw, mnist_form
 
-SIDE = 28
 LETTERS = "ACDEFHJKLMNPRTUVWXYadefhkmnprtuwxy"
 LARGE = 112  # pixels a side that clothes and letters are drawn at
-
-# Control points as in synthetic_photos.py: x, y in a box of 1 x 1, a point given twice is a corner.
-WRITTEN_LETTERS: tuple[Skeleton, ...] = (
-    [
-        [(0.1, 1.0), (0.3, 0.5), (0.5, 0.0), (0.5, 0.0), (0.7, 0.5), (0.9, 1.0)],
-        [(0.25, 0.62), (0.75, 0.62)],
-    ],  # A
-    [
-        [(0.2, 0.0), (0.2, 0.5), (0.2, 1.0)],
-        [(0.2, 0.0), (0.8, 0.0)],
-        [(0.2, 0.5), (0.7, 0.5)],
-        [(0.2, 1.0), (0.8, 1.0)],
-    ],  # E
-    [[(0.2, 0.0), (0.2, 1.0)], [(0.2, 0.0), (0.8, 0.0)], [(0.2, 0.5), (0.7, 0.5)]],  # F
-    [[(0.2, 0.0), (0.2, 1.0)], [(0.8, 0.0), (0.8, 1.0)], [(0.2, 0.5), (0.8, 0.5)]],  # H
-    [[(0.2, 0.0), (0.2, 1.0)], [(0.8, 0.0), (0.22, 0.55), (0.22, 0.55), (0.85, 1.0)]],  # K
-    [
-        [
-            (0.1, 1.0),
-            (0.2, 0.0),
-            (0.2, 0.0),
-            (0.5, 0.6),
-            (0.5, 0.6),
-            (0.8, 0.0),
-            (0.8, 0.0),
-            (0.9, 1.0),
-        ]
-    ],  # M
-    [[(0.2, 1.0), (0.2, 0.0), (0.2, 0.0), (0.8, 1.0), (0.8, 1.0), (0.8, 0.0)]],  # N
-    [
-        [
-            (0.2, 1.0),
-            (0.2, 0.0),
-            (0.2, 0.0),
-            (0.65, 0.05),
-            (0.75, 0.28),
-            (0.2, 0.5),
-            (0.2, 0.5),
-            (0.85, 1.0),
-        ]
-    ],  # R
-    [[(0.1, 0.0), (0.9, 0.0)], [(0.5, 0.0), (0.5, 1.0)]],  # T
-    [
-        [
-            (0.05, 0.0),
-            (0.25, 1.0),
-            (0.25, 1.0),
-            (0.5, 0.4),
-            (0.5, 0.4),
-            (0.75, 1.0),
-            (0.75, 1.0),
-            (0.95, 0.0),
-        ]
-    ],  # W
-    [[(0.1, 0.0), (0.9, 1.0)], [(0.9, 0.0), (0.1, 1.0)]],  # X
-    [[(0.2, 0.4), (0.2, 1.0), (0.2, 1.0), (0.25, 0.6), (0.5, 0.4), (0.7, 0.55), (0.72, 1.0)]],  # n
-)
 
 # Outlines in a box of 1 x 1, one colour each.
 CLOTHES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -115,7 +58,8 @@ def printed_letter(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 def written_letter(rng: np.random.Generator) -> NDArray[np.uint8]:
     """A letter of strokes, drawn as `wild.py` draws digits."""
-    skeleton = WRITTEN_LETTERS[rng.integers(len(WRITTEN_LETTERS))]
+    skeletons = letters()
+    skeleton = skeletons[rng.integers(len(skeletons))]
     return mnist_form(rng, draw(rng, skeleton, rng.uniform(0.06, 0.14)))
 
 

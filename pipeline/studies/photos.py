@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from device.photo import NoDigit, find_digit
@@ -26,6 +25,7 @@ from pipeline.files import UserError, sha256
 from pipeline.studies.synthetic_photos import (
     Photo,
     Scene,
+    UInt8,
     digit_photos,
     draw_skeleton,
     empty_photos,
@@ -33,12 +33,11 @@ from pipeline.studies.synthetic_photos import (
 )
 from pipeline.table import markdown_table
 
-UInt8 = npt.NDArray[np.uint8]
 Label = Callable[[UInt8], int]
 
 
 @dataclass(frozen=True)
-class DigitRow:
+class PhotoRow:
     """Pictures of one condition: how many, and how many each way reads right."""
 
     condition: str
@@ -49,7 +48,7 @@ class DigitRow:
 
 
 @dataclass(frozen=True)
-class EmptyRow:
+class NoDigitRow:
     """Pictures without a digit: how many, and how many are refused."""
 
     condition: str
@@ -58,7 +57,7 @@ class EmptyRow:
 
 
 @dataclass(frozen=True)
-class Timing:
+class PhotoTiming:
     """One 12-megapixel file: median times of decoding and of finding the digit."""
 
     format: str
@@ -76,9 +75,9 @@ class PhotoBench:
     model: str
     model_sha256: str
     seed: int
-    digits: tuple[DigitRow, ...]
-    empties: tuple[EmptyRow, ...]
-    timings: tuple[Timing, ...]
+    digits: tuple[PhotoRow, ...]
+    empties: tuple[NoDigitRow, ...]
+    timings: tuple[PhotoTiming, ...]
 
     @property
     def accuracy(self) -> float:
@@ -103,7 +102,7 @@ def raw_resize(image: UInt8) -> UInt8:
     return 255 - grey if np.median(grey) > 127 else grey
 
 
-def measure_digits(photos: list[Photo], label: Label) -> DigitRow:
+def measure_digits(photos: list[Photo], label: Label) -> PhotoRow:
     """Reads pictures of one condition both ways."""
     raw = found = refused = 0
     for photo in photos:
@@ -113,10 +112,10 @@ def measure_digits(photos: list[Photo], label: Label) -> DigitRow:
             found += label(find_digit(image)) == photo.label
         except NoDigit:
             refused += 1
-    return DigitRow(photos[0].condition, len(photos), raw, found, refused)
+    return PhotoRow(photos[0].condition, len(photos), raw, found, refused)
 
 
-def measure_empties(photos: list[Photo]) -> EmptyRow:
+def measure_empties(photos: list[Photo]) -> NoDigitRow:
     """Counts refusals among pictures of one kind without a digit."""
     refused = 0
     for photo in photos:
@@ -124,10 +123,10 @@ def measure_empties(photos: list[Photo]) -> EmptyRow:
             find_digit(decode_image(photo.data, photo.name))
         except NoDigit:
             refused += 1
-    return EmptyRow(photos[0].condition, len(photos), refused)
+    return NoDigitRow(photos[0].condition, len(photos), refused)
 
 
-def measure_time(quality: int | None, repeats: int, seed: int) -> Timing:
+def measure_time(quality: int | None, repeats: int, seed: int) -> PhotoTiming:
     """Times one 12-megapixel picture, JPEG of the given quality or PNG."""
     rng = np.random.default_rng(seed)
     scene = replace(Scene(), size=(3000, 4000), quality=quality, blur=1.5, noise=4)
@@ -142,7 +141,7 @@ def measure_time(quality: int | None, repeats: int, seed: int) -> Timing:
         find_ms.append((time.perf_counter() - decoded) * 1e3)
     kind = "PNG" if quality is None else f"JPEG quality {quality}"
     medians = float(np.median(decode_ms)), float(np.median(find_ms))
-    return Timing(kind, scene.size[1], scene.size[0], len(data), *medians)
+    return PhotoTiming(kind, scene.size[1], scene.size[0], len(data), *medians)
 
 
 def measure(

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline import float_and_int8
+from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, ROBUSTNESS_JSON
+from pipeline.classify import classify_float_and_int8
 from pipeline.data import Images, Split
 from pipeline.files import sha256, write_json
 from pipeline.progress import progress
-from pipeline.train.training import MODEL_NAME, accuracy
+from pipeline.train.augment import FloatImages
+from pipeline.train.training import accuracy
 
 SEED = 1998
-FloatImages = NDArray[np.float32]  # (n, 28, 28), 0..1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Distortion:
 
 
 @dataclass(frozen=True)
-class Row:
+class RobustnessRow:
     """One distortion at one strength.
 
     Attributes:
@@ -131,21 +131,21 @@ def measure(folder: Path, test: Split) -> dict[str, Any]:
     Returns:
         What it holds.
     """
-    rows: list[Row] = []
+    rows: list[RobustnessRow] = []
     n = len(test)
     with progress("robustness") as report:
         for i, distortion in enumerate(DISTORTIONS):
             report(i, len(DISTORTIONS), distortion.name)
             images = [distort(test.images, distortion, s) for s in distortion.strengths]
-            got = float_and_int8.classify(folder, np.concatenate(images))
+            got = classify_float_and_int8(folder, np.concatenate(images))
             for k, strength in enumerate(distortion.strengths):
                 of = slice(k * n, (k + 1) * n)
                 shares = {kind: accuracy(p[of], test.labels) for kind, p in got.items()}
-                rows.append(Row(distortion.name, strength, distortion.unit, n, shares))
+                rows.append(RobustnessRow(distortion.name, strength, distortion.unit, n, shares))
         report(len(DISTORTIONS), len(DISTORTIONS), "")
-    models = {name: sha256(folder / name) for name in (MODEL_NAME, float_and_int8.INT8)}
+    models = {name: sha256(folder / name) for name in (FLOAT_MODEL, INT8_TFLITE)}
     result = {"models": models, "rows": [asdict(row) for row in rows]}
-    write_json(folder / "robustness.json", result)
+    write_json(folder / ROBUSTNESS_JSON, result)
     return result
 
 

@@ -14,22 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Augmentation
+from pipeline.data import SIDE, Images, Labels
 
-SIDE = 28  # pixels
 ELASTIC_GRID = 6  # control points a side of the elastic displacement field
 FILL_SCALE = 1.4  # brings MNIST's 20 pixels to the whole frame
 COARSE_SIDES = (12, 14, 16, 18)  # pixels a side of the scans that `coarse` imitates
 CHUNK = 128  # images at a time: the working set stays in the CPU cache
 
 FloatImages = NDArray[np.float32]  # (n, 28, 28), ink 0..1
-ByteImages = NDArray[np.uint8]  # (n, 28, 28), ink 0..255
-Labels = NDArray[np.uint8]  # (n,)
 Points = NDArray[np.float32]  # (n, 2), row and column, pixels
 
 
-def augment(
-    images: ByteImages, labels: Labels, seed: tuple[int, ...], config: Augmentation
-) -> ByteImages:
+def augment(images: Images, labels: Labels, seed: tuple[int, ...], config: Augmentation) -> Images:
     """Distorts every image at random.
 
     Args:

@@ -8,11 +8,10 @@ import numpy as np
 
 from pipeline.config import CookbookRecipe
 from pipeline.data import Dataset, preprocess
+from pipeline.train.epochs import History
 
 if TYPE_CHECKING:
     import keras
-
-History = dict[str, list[float]]
 
 
 def fit(model: keras.Model, recipe: CookbookRecipe, data: Dataset) -> History:

@@ -8,20 +8,17 @@ patches of noise and plain shapes. `non_digits.py` has others, to test with.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.data import SIDE, Images
 from pipeline.train.augment import draw_segment
 
-SIDE = 28
 TILE = 7  # pixels: a digit is cut into 4 x 4 tiles
 CONTROLS = 6  # points of a scribble
 STROKES = 4  # straight ones; fewer are often a 1, 4 or 7
 STEPS = 64  # dots of a scribble
 
-ByteImages = NDArray[np.uint8]  # (n, 28, 28)
 
-
-def draw_non_digits(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def draw_non_digits(images: Images, rng: np.random.Generator) -> Images:
     """Replaces each image by something else, of a kind drawn at random.
 
     Args:
@@ -39,7 +36,7 @@ def draw_non_digits(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     return out
 
 
-def _scribble(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def _scribble(images: Images, rng: np.random.Generator) -> Images:
     """A smooth curve through random points, drawn with a round pen."""
     n = len(images)
     corners = rng.uniform(4, 24, (n, CONTROLS, 2))
@@ -57,7 +54,7 @@ def _scribble(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     return np.rint(np.clip(radius + 0.5 - np.sqrt(squared), 0, 1) * 255).astype(np.uint8)
 
 
-def _cross_strokes(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def _cross_strokes(images: Images, rng: np.random.Generator) -> Images:
     """A few straight strokes of one pen, each from anywhere to anywhere."""
     n = len(images)
     x = np.zeros((n, SIDE, SIDE), np.float32)
@@ -68,7 +65,7 @@ def _cross_strokes(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     return np.rint(x * 255).astype(np.uint8)
 
 
-def _shuffle_tiles(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def _shuffle_tiles(images: Images, rng: np.random.Generator) -> Images:
     """The tiles of each image in another order."""
     n, across = len(images), SIDE // TILE
     tiles = images.reshape(n, across, TILE, across, TILE).swapaxes(2, 3)
@@ -78,7 +75,7 @@ def _shuffle_tiles(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     return tiles.reshape(n, across, across, TILE, TILE).swapaxes(2, 3).reshape(n, SIDE, SIDE)
 
 
-def _pattern(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def _pattern(images: Images, rng: np.random.Generator) -> Images:
     """Noise of a random grain over the whole frame, of a random contrast."""
     n = len(images)
     out = np.empty_like(images)
@@ -91,7 +88,7 @@ def _pattern(images: ByteImages, rng: np.random.Generator) -> ByteImages:
     return out
 
 
-def _block(images: ByteImages, rng: np.random.Generator) -> ByteImages:
+def _block(images: Images, rng: np.random.Generator) -> Images:
     """Filled rectangles and ellipses of random sizes and greys, up to three over one another."""
     n = len(images)
     pixel = np.arange(SIDE)

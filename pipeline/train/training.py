@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.runner import first_line
+from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
 from pipeline.config import CookbookRecipe, Recipe
 from pipeline.data import Dataset, Images, Labels, preprocess
 from pipeline.files import UserError, atomic_path, sha256, write_json
@@ -25,8 +27,6 @@ from pipeline.train.temperature import (
 
 if TYPE_CHECKING:
     import keras
-
-MODEL_NAME = "lenet5.keras"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise UserError(f"recipe {name}: training diverged; lower its learning_rate")
 
-    with atomic_path(out / MODEL_NAME) as temporary:
+    with atomic_path(out / FLOAT_MODEL) as temporary:
         model.save(temporary)
     validation = predict(model, data.validation.images)
     test = predict(model, data.test.images)
@@ -124,10 +124,10 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         ),
         label_names=data.label_names,
         data_sha256=data.sha256,
-        model_sha256=sha256(out / MODEL_NAME),
+        model_sha256=sha256(out / FLOAT_MODEL),
         history=history,
     )
-    write_json(out / "train.json", dataclasses.asdict(result))
+    write_json(out / TRAIN_JSON, dataclasses.asdict(result))
     return result
 
 
@@ -149,6 +149,24 @@ def load_model(path: Path) -> keras.Model:
             f"{path}: not a readable LeNet-5 ({first_line(error)}); delete it and run `make export`"
         ) from None
     return model
+
+
+def require_float_model(path: Path, training: Mapping[str, Any]) -> None:
+    """Refuse a float model that is missing or not the one that training wrote.
+
+    Args:
+        path: The model.
+        training: What `train.json` holds.
+
+    Raises:
+        UserError: It says which.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `make export`")
+    if training.get("model_sha256") != sha256(path):
+        raise UserError(
+            f"{path}: its SHA-256 is not the one in {TRAIN_JSON}; delete it and run `make export`"
+        )
 
 
 def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import run_stage
 
-from pipeline import config, native
+from pipeline import config
+from pipeline.artifacts import Subject, this_architecture
 from pipeline.classify import Outputs
-from pipeline.parity import check as parity
-from pipeline.parity import layer_noise
-from pipeline.parity.check import Row, Subject
+from pipeline.parity import check, judge, layer_noise
+from pipeline.parity.judge import ParityRow
 
 BUDGET = config.load_parity_budget()
 FLOAT = Subject("lenet5_fp32.onnx", "onnxruntime", Path("python"), True)
@@ -33,7 +33,7 @@ def judged(subject, flips, n=10_000, wrong=0):
     reference[n - wrong :] = (reference[n - wrong :] + 1) % 10
     got = reference.copy()
     got[:flips] = (got[:flips] + 1) % 10
-    reasons, figures = parity.judge(subject, labels, one_hot(reference), one_hot(got), BUDGET)
+    reasons, figures = judge.judge(subject, labels, one_hot(reference), one_hot(got), BUDGET)
     assert len(figures["flips"]) == flips
     return reasons
 
@@ -60,7 +60,7 @@ def test_float_probability_beyond_its_budget_fails_though_every_label_agrees():
     labels = np.zeros(100, int)
     reference = np.tile(np.float32([0.9, 0.1]), (100, 1))
     got = reference + np.float32([-2e-4, 2e-4])
-    reasons, _ = parity.judge(FLOAT, labels, reference, got, BUDGET)
+    reasons, _ = judge.judge(FLOAT, labels, reference, got, BUDGET)
     assert reasons == ["max |dp| 2.0e-04, above 1.0e-04"]
 
 
@@ -68,14 +68,14 @@ def test_nan_and_another_shape_fail_with_their_reason():
     labels, reference = np.zeros(5, int), one_hot(np.zeros(5, int))
     got = reference.copy()
     got[3, 2] = np.nan
-    assert parity.judge(INT8, labels, reference, got, BUDGET)[0] == [
+    assert judge.judge(INT8, labels, reference, got, BUDGET)[0] == [
         "NaN or infinity among the probabilities"
     ]
-    assert "shape" in parity.judge(INT8, labels, reference, reference[:, :9], BUDGET)[0][0]
+    assert "shape" in judge.judge(INT8, labels, reference, reference[:, :9], BUDGET)[0][0]
 
 
 def row(status, **values):
-    return Row("lenet5_int8.onnx", "onnxruntime", "1", "", status, "", **values)
+    return ParityRow("lenet5_int8.onnx", "onnxruntime", "1", "", status, "", **values)
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def row(status, **values):
     ],
 )
 def test_a_row_that_did_not_run_is_never_a_pass_unless_allowed(rows, status):
-    assert parity._overall(rows) == status
+    assert judge.overall_status(rows) == status
 
 
 def test_noisy_or_unmeasured_layers_fail_an_int8_row():
     quiet = [layer_noise.TensorNoise("lenet5_int8.onnx", str(i), 40.0) for i in range(8)]
     noisy = replace(quiet[0], tensor="b", sqnr_db=20.0)
-    assert parity.with_layers([row("pass")], quiet, BUDGET)[0].status == "pass"
-    assert parity.with_layers([row("pass")], quiet[1:], BUDGET)[0].status == "fail"
-    failed = parity.with_layers([row("pass")], [*quiet, noisy], BUDGET)[0]
+    assert judge.with_layers([row("pass")], quiet, BUDGET)[0].status == "pass"
+    assert judge.with_layers([row("pass")], quiet[1:], BUDGET)[0].status == "fail"
+    failed = judge.with_layers([row("pass")], [*quiet, noisy], BUDGET)[0]
     assert failed.status == "fail"
     assert "'b'" in failed.reason
-    assert parity.with_layers([row("pass")], [], BUDGET)[0].status == "fail"
+    assert judge.with_layers([row("pass")], [], BUDGET)[0].status == "fail"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_reference_that_is_not_what_training_wrote_is_refused(artifacts, small_d
         stream.write(b"x")
     run = run_stage("parity", "--data", small_data, "--out", artifacts)
     assert run.returncode == 2
-    assert "lenet5.keras: not the file that train.json tells of" in run.stderr
+    assert "lenet5.keras: its SHA-256 is not the one in train.json" in run.stderr
 
 
 # --- The C file ---------------------------------------------------------------------------------
@@ -231,25 +231,25 @@ def test_one_bit_of_one_output_fails_the_c_file_and_no_other():
     promised = np.zeros((5, 10), np.int8)
     got = promised.copy()
     passed = replace(row("pass"), artifact=NATIVE.artifact, runtime="native")
-    assert parity.with_bits(passed, outputs(got), outputs(promised)).bit_identical is True
+    assert judge.with_bits(passed, outputs(got), outputs(promised)).bit_identical is True
     got[3, 2] = 1
-    failed = parity.with_bits(passed, outputs(got), outputs(promised))
+    failed = judge.with_bits(passed, outputs(got), outputs(promised))
     assert (failed.status, failed.bit_identical) == ("fail", False)
     assert failed.reason.startswith("1 outputs are not, bit for bit, those of lenet5_int8.tflite")
-    assert parity.with_bits(row("pass"), outputs(got), outputs(promised)) == row("pass")
-    assert parity.with_bits(passed, outputs(got), None) == passed
+    assert judge.with_bits(row("pass"), outputs(got), outputs(promised)) == row("pass")
+    assert judge.with_bits(passed, outputs(got), None) == passed
 
 
 @pytest.mark.parametrize("compiler", [True, False])
 def test_c_that_is_not_compiled_may_be_missing_only_where_there_is_no_compiler(
     compiler, artifacts, small_data, monkeypatch
 ):
-    shutil.rmtree(artifacts / "native" / native.MACHINE)
+    shutil.rmtree(artifacts / "native" / this_architecture())
     if not compiler:
-        monkeypatch.setattr(parity.shutil, "which", lambda program: None)
+        monkeypatch.setattr(check.shutil, "which", lambda program: None)
     source = artifacts / "native" / "lenet5_int8.c"
-    got = parity.classify_apart(source, "native", Path(sys.executable), np.zeros((1, 28, 28), "u1"))
-    judged = parity._judge(NATIVE, artifacts, got, None, None, BUDGET)
+    got = check.classify_apart(source, "native", Path(sys.executable), np.zeros((1, 28, 28), "u1"))
+    judged = check._judge(NATIVE, artifacts, got, None, None, BUDGET)
     assert (judged.status, judged.allowed) == ("not_run", not compiler)
     assert "not compiled for this machine" in judged.reason
     assert ("has no C compiler" in judged.reason) is not compiler

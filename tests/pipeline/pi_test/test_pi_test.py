@@ -17,12 +17,12 @@ from pipeline.bundle import wheels
 from pipeline.pi_test import matrix as pi_matrix
 from pipeline.pi_test import run as pi_test
 from pipeline.pi_test import system as pi_tree
-from pipeline.pi_test.matrix import Cell, PiMatrix, Reference
+from pipeline.pi_test.matrix import PiCell, PiMatrix, PiReference
 from pipeline.pi_test.run import ENVIRONMENTS
 
 BUDGET = {"float_min_agreement": 1.0, "int8_min_agreement": 0.999}
 SYSTEM = ("bookworm", "arm64", "cortex-a76", "3.11")
-CELL = Cell(*SYSTEM, "tflite-runtime", "", "lenet5_int8.tflite", loads=True)
+CELL = PiCell(*SYSTEM, "tflite-runtime", "", "lenet5_int8.tflite", loads=True)
 N = 10_000
 
 
@@ -33,7 +33,7 @@ def reference():
     probabilities[:, 3] = 0.9
     keys = ("lenet5_int8.tflite@tflite-runtime", "lenet5_fp32.tflite@tflite-runtime")
     images = np.zeros((N, 28, 28), np.uint8)
-    return Reference(images, np.full(N, 3, np.uint8), dict.fromkeys(keys, probabilities), BUDGET)
+    return PiReference(images, np.full(N, 3, np.uint8), dict.fromkeys(keys, probabilities), BUDGET)
 
 
 def flipped(reference, count):

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.files import sha256, write_json
-from pipeline.pi_test.matrix import Cell, PiMatrix
+from pipeline.pi_test.matrix import PiCell, PiMatrix
 from pipeline.studies import photos
 
 P50_US = {
@@ -110,19 +110,21 @@ def robustness(folder):
 def photo_results(folder):
     name = "lenet5_int8.tflite"
     digits = (
-        photos.DigitRow("pencil", 20, 4, 19, 0),
-        photos.DigitRow("marker", 20, 15, 20, 0),
+        photos.PhotoRow("pencil", 20, 4, 19, 0),
+        photos.PhotoRow("marker", 20, 15, 20, 0),
     )
-    empties = (photos.EmptyRow("blank paper", 20, 20),)
-    timings = (photos.Timing("PNG", 4000, 3000, 20_000_000, 180.0, 26.0),)
+    empties = (photos.NoDigitRow("blank paper", 20, 20),)
+    timings = (photos.PhotoTiming("PNG", 4000, 3000, 20_000_000, 180.0, 26.0),)
     measured = photos.PhotoBench(name, sha256(folder / name), 1, digits, empties, timings)
     return photos.as_json(measured)
 
 
 def pi_matrix(folder):
     name = "lenet5_int8.tflite"
-    cell = Cell("bookworm", "arm64", "cortex-a76", "3.11.2", "tflite-runtime", "2.14.0", name)
+    cell = PiCell("bookworm", "arm64", "cortex-a76", "3.11.2", "tflite-runtime", "2.14.0", name)
     ran = {"loads": True, "status": "pass", "n": 2000, "accuracy": 0.95, "agreement": 1.0}
-    done = Cell(**{**asdict(cell), **ran, "bit_identical": True, "max_abs_dp": 0.0, "seconds": 9.0})
+    done = PiCell(
+        **{**asdict(cell), **ran, "bit_identical": True, "max_abs_dp": 0.0, "seconds": 9.0}
+    )
     matrix = PiMatrix("pass", "bundle.tar.gz", "0" * 64, {name: sha256(folder / name)}, (done,))
     return asdict(matrix)

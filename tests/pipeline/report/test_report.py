@@ -20,7 +20,7 @@ from pipeline import data
 from pipeline.bench import result
 from pipeline.config import load_parity_budget
 from pipeline.files import sha256
-from pipeline.parity.check import Limits, limits
+from pipeline.parity.judge import Limits, limits
 from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
 from pipeline.report.gather import gather
 from pipeline.report.weights import read_weights
@@ -38,7 +38,7 @@ MEASURED = {
     "photos.json": "make photos",
     "pi-matrix.json": "make pi-test",
 }
-MEMBERS = {  # of gather.Report
+MEMBERS = {  # of gather.ReportData
     **{
         "bench.json": "bench",
         "bench-pi.json": "device",
@@ -346,7 +346,7 @@ def test_another_data_set_and_another_float_model_are_refused(folder, small_data
         stream.write(b"\0")
     run = run_stage("report", "--data", small_data, "--out", folder)
     assert run.returncode == 2
-    assert "not the file that train.json tells of" in run.stderr
+    assert "its SHA-256 is not the one in train.json" in run.stderr
 
 
 def test_the_same_results_give_the_same_bytes(folder, measured, small_data):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from pipeline import config
+from pipeline.artifacts import CONVERTED
 from pipeline.studies import accuracy
 
 
@@ -83,12 +84,12 @@ def test_key_of_a_seed_changes_with_what_decides_its_weights(mnist):
 def test_finished_seed_is_not_made_again(tmp_path, monkeypatch, mnist):
     made = []
     monkeypatch.setattr(accuracy, "train", lambda *_: made.append("train"))
-    monkeypatch.setattr(accuracy.convert, "convert", lambda name, *_: made.append(name))
+    monkeypatch.setattr(accuracy.export, "convert", lambda name, *_: made.append(name))
     monkeypatch.setattr(accuracy.native, "generate", lambda *_: made.append("native"))
     monkeypatch.setattr(accuracy.parity, "check_parity", lambda *_: made.append("parity"))
     recipe = config.load_recipe("best")
     for _ in range(2):
         accuracy.make("best", recipe, mnist, tmp_path)
-    assert made == ["train", *accuracy.convert.ARTIFACTS, "native", "parity"]
+    assert made == ["train", *CONVERTED, "native", "parity"]
     accuracy.make("best", dataclasses.replace(recipe, epochs=1), mnist, tmp_path)
     assert made.count("train") == 2

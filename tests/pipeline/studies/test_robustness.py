@@ -71,7 +71,7 @@ def test_rows_hold_float_and_int8_of_every_strength(tmp_path, monkeypatch, mnist
         labels = np.tile(test.labels, len(images) // len(test))
         return {"float": one_hot[labels], "int8": one_hot[np.zeros_like(labels)]}
 
-    monkeypatch.setattr(robustness.float_and_int8, "classify", classify)
+    monkeypatch.setattr(robustness, "classify_float_and_int8", classify)
     for name in ("lenet5.keras", "lenet5_int8.tflite"):
         (tmp_path / name).write_bytes(b"")
     result = robustness.measure(tmp_path, test)

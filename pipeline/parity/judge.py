@@ -1,0 +1,270 @@
+"""Judging an artifact by its outputs and the budget: no file is read here and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, Subject
+from pipeline.classify import Outputs
+from pipeline.config import ParityBudget
+from pipeline.data import Labels, Probabilities
+from pipeline.parity.layer_noise import TensorNoise
+from pipeline.parity.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
+from pipeline.table import markdown_table
+
+SAME_BITS_AS = (INT8_TFLITE, "tflite-runtime")  # what the C file promises (ADR 7)
+MIN_LAYERS = 8  # of a LeNet-5 whose layers could all be compared
+MAX_SCALE = 10.0  # how far a poor reference can stretch the int8 budget
+ROUNDING = 1e-9  # a share that meets its limit must not fail by a float's last bit
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A test image to which artifact and reference give different labels.
+
+    Attributes:
+        index: Of the image in the test set.
+        label: The true class.
+        reference, got: What the two predict.
+    """
+
+    index: int
+    label: int
+    reference: int
+    got: int
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """What parity found for one artifact on one runtime.
+
+    Attributes:
+        artifact, runtime, runtime_version: What ran.
+        sha256: Of the artifact.
+        status: "pass", "fail" or "not_run".
+        reason: Why it is not "pass".
+        allowed: Whether a not_run is allowed here.
+        n: Images compared.
+        accuracy: 0..1.
+        delta_pp: Accuracy less the reference's, in percentage points.
+        delta_ci95_pp: Its 95 % confidence interval for paired proportions.
+        mcnemar_p: Exact two-sided p of 'equally often right'.
+        agreement: Share of images with the reference's label, 0..1.
+        max_abs_dp, mean_abs_dp: Differences of all probabilities.
+        flips: The images that do not agree.
+        bit_identical: Of the C file: whether every output is that of `SAME_BITS_AS`, to the last
+            bit; None where that did not run.
+    """
+
+    artifact: str
+    runtime: str
+    runtime_version: str
+    sha256: str
+    status: str
+    reason: str
+    allowed: bool = False
+    n: int = 0
+    accuracy: float | None = None
+    delta_pp: float | None = None
+    delta_ci95_pp: tuple[float, float] | None = None
+    mcnemar_p: float | None = None
+    agreement: float | None = None
+    max_abs_dp: float | None = None
+    mean_abs_dp: float | None = None
+    flips: tuple[Flip, ...] = ()
+    bit_identical: bool | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the budget allows one artifact; None: no limit.
+
+    Attributes:
+        disagreement: Share of images with another label than the reference's, 0..1.
+        max_abs_dp: Greatest difference of a probability.
+        loss_pp: Accuracy lost, in percentage points.
+    """
+
+    disagreement: float
+    max_abs_dp: float | None
+    loss_pp: float | None
+
+
+def limits(is_float: bool, reference_accuracy: float, budget: ParityBudget) -> Limits:
+    """What the budget allows a float or an int8 artifact.
+
+    Args:
+        is_float: True for a float artifact.
+        reference_accuracy: The float model's, 0..1.
+        budget: The budget.
+    """
+    if is_float:
+        return Limits(1.0 - budget.float_min_agreement, budget.float_max_abs_dp, None)
+    scale = float(np.clip((1.0 - reference_accuracy) / budget.reference_error, 1.0, MAX_SCALE))
+    disagreement = (1.0 - budget.int8_min_agreement) * scale
+    return Limits(disagreement, None, budget.int8_max_loss_pp * scale)
+
+
+def judge(
+    subject: Subject,
+    labels: Labels,
+    reference: Probabilities,
+    got: Probabilities,
+    budget: ParityBudget,
+) -> tuple[list[str], dict[str, Any]]:
+    """Compare one artifact's probabilities with the reference's.
+
+    Args:
+        subject: What ran; it tells which budget applies.
+        labels: uint8 (N,), the true classes.
+        reference: float32 (N, classes).
+        got: float32 (N, classes).
+        budget: The limits.
+
+    Returns:
+        Why it fails (empty: it passes), and the figures of `ParityRow` by name.
+    """
+    if got.shape != reference.shape:
+        return [f"outputs of shape {got.shape}, not {reference.shape}"], {}
+    if not np.isfinite(got).all():
+        return ["NaN or infinity among the probabilities"], {}
+    predicted, expected = got.argmax(axis=1), reference.argmax(axis=1)
+    counts = paired_counts(labels, expected, predicted)
+    lower, upper = paired_difference_ci95(counts)
+    differences = np.abs(got - reference)
+    figures: dict[str, Any] = {
+        "n": counts.n,
+        "accuracy": (counts.both + counts.only_got) / counts.n,
+        "delta_pp": 100 * (counts.only_got - counts.only_reference) / counts.n,
+        "delta_ci95_pp": (100 * lower, 100 * upper),
+        "mcnemar_p": mcnemar_exact_p(counts),
+        "agreement": float((predicted == expected).mean()),
+        "max_abs_dp": float(differences.max()),
+        "mean_abs_dp": float(differences.mean()),
+        "flips": tuple(
+            Flip(int(i), int(labels[i]), int(expected[i]), int(predicted[i]))
+            for i in np.flatnonzero(predicted != expected)
+        ),
+    }
+    accuracy = float((expected == labels).mean())
+    return _over_budget(figures, limits(subject.is_float, accuracy, budget)), figures
+
+
+def _over_budget(figures: Mapping[str, Any], allowed: Limits) -> list[str]:
+    agreement, loss_pp = figures["agreement"], -figures["delta_pp"]
+    max_abs_dp = figures["max_abs_dp"]
+    least = 1.0 - allowed.disagreement
+    reasons = []
+    if agreement < least - ROUNDING:
+        reasons.append(f"agreement {agreement:.2%}, below {least:.2%}")
+    if allowed.max_abs_dp is not None and max_abs_dp > allowed.max_abs_dp:
+        reasons.append(f"max |dp| {max_abs_dp:.1e}, above {allowed.max_abs_dp:.1e}")
+    if allowed.loss_pp is not None and loss_pp > allowed.loss_pp + ROUNDING:
+        reasons.append(f"accuracy {loss_pp:.2f} pp lower, {allowed.loss_pp:.2f} pp is allowed")
+    return reasons
+
+
+def with_bits(row: ParityRow, got: Outputs | str, promised: Outputs | None) -> ParityRow:
+    """Fail the row of the C file if any output is not, to the last bit, the promised one.
+
+    Args:
+        row: Judged by the int8 budget.
+        got: What it gave.
+        promised: What `SAME_BITS_AS` gave, if it ran.
+
+    Returns:
+        The row; of any other artifact as it was.
+    """
+    if row.runtime != "native" or isinstance(got, str) or promised is None:
+        return row
+    if got.raw.shape == promised.raw.shape and got.raw.dtype == promised.raw.dtype:
+        different = int((got.raw != promised.raw).any(axis=1).sum())
+    else:
+        different = len(got.raw)
+    if not different:
+        return replace(row, bit_identical=True)
+    reason = f"{different} outputs are not, bit for bit, those of {' on '.join(SAME_BITS_AS)}"
+    return replace(_failed(row, reason), bit_identical=False)
+
+
+def with_layers(
+    rows: Sequence[ParityRow], layers: Sequence[TensorNoise], budget: ParityBudget
+) -> tuple[ParityRow, ...]:
+    """Fail the rows of an int8 artifact with a layer that is noisier than the budget.
+
+    Labels can survive what damages every layer: weights cast without rounding change no more
+    labels than good ones, but lose 10 dB. An int8 artifact whose layers could not be measured
+    has not been checked and fails as well. The C file has no layers to look into; it is compared
+    with the TFLite file bit by bit instead.
+
+    Args:
+        rows: Judged by their outputs.
+        layers: The noise of each layer of the int8 artifacts.
+        budget: The limit.
+
+    Returns:
+        The rows, in the same order.
+    """
+    judged = []
+    for row in rows:
+        reason = ""
+        if "int8" in row.artifact and row.runtime != "native" and row.status != "not_run":
+            own = [noise for noise in layers if noise.artifact == row.artifact]
+            worst = min(own, key=lambda noise: noise.sqnr_db, default=None)
+            if worst is None or len(own) < MIN_LAYERS:
+                reason = "its layers could not be compared with the float artifact's"
+            elif worst.sqnr_db < budget.int8_min_sqnr_db:
+                reason = (
+                    f"layer {worst.tensor!r} has a signal-to-noise ratio of "
+                    f"{worst.sqnr_db:.1f} dB, below {budget.int8_min_sqnr_db:.1f} dB"
+                )
+        judged.append(_failed(row, reason) if reason else row)
+    return tuple(judged)
+
+
+def _failed(row: ParityRow, reason: str) -> ParityRow:
+    """The row with one more reason to fail."""
+    return replace(row, status="fail", reason="; ".join(filter(None, [row.reason, reason])))
+
+
+def overall_status(rows: Sequence[ParityRow]) -> str:
+    """Of all rows: "fail" if one failed, "not_run" if one that had to run did not, else "pass"."""
+    if any(row.status == "fail" for row in rows):
+        return "fail"
+    if any(row.status == "not_run" and not row.allowed for row in rows):
+        return "not_run"
+    return "pass"
+
+
+def table_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A table of what `parity.json` holds: its header and its rows, the reference's first."""
+    header = ["artifact", "runtime", "status", "accuracy", "delta (95 % CI), pp", "agreement"]
+    header += ["max abs dp", "McNemar p"]
+    accuracy = f"{result['reference']['accuracy']:.2%}"
+    rows = [[FLOAT_MODEL, "keras", "reference", accuracy, *[""] * 4]]
+    for row in result["rows"]:
+        runtime = f"{row['runtime']} {row['runtime_version']}".strip()
+        same = " (same bits as tflite-runtime)" if row.get("bit_identical") else ""
+        cells = [row["artifact"], runtime, row["status"] + same]
+        if row["accuracy"] is None:
+            rows.append([*cells, *[""] * 5])
+            continue
+        lower, upper = row["delta_ci95_pp"]
+        cells += [
+            f"{row['accuracy']:.2%}",
+            f"{row['delta_pp']:+.2f} ({lower:+.2f} to {upper:+.2f})",
+            f"{row['agreement']:.2%}",
+            f"{row['max_abs_dp']:.1e}",
+            f"{row['mcnemar_p']:.2f}",
+        ]
+        rows.append(cells)
+    return header, rows
+
+
+def format_table(result: Mapping[str, Any]) -> str:
+    """The same in Markdown."""
+    return markdown_table(*table_cells(result))
