@@ -1,196 +1,133 @@
-# lenet5-edge: from MNIST to verified int8 TFLite and ONNX. `make` prints what there is.
-
-# Settings, e.g. `make export RECIPE=cookbook DATA=my/images`.
-RECIPE ?= best
-DATA   ?= data/mnist
-BUDGET ?= pipeline/parity/budget.toml
-WHEELS ?=
-PORT   ?= 22
-DIR    ?= lenet5-edge
-OUT    := artifacts
-DIST   := dist
-
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-BUNDLE  := $(DIST)/lenet5-edge-$(VERSION)$(addprefix -,$(WHEELS)).tar.gz
-MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onnx)
-RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/$(RECIPE).toml)
-
-PY        := .venv/bin/python
-DEVICE_PY := .venv-device/bin/python
-STAGE      = $(PY) -m pipeline
-WHERE      = --data "$$DATA" --out $(OUT)
-
-# What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
-PASSED_ON := DATA IMAGE PI PORT DIR INVENTORY SIGN
-$(foreach name,$(PASSED_ON),$(eval override export $(name) := $$(value $(name))))
+# lenet5-edge: from MNIST to verified int8 TFLite, ONNX and C. `make` prints what there is.
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help export bundle run native fuzz deploy pi-test bench bench-pi photos robustness accuracy training-speed report readme test lint types pytest lock clean distclean
-
-# DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
-ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
-$(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
-endif
-
+.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed test lint types pytest fuzz lock clean distclean help
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
 
-help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  Settings: RECIPE=$(RECIPE) (best, max, cookbook, or a .toml) DATA=$(DATA) BUDGET=$(BUDGET)"
+# Settings. What OUT was made with stays its setting until another is named.
+OUT    ?= artifacts
+DIST   ?= $(if $(filter artifacts,$(OUT)),dist,$(OUT)/dist)
+MADE_RECIPE := $(file <$(OUT)/.recipe)
+MADE_DATA   := $(file <$(OUT)/.data)
+RECIPE ?= $(or $(MADE_RECIPE),best)
+ifeq ($(origin DATA),undefined)
+DATA := $(or $(MADE_DATA),data/mnist)
+endif
+BUDGET ?= pipeline/parity/budget.toml
+PORT   ?= 22
+DIR    ?= lenet5-edge
+WHEELS ?=
+# DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
+ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
+$(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
+endif
+# What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
+unexport OUT
+$(foreach name,DATA IMAGE PI PORT DIR INVENTORY SIGN,$(eval override export $(name) := $$(value $(name))))
 
-export: ## Train, convert, check parity on every runtime and pack the bundle; only what is out of date
-	@if $(MAKE) --question --silent $(BUNDLE); then \
-	  echo "export: nothing to do, $(BUNDLE) is up to date"; \
-	else \
-	  $(MAKE) --no-print-directory $(BUNDLE) && echo "export: done, $(BUNDLE)"; \
-	fi
+PY      := .venv/bin/python
+STAGE    = $(PY) -m pipeline
+WHERE    = --data "$$DATA" --out $(OUT)
+BUNDLE  := $(DIST)/lenet5-edge-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)$(addprefix -,$(WHEELS)).tar.gz
+MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onnx)
+RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/$(RECIPE).toml)
 
-bundle: export ## The same; SIGN=~/.ssh/id_ed25519 signs the bundle, for devices that ask for it
+##@ Build
+export: $(BUNDLE) ## Train, convert, check parity, pack; only what is out of date (RECIPE=, DATA=)
+
+bundle: export ## The same, signed by SIGN=~/.ssh/id_ed25519, for a Pi offline with WHEELS=aarch64-cp311
 	@test -z "$$SIGN" || tools/sign.sh "$(BUNDLE)" "$$SIGN"
 
-# --- Environments ---------------------------------------------------------------------------
-
-.venv/.installed: requirements.lock
-	@tools/venv.sh .venv requirements.lock
-
-.venv-device/.installed: device/requirements.lock
-	@tools/venv.sh .venv-device device/requirements.lock
-
-# Only a deployment to an inventory, and its test, need it.
-.venv-fleet/.installed: requirements-fleet.lock
-	@tools/venv.sh .venv-fleet requirements-fleet.lock
-
-lock: .venv/.installed ## Resolve the dependencies of pyproject.toml anew into the lock files
-	@tools/lock.sh
-
-# --- Stages: each file hangs on what it is made from -------------------------------------------
-
-# Settings have no file of their own: these two remember the last run's, and are out of date when
-# the present ones differ, so that another recipe retrains and another budget judges anew. So is
-# the first when a file of the data is newer, came or went.
-TRAINING := $(RECIPE_FILE) $(patsubst %/,%,$(DATA))
-$(OUT)/.training: export SETTING := $(TRAINING)
-$(OUT)/.budget: export SETTING := $(BUDGET)
-ifneq ($(file <$(OUT)/.training),$(TRAINING))
-.PHONY: $(OUT)/.training
-else ifneq ($(shell find -H '$(subst ','\'',$(DATA))' -newer $(OUT)/.training 2>/dev/null),)
-.PHONY: $(OUT)/.training
+ifneq ($(filter export bundle,$(MAKECMDGOALS)),)
+ifeq ($(wildcard $(RECIPE_FILE)),)
+$(error RECIPE=$(RECIPE): no such recipe; there are: $(basename $(notdir $(wildcard pipeline/train/recipes/*.toml))); or name a .toml file)
+else ifeq ($(wildcard $(BUDGET)),)
+$(error BUDGET=$(BUDGET): no such file)
 endif
-ifneq ($(file <$(OUT)/.budget),$(BUDGET))
-.PHONY: $(OUT)/.budget
+# No trained model is lost to a forgotten or mistyped word.
+MADE := RECIPE=$(MADE_RECIPE) DATA=$(patsubst %/,%,$(MADE_DATA))
+ifneq ($(MADE_RECIPE),)
+ifneq ($(MADE),RECIPE=$(RECIPE) DATA=$(patsubst %/,%,$(DATA)))
+$(error $(OUT)/ holds the model of $(MADE). To keep it, name another folder: OUT=$(OUT)-2. To replace it: make clean)
 endif
-$(OUT)/.training $(OUT)/.budget:
-	@mkdir -p $(OUT) && printf '%s\n' "$$SETTING" > $@
+endif
+endif
 
-TRAIN := pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py)
+# A file of the data that is newer than the model, came or went, or another budget: made again.
+ifneq ($(shell find -H '$(subst ','\'',$(value DATA))' -newer $(OUT)/train.json 2>/dev/null),)
+CHANGED_DATA := FORCE
+endif
+ifneq ($(file <$(OUT)/.parity-passed),$(BUDGET))
+CHANGED_BUDGET := FORCE
+endif
+FORCE:
 
-$(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(OUT)/.training $(TRAIN) | .venv/.installed
+$(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(CHANGED_DATA) pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
+	@printf '%s\n' '$(RECIPE)' >$(OUT)/.recipe && printf '%s\n' "$$DATA" >$(OUT)/.data
 
-# Other versions of the converters or the runtimes convert and judge anew; training is left alone.
-$(OUT)/lenet5_%.tflite: $(OUT)/lenet5.keras $(OUT)/train.json export/to_tflite.py export/logits.py export/seal.py pipeline/export.py .venv/.installed
-	$(STAGE) export $(@F) $(WHERE)
+# Other versions of the converters or the runtimes convert and judge again, and leave training alone.
+$(MODELS) &: $(OUT)/lenet5.keras $(OUT)/train.json pipeline/export.py $(wildcard export/*.py) .venv/.installed
+	$(STAGE) export $(WHERE)
 
-$(OUT)/lenet5_fp32.onnx: $(OUT)/lenet5.keras $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/export.py .venv/.installed
-	$(STAGE) export $(@F) $(WHERE)
-
-$(OUT)/lenet5_int8.onnx: $(OUT)/lenet5_fp32.onnx $(OUT)/train.json export/to_onnx.py export/seal.py pipeline/export.py .venv/.installed
-	$(STAGE) export $(@F) $(WHERE)
-
-PARITY := pipeline/classify.py $(wildcard pipeline/parity/*.py)
-PASSED := $(OUT)/.parity-passed
-
-# The stage compiles as well, where there is a compiler, and keeps golden outputs beside the source.
-NATIVE := $(OUT)/native
-NATIVE_FILES := pipeline/native.py $(wildcard export/*.py export/c_templates/* device/native/*)
-
-$(NATIVE)/lenet5_int8.c: $(OUT)/lenet5_int8.tflite $(NATIVE_FILES) .venv/.installed .venv-device/.installed
+native: ## The int8 model as C, compiled again
 	$(STAGE) native $(WHERE)
 
-# A failed parity.json stays for its reader; only the stamp says that parity passed.
-$(PASSED): $(MODELS) $(NATIVE)/lenet5_int8.c $(OUT)/lenet5.keras $(OUT)/train.json $(BUDGET) $(OUT)/.budget $(PARITY) device/runner.py .venv/.installed .venv-device/.installed
+$(OUT)/native/lenet5_int8.c: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
+	$(STAGE) native $(WHERE)
+
+# A failed parity.json stays for its reader; only the stamp says that parity passed, and by which budget.
+$(OUT)/.parity-passed: $(MODELS) $(OUT)/native/lenet5_int8.c $(BUDGET) $(CHANGED_BUDGET) pipeline/classify.py $(wildcard pipeline/parity/*.py) device/runner.py
+	@rm -f $@
 	$(STAGE) parity --budget $(BUDGET) $(WHERE)
-	@touch $@
+	@printf '%s\n' '$(BUDGET)' >$@
 
-$(OUT)/parity.json $(OUT)/probabilities.npz: $(PASSED)
-	@test -f $@ || { rm -f $(PASSED) && $(MAKE) --no-print-directory $(PASSED); }
-
-DEVICE_FILES := $(shell find device -type f -not -path '*/[._]*')
-
-$(BUNDLE): $(PASSED) $(OUT)/parity.json $(OUT)/probabilities.npz $(DEVICE_FILES) pipeline/bundle/pack.py pipeline/native.py export/bundle.py pyproject.toml $(if $(WHEELS),pipeline/bundle/wheels.py)
+$(BUNDLE): $(OUT)/.parity-passed $(shell find device -type f -not -path '*/[._]*') $(wildcard pipeline/bundle/*.py) export/bundle.py pyproject.toml
 	$(STAGE) bundle --dist $(DIST) $(addprefix --wheels ,$(WHEELS)) $(WHERE)
 
-# --- The device's side, here --------------------------------------------------------------------
-
-run: $(BUNDLE) .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would, in .venv-device
+##@ Use what is in OUT=artifacts; none of these trains
+run: .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 	@test -n "$$IMAGE" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
-	@$(DEVICE_PY) device/runner.py --model $(OUT)/lenet5_int8.tflite "$$IMAGE"
+	@.venv-device/bin/python device/runner.py --model $(OUT)/lenet5_int8.tflite "$$IMAGE"
 
-photos: $(OUT)/lenet5_int8.tflite ## Measure how often generated photographs of digits are read right
-	$(STAGE) photos $(WHERE)
-
-bench: $(MODELS) $(NATIVE)/lenet5_int8.c .venv-device/.installed ## Time every artifact on every runtime (minutes); FLAGS=--full takes longer
+bench: .venv/.installed .venv-device/.installed ## Time every artifact on every runtime: minutes, longer with FLAGS=--full
 	$(STAGE) bench $(FLAGS) $(WHERE)
 
-bench-pi: | .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
+robustness: .venv/.installed .venv-device/.installed ## Accuracy on rotated, shifted, scaled, noisy, blurred, faint images
+	$(STAGE) robustness $(WHERE)
+
+photos: .venv/.installed ## How often generated photographs of digits are read right
+	$(STAGE) photos $(WHERE)
+
+report: .venv/.installed ## One page of all that was measured: artifacts/report.html
+	$(STAGE) report $(WHERE)
+
+readme: .venv/.installed ## Write docs/results.md and the README's table from this run
+	$(STAGE) readme $(WHERE)
+
+##@ On a Raspberry Pi
+deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or all of INVENTORY=hosts.ini
+	@ARTIFACTS=$(OUT) $(if $(INVENTORY),tools/fleet.sh "$(BUNDLE)" "$$INVENTORY" $(FLAGS),tools/deploy.sh "$(BUNDLE)" "$$PI" "$$PORT" "$$DIR")
+
+bench-pi: .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
 
-robustness: $(OUT)/lenet5_int8.tflite .venv-device/.installed ## Measure accuracy on rotated, shifted, scaled, noisy, blurred and faint images
-	$(STAGE) robustness $(WHERE)
-
-RECIPES ?=
-accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES (best max), from training to int8: docs/accuracy.md (an hour)
-	$(STAGE) accuracy $(RECIPES) $(WHERE)
-
-training-speed: .venv/.installed ## Measure training: our loop against plain model.fit, in images a second
-	$(STAGE) training-speed $(WHERE)
-
-ARCH ?= $(patsubst armv%l,armv%,$(shell uname -m))
-
-# A binary for another architecture is verified where it runs: lenet5 --verify golden.bin.
-native: $(NATIVE)/lenet5_int8.c ## The int8 model as one static C command for ARCH=x86_64, aarch64, armv7 or armv6, verified
-	$(MAKE) --no-print-directory -C device/native MODEL=$(if $(filter /%,$(NATIVE)),,../../)$(NATIVE) ARCH=$(ARCH)
-	$(if $(filter $(ARCH),$(patsubst armv%l,armv%,$(shell uname -m))),$(NATIVE)/$(ARCH)/lenet5 --verify $(NATIVE)/golden.bin)
-
-# Needs clang and its runtime library (Debian: clang libclang-rt-14-dev).
-FUZZ_SECONDS ?= 60
-fuzz: ## Fuzz the parsers of the lenet5 command for FUZZ_SECONDS=60
-	@mkdir -p $(OUT)/fuzz
-	clang -g -O1 -fsanitize=fuzzer,address,undefined,integer,implicit-conversion \
-	  -fno-sanitize-recover=all -Idevice/native tests/device/native/fuzz_image_file.c \
-	  device/native/image_file.c -o $(OUT)/fuzz/fuzz_image_file
-	$(OUT)/fuzz/fuzz_image_file -max_len=4096 -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
-	  -verbosity=0 -artifact_prefix=$(OUT)/fuzz/
-
-deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or on all of INVENTORY=hosts.ini
-ifeq ($(INVENTORY),)
-	@ARTIFACTS=$(OUT) tools/deploy.sh "$(BUNDLE)" "$$PI" "$$PORT" "$$DIR"
-else
-	@ARTIFACTS=$(OUT) tools/fleet.sh "$(BUNDLE)" "$$INVENTORY" $(FLAGS)
-endif
-
-readme: $(BUNDLE) ## Write docs/results.json and the README's tables from this run
-	$(PY) -c "from pathlib import Path; from pipeline import readme; readme.update(Path('$(OUT)'))"
-
-pi-test: $(BUNDLE) ## The bundle on emulated Raspberry Pis: install, verify, all test images (minutes)
+pi-test: .venv/.installed ## The bundle on emulated Raspberry Pis, over all test images (minutes)
 	$(STAGE) pi-test $(BUNDLE) $(WHERE)
 
-# What was measured by choice is on the page if it is there, and said to be missing if not.
-MEASURED := $(wildcard $(addprefix $(OUT)/,bench.json bench-pi.json robustness.json photos.json pi-matrix.json) docs/accuracy.json)
+##@ Study
+accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="best max": docs/accuracy.md (an hour)
+	$(STAGE) accuracy $(RECIPES) $(WHERE)
 
-report: $(OUT)/report.html ## One page and a model card of all that was measured: artifacts/report.html
+training-speed: .venv/.installed ## Images a second of our training loop and of plain model.fit
+	$(STAGE) training-speed $(WHERE)
 
-$(OUT)/report.html $(OUT)/MODEL_CARD.md &: $(OUT)/parity.json $(OUT)/probabilities.npz $(MEASURED) $(wildcard pipeline/report/*.py pipeline/report/templates/*) | .venv/.installed
-	$(STAGE) report $(WHERE)
-
-# --- Checks -------------------------------------------------------------------------------------
-
-test: lint types pytest ## Lint, types, import direction and tests; needs no artifact and no network
+##@ Develop
+test: lint types pytest ## Lint, types and tests; needs no artifact and no network
 
 lint: .venv/.installed
 	$(PY) -m ruff check .
@@ -203,8 +140,24 @@ types: .venv/.installed
 pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest
 
-clean: ## Delete what the pipeline made (artifacts, dist)
+fuzz: ## Fuzz the lenet5 command's parsers for FUZZ_SECONDS=60 (apt: clang libclang-rt-14-dev)
+	tests/device/native/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+lock: .venv/.installed ## Resolve the dependencies again into the lock files
+	@tools/lock.sh
+
+clean: ## Delete what the pipeline made
 	rm -rf $(OUT) $(DIST)
 
 distclean: clean ## Delete the environments as well
 	rm -rf .venv .venv-device .venv-fleet
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+.venv/.installed: requirements.lock
+.venv-device/.installed: device/requirements.lock
+.venv-fleet/.installed: requirements-fleet.lock
+.venv/.installed .venv-device/.installed .venv-fleet/.installed:
+	@tools/venv.sh $(@D) $<
