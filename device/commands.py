@@ -11,19 +11,34 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
-from runner import HERE, MODULES, RUNTIMES, Classifier, InputError, usable_runtimes
+from runner import HERE, RUNTIMES, Classifier, InputError, usable_runtimes
 
 COMMANDS = ("predict", "verify", "info", "accuracy", "bench")
 MODELS = ("native/lenet5_int8.c", "lenet5_int8.tflite", "lenet5_int8.onnx")  # the fastest first
 MAX_THREADS = 64  # more crash a runtime, or keep it from ever answering
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit code.
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; an error is one line on stderr. Returns the exit code."""
+    try:
+        code = run(arguments)
+        print(end="", flush=True)  # a full disk is found here
+        return code
+    except InputError as error:
+        complain(error)
+        return 2
+    except BrokenPipeError:  # the reader of our output, such as `head`, is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a full disk is reported without a name
+        complain(f"{error.filename or 'the output'}: {error.strerror}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
-    Raises:
-        InputError: Bad input; `runner.main` prints it.
-    """
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
     args = build_parser().parse_args(command_first(arguments))
     if not 1 <= args.threads <= MAX_THREADS:
         raise InputError(f"--threads {args.threads}: must be 1 to {MAX_THREADS}")
@@ -42,9 +57,7 @@ def run(arguments: Sequence[str]) -> int:
             from accuracy import run as command
         else:
             command = predict
-    code = command(args)
-    print(end="", flush=True)  # a full disk is found here
-    return code
+    return command(args)
 
 
 def command_first(arguments: Sequence[str]) -> list[str]:
@@ -62,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-m", "--model", type=Path, help="default: the one beside runner.py")
-    common.add_argument("--runtime", default="auto", choices=["auto", *MODULES])
+    common.add_argument("--runtime", default="auto", choices=["auto", *sum(RUNTIMES.values(), ())])
     common.add_argument("--threads", type=int, default=1, metavar="N", help="1 is the fastest")
     parser = argparse.ArgumentParser(
         prog="runner.py",
@@ -148,8 +161,7 @@ def predict(args: argparse.Namespace) -> int:
             row = classify(classifier, name, image, labels, args)
         except InputError as error:
             code, row = 2, {"file": name, "error": str(error)}
-            if sys.stderr is not None:
-                print(f"runner.py: {one_line(error)}", file=sys.stderr, flush=True)
+            complain(error)
         if args.json:
             print(json.dumps(row), flush=True)
         elif "top" in row:
@@ -185,6 +197,12 @@ def classify(
     if top[0]["probability"] < args.min_confidence:
         row["unsure"] = True
     return row
+
+
+def complain(error: object) -> None:
+    """One line on stderr, if there is one."""
+    if sys.stderr is not None:
+        print(f"runner.py: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def one_line(text: object) -> str:

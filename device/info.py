@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from commands import load
 from manifest import bundle_folder, label_names, read_manifest
-from runner import MODULES
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
 def runtime_version(runtime: str) -> str:
     """The installed version of a runtime; of the loaded C model, its instruction set."""
     if runtime == "native":
-        return str(sys.modules[MODULES[runtime]].kernels())
+        return str(sys.modules["lenet5_int8"].kernels())
     try:
         return version(runtime)
     except PackageNotFoundError:  # the module came by another name, such as onnxruntime-gpu
-        return str(getattr(sys.modules.get(MODULES[runtime]), "__version__", "unknown"))
+        return str(getattr(sys.modules.get(runtime.replace("-", "_")), "__version__", "unknown"))
 
 
 def board_name() -> str:

@@ -10,8 +10,9 @@ As a library:
     labels, probabilities = classifier.predict(images)              # uint8 (N, 28, 28)
 
 It needs Python 3.9, numpy and one of: the compiled C model (`native/`), ai-edge-litert,
-tflite-runtime, onnxruntime. Copied alone beside a model, this file reads images as .npy. With its
-neighbours in the bundle it reads any picture, and has the commands verify, info, accuracy, bench.
+tflite-runtime, onnxruntime. Copied alone, it reads images as .npy: `runner.py MODEL FILE.npy`. With
+its neighbours in the bundle it reads any picture, and has the commands verify, info, accuracy,
+bench.
 
 Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input.
 """
@@ -42,14 +43,7 @@ RUNTIMES = {  # file type -> runtimes that read it, the fastest first
     ".tflite": ("ai-edge-litert", "tflite-runtime"),
     ".onnx": ("onnxruntime",),
 }
-MODULES = {
-    "native": "lenet5_int8",
-    "ai-edge-litert": "ai_edge_litert",
-    "tflite-runtime": "tflite_runtime",
-    "onnxruntime": "onnxruntime",
-}
 UINT8 = np.dtype(np.uint8)
-ONNX_BATCH = 512  # bounds the memory of a large call
 
 
 class InputError(ValueError):
@@ -159,8 +153,8 @@ def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
 
     def run(images: np.ndarray) -> np.ndarray:
         raw = []
-        for i in range(0, len(images), ONNX_BATCH):
-            batch = np.pad(images[i : i + ONNX_BATCH], ((0, 0), (2, 2), (2, 2)))[..., np.newaxis]
+        for i in range(0, len(images), 512):  # bounds the memory of a large call
+            batch = np.pad(images[i : i + 512], ((0, 0), (2, 2), (2, 2)))[..., np.newaxis]
             batch = batch.astype(np.float32) / np.float32(255)  # (N, 32, 32, 1)
             raw += session.run([answer[0].name], {given[0].name: batch})
         return np.concatenate(raw)
@@ -177,12 +171,11 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     if not file.is_file():
         raise InputError(f"{file}: not compiled for this machine: make -C native")
     data = file.read_bytes()  # its last eight bytes: the CRC-32 and the length of all before
-    if data[-8:] != b"".join(
-        n.to_bytes(4, "little") for n in (zlib.crc32(data[:-8]), len(data) - 8)
-    ):
+    checksum = zlib.crc32(data[:-8]) + (len(data) - 8 << 32)
+    if data[-8:] != checksum.to_bytes(8, "little"):
         raise InputError(f"{file}: damaged; compile it or copy it again")
+    loader = ExtensionFileLoader("lenet5_int8", str(file.resolve()))
     try:
-        loader = ExtensionFileLoader(MODULES[runtime], str(file.resolve()))
         library: Any = module_from_spec(spec_from_file_location(loader.name, loader=loader))  # type: ignore[arg-type]
         loader.exec_module(library)
     except ImportError as error:
@@ -225,7 +218,7 @@ def import_runtime(runtime: str, submodule: str = "") -> Any:
     from importlib import import_module
 
     try:
-        return import_module(MODULES[runtime] + submodule)
+        return import_module(runtime.replace("-", "_") + submodule)
     except ImportError as error:
         reason = first_line(error)
         raise InputError(f"{runtime}: not usable ({reason}): pip install {runtime}") from None
@@ -271,7 +264,7 @@ def usable_runtimes(model: Path) -> list[str]:
 
     if model.suffix == ".c":
         return ["native"] if native_library(model).is_file() else []
-    return [name for name in RUNTIMES.get(model.suffix, ()) if find_spec(MODULES[name])]
+    return [name for name in RUNTIMES.get(model.suffix, ()) if find_spec(name.replace("-", "_"))]
 
 
 # --- 2. How an image becomes the model's input --------------------------------------------------
@@ -413,45 +406,33 @@ def most_probable(
 
 
 def classify_arrays(arguments: Sequence[str]) -> int:
-    """When this file stands alone: `[MODEL] FILE.npy...`, a line for each image in the files."""
-    models = [Path(name) for name in arguments if Path(name).suffix in RUNTIMES]
-    models += sorted(path for path in HERE.iterdir() if path.suffix in RUNTIMES)
-    files = [name for name in arguments if Path(name).suffix not in RUNTIMES]
-    if not models or not files or any(name.startswith("-") for name in files):
-        raise InputError("usage: runner.py [MODEL] FILE.npy... (the bundle's runner.py does more)")
-    classifier = Classifier(models[0])
-    for name in files:
-        try:
-            images = np.load(name, allow_pickle=False)
-            images = prepare(images[np.newaxis] if images.ndim == 2 else images)
-        except (OSError, ValueError, EOFError, AttributeError) as error:
-            raise InputError(f"{name}: not images as .npy ({first_line(error)})") from None
-        for image in images:
-            label, probability = classifier.classify(image)
-            print(f"{name}  {label}  {probability * 100:.1f} %")
+    """`MODEL FILE.npy...`: a line for each image in the files."""
+    try:
+        if len(arguments) < 2:
+            raise InputError("usage: runner.py MODEL FILE.npy... (in the bundle it does more)")
+        classifier = Classifier(arguments[0])
+        for name in arguments[1:]:
+            try:
+                images = np.load(name, allow_pickle=False)
+                images = prepare(images[np.newaxis] if images.ndim == 2 else images)
+            except (OSError, ValueError, EOFError, AttributeError) as error:
+                raise InputError(f"{name}: not images as .npy ({first_line(error)})") from None
+            for label, probability in map(classifier.classify, images):
+                print(f"{name}  {label}  {probability * 100:.1f} %")
+    except InputError as error:
+        print(f"runner.py: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the bundle's command line, or the little one above; returns the exit code."""
+    """The command line of the bundle's `commands.py`; without it, the little one above."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        try:
-            from commands import run
-        except ModuleNotFoundError:
-            run = classify_arrays
-        return run(list(sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-        print(f"runner.py: {text}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output, such as `head`, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a full disk is reported without a name
-        print(f"runner.py: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        from commands import main as run
+    except ModuleNotFoundError:
+        return classify_arrays(arguments)
+    return run(arguments)
 
 
 if __name__ == "__main__":

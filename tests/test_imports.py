@@ -68,6 +68,7 @@ def test_runner_alone_in_an_empty_folder_classifies_with_frameworks_blocked(
     Path(tmp_path, "block.py").write_text(BLOCKER)
     run = run_runner(
         tmp_path / "runner.py",
+        tmp_path / "lenet5_int8.tflite",
         tmp_path / "digit.npy",
         python=DEVICE_PYTHON,
         runner=tmp_path / "block.py",
