@@ -1,10 +1,12 @@
 """Deployment for real: sshd on loopback, and three devices in network namespaces of their own.
 
-A "device" is an sshd with a folder of its own. Its packages come from wheels that are packed into
-the bundle, or lie ready in PYTHONPATH as those of the operating system would on a Pi.
+A "device" is an sshd with a folder of its own. Most bundles are those of `deploy_helpers`; where
+the packages or the compiled C matter, the bundle of the tiny model is installed.
 """
 
+import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -21,13 +23,21 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from conftest import DEVICE_PYTHON, ROOT, run_stage
+from conftest import ROOT, run_stage
+from deploy_helpers import (
+    absent,
+    lock,
+    make_fake_bundle,
+    need,
+    write_commands,
+    write_os_packages,
+)
 
 from export.bundle import write_bundle
 
-INSTALL = ROOT / "device" / "install.sh"
 SITE_PACKAGES = next((ROOT / ".venv-device" / "lib").glob("python3.*")) / "site-packages"
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+USER = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 SSHD_CONFIG = """
 Port {port}
@@ -53,41 +63,6 @@ StrictHostKeyChecking no
 UserKnownHostsFile /dev/null
 LogLevel ERROR
 """
-# The device's python3. While the file `vanish` is there, the making of an environment takes the
-# device off the network half-way: its sshd, session and server, is killed.
-PYTHON_HOOK = """#!/bin/sh
-is_sshd() {{ case $(cat /proc/$pid/comm) in sshd*) return 0 ;; *) return 1 ;; esac; }}
-parent() {{ sed 's/.*) . //; s/ .*//' /proc/$pid/stat; }}
-if [ -e "{folder}/vanish" ] && [ "$1 $2" = "-m venv" ]; then
-    rm "{folder}/vanish"
-    pid=$PPID
-    until is_sshd; do pid=$(parent); done
-    while is_sshd; do
-        above=$(parent)
-        kill -9 $pid
-        pid=$above
-    done
-fi
-case "$1 $2" in "-m venv") set -- "$@" ${{VENV_OPTION:-}} ;; esac
-exec "{python}" "$@"
-"""
-# The operating system has the packages and pip, so that nothing is installed and tests are quick.
-ALL_THERE = f"PYTHONPATH={SITE_PACKAGES} VENV_OPTION=--without-pip"
-
-
-def need(*programs):
-    """Skip without the programs, except in CI, where skipping would hide that nothing ran."""
-    missing = [p for p in programs if not shutil.which(p, path=f"{os.environ['PATH']}:/usr/sbin")]
-    if missing:
-        absent(f"{', '.join(missing)} missing: apt install openssh-server rsync iproute2")
-
-
-def absent(message):
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
-
-
 # --- Bundles ------------------------------------------------------------------------------------
 
 
@@ -118,14 +93,11 @@ def make_bundle(packed, tmp_path_factory):
     return make
 
 
-@pytest.fixture(scope="session")
-def bundle_1(make_bundle):
-    return make_bundle("1.0.0")
-
-
-@pytest.fixture(scope="session")
-def bundle_2(make_bundle):
-    return make_bundle("2.0.0")
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Small bundles of version 1.0.0 and 2.0.0."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return [make_fake_bundle(folder, f"{n}.0.0") for n in (1, 2)]
 
 
 def installed_wheels():
@@ -145,20 +117,6 @@ def installed_wheels():
     return wheels
 
 
-def damage(bundle, folder):
-    """A copy of a bundle with one byte of the model changed, so that the manifest disagrees."""
-    with tarfile.open(bundle) as archive:
-        archive.extractall(folder, filter="data")
-    (root,) = folder.iterdir()
-    with (root / "golden.npz").open("r+b") as stream:
-        stream.seek(1000)
-        stream.write(b"\0\1\2\3")
-    damaged = folder / "damaged.tar.gz"
-    with tarfile.open(damaged, "w:gz") as archive:
-        archive.add(root, root.name)
-    return damaged
-
-
 # --- Devices ------------------------------------------------------------------------------------
 
 
@@ -170,20 +128,12 @@ class Device:
         self.lenet5 = folder / "home" / "lenet5-edge"
         self.prefix = ["ip", "netns", "exec", namespace] if namespace else []
         self.process = None
-        (folder / "bin").mkdir(parents=True)
-        (folder / "home").mkdir()
+        (folder / "home").mkdir(parents=True)
         for name in ("key", "key.pub"):
             shutil.copy(keys / name, folder)
-        python = subprocess.run(
-            [DEVICE_PYTHON, "-c", "import sys; print(sys._base_executable)"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for name, text in (("bin/python3", PYTHON_HOOK), ("login", LOGIN)):
-            text = text.format(folder=folder, python=python, environment=environment)
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o755)
+        write_commands(folder / "bin", folder)
+        (folder / "login").write_text(LOGIN.format(folder=folder, environment=environment))
+        (folder / "login").chmod(0o755)
         (folder / "sshd_config").write_text(
             SSHD_CONFIG.format(folder=folder, address=address, port=port)
         )
@@ -205,11 +155,20 @@ class Device:
             self.process.kill()
             self.process.wait()
 
+    @contextlib.contextmanager
+    def locked(self):
+        """Hold the lock of install.sh."""
+        descriptor = os.open(self.lenet5 / "versions", os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def wait_for_install(self):
         """Wait until no install.sh, and nothing started by it, holds the lock."""
-        descriptor = os.open(self.lenet5 / "versions", os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.close(descriptor)
+        with self.locked():
+            pass
 
     def in_use(self):
         """The version that `current` leads to, such as "1.0.0"."""
@@ -221,18 +180,17 @@ class Device:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
-    """A folder with a key pair, and `ssh` and `scp` that use it."""
-    need("sshd", "ssh", "scp", "ssh-keygen", "rsync")
+    """A folder with a key pair, and an `ssh` that uses it."""
+    need("sshd", "ssh", "ssh-keygen")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd's, made at boot by its service
     folder = tmp_path_factory.mktemp("keys")
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
     subprocess.run(command, check=True)
     (folder / "config").write_text(SSH_CONFIG.format(folder=folder))
-    for name in ("ssh", "scp"):
-        program = folder / name
-        program.write_text(f'#!/bin/sh\nexec {shutil.which(name)} -F {folder}/config "$@"\n')
-        program.chmod(0o755)
+    program = folder / "ssh"
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
+    program.chmod(0o755)
     return folder
 
 
@@ -254,26 +212,50 @@ def make_device(keys, tmp_path):
         device.stop()
 
 
-@pytest.fixture
-def device(make_device):
-    """A device whose operating system has the packages already."""
-    return make_device(ALL_THERE)
+@pytest.fixture(scope="module")
+def os_packages(tmp_path_factory):
+    """What an operating system has that has the packages already."""
+    return f"OS_PACKAGES={write_os_packages(tmp_path_factory.mktemp('os') / 'packages')}"
+
+
+@pytest.fixture(scope="module")
+def only_pip(tmp_path_factory):
+    """What an operating system has that has pip and nothing else."""
+    folder = tmp_path_factory.mktemp("pip")
+    (folder / "pip").symlink_to(SITE_PACKAGES / "pip")
+    return f"OS_PACKAGES={folder}"
 
 
 @pytest.fixture
-def deploy(keys):
-    """Run tools/deploy.sh as `make deploy` does."""
+def device(make_device, os_packages):
+    return make_device(os_packages)
 
-    def run(bundle, device, path=os.environ["PATH"]):
-        user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
-        command = [
-            ROOT / "tools" / "deploy.sh",
-            bundle,
-            f"{user}@{device.address}",
-            str(device.port),
-        ]
-        environment = {**os.environ, "PATH": f"{keys}:{path}"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+@pytest.fixture
+def start(keys):
+    """Start tools/deploy.sh as `make deploy` does."""
+
+    def run(bundle, device):
+        return subprocess.Popen(
+            [ROOT / "tools/deploy.sh", bundle, f"{USER}@{device.address}", str(device.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PATH": f"{keys}:{os.environ['PATH']}"},
+        )
+
+    return run
+
+
+@pytest.fixture
+def deploy(start):
+    """Run tools/deploy.sh to its end."""
+
+    def run(bundle, device):
+        process = start(bundle, device)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
 
     return run
 
@@ -282,10 +264,11 @@ def deploy(keys):
 
 
 def test_deploy_installs_packed_wheels_without_an_index_and_again_changes_nothing(
-    make_device, make_bundle, deploy, tmp_path
+    make_device, make_bundle, deploy
 ):
     device = make_device("PIP_INDEX_URL=http://127.0.0.1:9/")  # where nothing answers
-    bundle = make_bundle("1.0.0", installed_wheels())
+    wheels = installed_wheels()
+    bundle = make_bundle("1.0.0", {**wheels, "requirements.lock": lock(*wheels.items())})
     run = deploy(bundle, device)
     assert run.returncode == 0, run.stderr
     assert "PASS\n1.0.0-" in run.stdout
@@ -295,42 +278,79 @@ def test_deploy_installs_packed_wheels_without_an_index_and_again_changes_nothin
         command = f"{environment}/bin/{program} --version"
         assert subprocess.run(command.split(), capture_output=True).returncode == 0
     assert list(environment.glob("lib/python3*/site-packages/numpy/__init__.py"))
-
-    # The second time by scp, as where there is no rsync.
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("sh", "dirname", "mktemp", "rm"):
-        (programs / name).symlink_to(shutil.which(name))
-    before = (device.lenet5 / "current").resolve().stat()
-    again = deploy(bundle, device, path=str(programs))
+    again = deploy(bundle, device)
     assert again.returncode == 0, again.stderr
     assert "was in use already" in again.stdout
-    assert (device.lenet5 / "current").resolve().stat().st_ino == before.st_ino
 
 
 def test_a_version_that_does_not_verify_or_loses_the_connection_is_never_in_use(
-    device, bundle_1, bundle_2, deploy, tmp_path
+    device, bundles, deploy, tmp_path
 ):
-    assert deploy(bundle_1, device).returncode == 0
+    assert deploy(bundles[0], device).returncode == 0
 
-    run = deploy(damage(bundle_2, tmp_path / "unpacked"), device)
+    run = deploy(make_fake_bundle(tmp_path, "2.0.0", {"answer": b"FAIL"}), device)
     assert run.returncode == 1
-    assert "differs  golden.npz" in run.stderr
     last = run.stderr.splitlines()[-1]
     assert last.startswith("install: the bundle does not verify on this device; in use: versions/1")
     assert (device.in_use(), device.versions()) == ("1.0.0", ["1.0.0"])
 
     (device.folder / "vanish").touch()
-    run = deploy(bundle_2, device)
+    run = deploy(bundles[1], device)
     assert run.returncode == 1
     assert run.stderr.startswith("deploy: the connection to ")
     device.wait_for_install()
     assert (device.in_use(), device.versions()) == ("1.0.0", ["1.0.0"])
 
 
+def test_of_two_deployments_at_once_each_says_truly_what_became_of_its_version(
+    device, bundles, start
+):
+    (device.lenet5 / "versions").mkdir(parents=True)
+    with device.locked():  # until both are there
+        runs = [start(bundle, device) for bundle in bundles]
+        while len(list(device.lenet5.glob("bundle-*.tar.gz"))) < 2:
+            time.sleep(0.05)
+        time.sleep(0.5)
+    for run, bundle in zip(runs, bundles, strict=True):
+        stdout, stderr = run.communicate()
+        digest = hashlib.sha256(bundle.read_bytes()).hexdigest()[:12]
+        assert f"-{digest} is in use now" in stdout
+        assert run.returncode in (0, 1)
+        if run.returncode == 1:
+            assert re.search(r"another deployment has put \S+ into use$", stderr)
+            assert not (device.lenet5 / "current").resolve().name.endswith(digest)
+    assert 0 in [run.returncode for run in runs]
+    assert device.versions() == ["1.0.0", "2.0.0"]
+
+
+def test_what_was_cut_off_on_the_way_is_sent_again(device, bundles, deploy):
+    digest = hashlib.sha256(bundles[0].read_bytes()).hexdigest()[:12]
+    device.lenet5.mkdir()
+    sent = device.lenet5 / f"bundle-{digest}.tar.gz"
+    sent.write_bytes(bundles[0].read_bytes()[:100])
+    run = deploy(bundles[0], device)
+    assert run.returncode == 0, run.stderr
+    assert sent.read_bytes() == bundles[0].read_bytes()
+
+
+def test_the_signature_goes_with_the_bundle(device, bundles, deploy, keys, tmp_path):
+    device.lenet5.mkdir()
+    signer = f"me@home {(keys / 'key.pub').read_text()}"
+    (device.lenet5 / "allowed_signers").write_text(signer)
+    bundle = shutil.copy(bundles[0], tmp_path)
+    run = deploy(bundle, device)
+    assert run.returncode == 2
+    assert "sign it with: make bundle SIGN=KEYFILE" in run.stderr
+    assert not (device.lenet5 / "versions").exists()
+    subprocess.run([ROOT / "tools/sign.sh", bundle, keys / "key"], check=True, capture_output=True)
+    run = deploy(bundle, device)
+    assert run.returncode == 0, run.stderr
+    assert device.in_use() == "1.0.0"
+
+
 @pytest.mark.parametrize("system_has", ["numpy", "nothing"])
 def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
-    system_has, make_device, bundle_1, deploy, tmp_path
+    system_has, make_device, make_bundle, only_pip, deploy, tmp_path
 ):
     need("gcc")  # the bundle has a binary for this machine
     packages = tmp_path / "packages"
@@ -339,10 +359,9 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         for path in SITE_PACKAGES.glob("numpy*"):
             if not path.name.endswith("-info"):  # pip does not count it as installed
                 (packages / path.name).symlink_to(path)
-    else:
-        (packages / "numpy.py").write_text("raise ImportError('none here')")
-    device = make_device(f"PIP_NO_INDEX=1 PYTHONPATH={packages}")
-    run = deploy(bundle_1, device)
+    device = make_device(f"{only_pip} PIP_NO_INDEX=1 PYTHONPATH={packages}")
+    bundle = make_bundle("1.0.0")
+    run = deploy(bundle, device)
     assert run.returncode == 0, run.stderr
     assert "no packages for this machine and its Python: ERROR: No matching" in run.stdout
     current = device.lenet5 / "current"
@@ -356,17 +375,16 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         assert not (current / ".venv").exists()
         command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
         assert subprocess.run(command, capture_output=True).returncode == 0
-    again = deploy(bundle_1, device)
+    again = deploy(bundle, device)
     assert again.returncode == 0, again.stderr
     assert "was in use already" in again.stdout
 
 
 def test_compiled_c_that_answers_otherwise_here_is_not_used(
-    make_device, make_bundle, packed, deploy, tmp_path
+    make_device, make_bundle, packed, only_pip, deploy
 ):
     need("gcc")
-    (tmp_path / "numpy.py").write_text("raise ImportError('none here')")
-    device = make_device(f"PIP_NO_INDEX=1 PYTHONPATH={tmp_path}")
+    device = make_device(f"{only_pip} PIP_NO_INDEX=1")
     golden = bytearray(packed[0]["native/golden.bin"])
     golden[-1] ^= 1  # of the last output
     run = deploy(make_bundle("1.0.0", {"native/golden.bin": bytes(golden)}), device)
@@ -377,56 +395,71 @@ def test_compiled_c_that_answers_otherwise_here_is_not_used(
 
 
 def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(
-    make_device, bundle_1, deploy
+    make_device, only_pip, deploy, tmp_path
 ):
-    device = make_device("PIP_INDEX_URL=http://127.0.0.1:9/ PIP_RETRIES=1")
-    run = deploy(bundle_1, device)
+    device = make_device(f"{only_pip} PIP_INDEX_URL=http://127.0.0.1:9/ PIP_RETRIES=1")
+    locked = lock(("runtime-1.0-py3-none-any.whl", b""))
+    run = deploy(make_fake_bundle(tmp_path, "1.0.0", {"requirements.lock": locked}), device)
     assert run.returncode == 1
     assert "install: cannot install the packages" in run.stderr
     assert device.versions() == []
 
 
-def test_bench_pi_brings_the_devices_figures_and_after_ctrl_c_those_until_then(
-    device, bundle_1, deploy, keys, tmp_path
-):
-    assert deploy(bundle_1, device).returncode == 0
-    user = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
-    result = tmp_path / "bench-pi.json"
-    command = [ROOT / "tools" / "bench-pi.sh", f"{user}@{device.address}", str(device.port)]
+# --- Its benchmark ------------------------------------------------------------------------------
 
-    def start():
-        return subprocess.Popen(
-            [*command, "lenet5-edge", result],
+
+@pytest.fixture
+def start_bench(device, bundles, deploy, keys, tmp_path):
+    """Start tools/bench-pi.sh on a device with a bundle, and wait for its first progress."""
+    assert deploy(bundles[0], device).returncode == 0
+
+    def start(*flags):
+        command = [ROOT / "tools/bench-pi.sh", f"{USER}@{device.address}", str(device.port)]
+        process = subprocess.Popen(
+            [*command, "lenet5-edge", tmp_path / "bench-pi.json", *flags],
             env={**os.environ, "PATH": f"{keys}:{os.environ['PATH']}"},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # its own foreground, as on a terminal
         )
+        assert process.stderr.readline() == "1 of 2 timed\n"
+        return process
 
-    process = start()
-    for line in process.stderr:
-        if re.search(r"1 thread (\d+)/\1 ", line):
-            break
+    return start
+
+
+def test_bench_pi_brings_the_devices_figures(start_bench, tmp_path):
+    process = start_bench("--full")
+    _, said = process.communicate()
+    assert (process.returncode, said) == (0, "")
+    result = tmp_path / "bench-pi.json"
+    assert json.loads(result.read_text()) == {"interrupted": False}
+    assert result.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.glob("bench-pi*")] == ["bench-pi.json"]
+
+
+def test_ctrl_c_brings_the_figures_until_then_and_leaves_the_result_alone(start_bench, tmp_path):
+    (tmp_path / "bench-pi.json").write_text("{}")
+    process = start_bench()
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     assert process.returncode == 130, said
     interrupted = tmp_path / "bench-pi-interrupted.json"
     assert said.splitlines()[-1].endswith(f"the figures until then are in {interrupted}")
-    (row, *_) = json.loads(interrupted.read_text())["rows"]
-    assert row["status"] == "ok"
-    assert not result.exists()
+    assert json.loads(interrupted.read_text()) == {"interrupted": True}
+    assert (tmp_path / "bench-pi.json").read_text() == "{}"
+    assert len(list(tmp_path.glob("bench-pi*"))) == 2
 
-    process = start()
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    rows = json.loads(result.read_text())["rows"]
-    single = {(r["artifact"], r["runtime"]) for r in rows if r["threads"] == r["batch"] == 1}
-    assert ("lenet5_int8.tflite", "tflite-runtime") in single
-    assert {r["status"] for r in rows} == {"ok"}
-    shown = run_stage("bench", "--show", result)
-    assert shown.returncode == 0, shown.stderr
-    assert "For the shortest time an image on this machine ship" in shown.stdout
-    assert not (device.lenet5 / "bench.pid").exists()
+
+def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start_bench, device):
+    process = start_bench()
+    process.kill()
+    process.communicate()
+    for _ in range(200):
+        if (device.lenet5 / "current" / "interrupted").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still running")
 
 
 @pytest.mark.parametrize(
@@ -447,76 +480,13 @@ def test_bad_usage_is_one_line_and_exit_2(arguments, message):
     assert run.stderr.count("\n") == 1
 
 
-# --- By hand ------------------------------------------------------------------------------------
-
-
-def install(*arguments, path=os.environ["PATH"]):
-    command = ["/bin/sh", INSTALL, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={"PATH": path})
-
-
-def test_a_truncated_bundle_is_refused_before_anything_is_made(bundle_1, tmp_path):
-    short = tmp_path / "short.tar.gz"
-    short.write_bytes(bundle_1.read_bytes()[:100_000])
-    run = install(short, tmp_path / "home")
-    assert run.returncode == 2
-    assert run.stderr == (
-        f"install: {short}: not a bundle of lenet5-edge, or damaged; copy it again\n"
-    )
-    assert not (tmp_path / "home").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"not a bundle"])
-def test_what_is_no_bundle_is_exit_2(content, tmp_path):
-    (tmp_path / "file").write_bytes(content)
-    run = install(tmp_path / "file", tmp_path / "home")
-    assert run.returncode == 2
-    assert "not a bundle of lenet5-edge, or damaged" in run.stderr
-    assert not (tmp_path / "home").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_one_line_and_exit_1(bundle_1, tmp_path):
-    run = install(bundle_1, bundle_1 / "home")
-    assert run.returncode == 1
-    assert run.stderr.endswith("cannot be written; make it writable or name another DIR\n")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["DIR"], "name a DIR to install to"),  # DIR is empty, HOME not set
-        ([], "name a DIR to install to"),
-    ],
-)
-def test_without_a_folder_nothing_is_installed_anywhere(bundle_1, arguments, message):
-    run = install(bundle_1, *("" for _ in arguments))
-    assert run.returncode == 2
-    assert run.stderr == f"install: {message}\n"
-
-
-def test_current_that_is_no_link_is_left_alone(bundle_1, tmp_path):
-    (tmp_path / "current").mkdir()
-    run = install(bundle_1, tmp_path)
-    assert run.returncode == 1
-    assert run.stderr == f"install: {tmp_path}/current: not a link; move it away\n"
-    assert list((tmp_path / "versions").iterdir()) == []
-
-
-def test_no_python_says_what_to_install(bundle_1, tmp_path):
-    for name in ("realpath", "tar", "gzip", "head", "cut", "sha256sum"):
-        (tmp_path / name).symlink_to(shutil.which(name))
-    run = install(bundle_1, tmp_path / "home", path=str(tmp_path))
-    assert run.returncode == 1
-    assert "apt install python3-venv" in run.stderr
-
-
 # --- A fleet ------------------------------------------------------------------------------------
 
 
 class Fleet:
     """Three devices, each in a network namespace, and one more namespace to deploy from."""
 
-    def __init__(self, keys, folder):
+    def __init__(self, keys, folder, os_packages):
         self.keys = keys
         self.home = Path(tempfile.mkdtemp())  # short: ssh's sockets are limited to 104 characters
         self.inventory = folder / "hosts.ini"
@@ -528,7 +498,7 @@ class Fleet:
                 f"10.77.{i}.2",
                 22,
                 keys,
-                ALL_THERE,
+                os_packages,
                 self.namespaces[i],
             )
             for i in (1, 2, 3)
@@ -595,11 +565,11 @@ def recap(run):
 
 
 @pytest.fixture
-def fleet(keys, tmp_path):
+def fleet(keys, tmp_path, os_packages):
     need("ip")
     if not (ROOT / ".venv-fleet" / "bin" / "ansible-playbook").exists():
         absent("ansible-playbook missing: make .venv-fleet/.installed")
-    fleet = Fleet(keys, tmp_path)
+    fleet = Fleet(keys, tmp_path, os_packages)
     try:
         fleet.start()
         yield fleet
@@ -610,16 +580,30 @@ def fleet(keys, tmp_path):
 ALL_AT_ONCE = ("-e", "lenet5_edge_serial=3", "-e", "lenet5_edge_max_fail_percentage=50")
 
 
-def test_fleet_check_succeeds_on_fresh_devices_and_changes_nothing(fleet, bundle_1):
-    run = fleet.deploy(bundle_1, *ALL_AT_ONCE, "--check")
+def test_fleet_check_succeeds_on_fresh_devices_and_changes_nothing(fleet, bundles):
+    run = fleet.deploy(bundles[0], *ALL_AT_ONCE, "--check")
     assert run.returncode == 0, run.stdout + run.stderr
     assert set(recap(run)) == {"pi1", "pi2", "pi3"}
     assert not any(device.lenet5.exists() for device in fleet.devices)
 
 
-def test_fleet_deployment_stops_after_a_batch_in_which_too_many_failed(fleet, bundle_1, tmp_path):
+@pytest.mark.parametrize("text", ["", "# none yet\n", "[pis]\n"])
+def test_an_inventory_without_a_device_is_exit_2(bundles, tmp_path, text):
+    if not (ROOT / ".venv-fleet" / "bin" / "ansible-playbook").exists():
+        absent("ansible-playbook missing: make .venv-fleet/.installed")
+    inventory = tmp_path / "hosts.ini"
+    inventory.write_text(text)
+    command = [ROOT / "tools" / "fleet.sh", bundles[0], inventory]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    last = run.stderr.splitlines()[-1]
+    assert last == f"deploy: {inventory}: names no device; write one a line: pi@host"
+    assert run.stdout == ""
+
+
+def test_fleet_deployment_stops_after_a_batch_in_which_too_many_failed(fleet, bundles, tmp_path):
     short = tmp_path / "short.tar.gz"
-    short.write_bytes(bundle_1.read_bytes()[:100_000])
+    short.write_bytes(bundles[0].read_bytes()[:1000])
     run = fleet.deploy(short)  # a quarter of the devices at once, and a quarter may fail
     assert run.returncode == 1
     assert "not a bundle of lenet5-edge, or damaged" in run.stdout
@@ -628,22 +612,24 @@ def test_fleet_deployment_stops_after_a_batch_in_which_too_many_failed(fleet, bu
 
 
 def test_device_killed_half_way_keeps_its_version_the_others_finish_and_a_later_run_repairs_it(
-    fleet, bundle_1, bundle_2
+    fleet, bundles, tmp_path
 ):
-    run = fleet.deploy(bundle_1, *ALL_AT_ONCE)
+    odd = tmp_path / 'it\'s a "{{ folder }}" {% of %} $HOME `mine`'
+    odd.mkdir()
+    run = fleet.deploy(shutil.copy(bundles[0], odd), *ALL_AT_ONCE)
     assert run.returncode == 0, run.stdout + run.stderr
     assert fleet.in_use() == ["1.0.0"] * 3
 
     killed = fleet.devices[1]
     (killed.folder / "vanish").touch()
-    run = fleet.deploy(bundle_2, *ALL_AT_ONCE)
+    run = fleet.deploy(bundles[1], *ALL_AT_ONCE)
     assert run.returncode == 1
     assert recap(run)["pi2"]["unreachable"] == 1
     killed.wait_for_install()
     assert fleet.in_use() == ["2.0.0", "1.0.0", "2.0.0"]
 
     killed.start()
-    repaired = fleet.deploy(bundle_2, *ALL_AT_ONCE)
+    repaired = fleet.deploy(bundles[1], *ALL_AT_ONCE)
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     changed = {name: row["changed"] for name, row in recap(repaired).items()}
     assert changed == {"pi1": 0, "pi2": 1, "pi3": 0}  # its bundle was copied the first time

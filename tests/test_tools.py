@@ -1,0 +1,178 @@
+"""The tools that make calls: what a user types reaches them as it is; what they refuse to ship."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+from export.bundle import write_bundle
+
+# What shells and make would take for theirs.
+TYPED = [
+    "a b",
+    "it's",
+    'say "x"',
+    "$(touch ran)",
+    "`touch ran`",
+    "x; touch ran",
+    "'; touch ran; '",
+    '"; touch ran; "',
+    "$(shell touch ran)",
+    "$$(touch ran)",
+    "${HOME}",
+    "a\\b",
+    "-n",
+    "*",
+]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A Makefile whose tools print what they are called with, an argument a line."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("deploy.sh", "fleet.sh", "bench-pi.sh", "sign.sh", "python"):
+        tool = tmp_path / "tools" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+        tool.chmod(0o755)
+    return tmp_path
+
+
+CALLS = [
+    ("PI", ["deploy"]),
+    ("DIR", ["deploy", "PI=pi@host"]),
+    ("PORT", ["deploy", "PI=pi@host"]),
+    ("INVENTORY", ["deploy"]),
+    ("PI", ["bench-pi"]),
+    ("DIR", ["bench-pi", "PI=pi@host"]),
+    ("IMAGE", ["run"]),
+    ("SIGN", ["bundle"]),
+    ("DATA", ["robustness"]),
+]
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+@pytest.mark.parametrize(("name", "call"), CALLS, ids=[f"{n}-{c[0]}" for n, c in CALLS])
+def test_what_a_user_types_reaches_the_tool_as_it_is(tree, name, call, by):
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    made = [".venv/.installed", ".venv-device/.installed", ".venv-fleet/.installed", "export"]
+    version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
+    made += ["artifacts/lenet5_int8.tflite", f"dist/lenet5-edge-{version}.tar.gz"]
+    command = ["make", "PY=tools/python", "DEVICE_PY=tools/python", *call]
+    for file in made:
+        command += ["-o", file]
+    for typed in TYPED:
+        if by == "argument":
+            run = [*command, f"{name}={typed}"]
+        else:
+            run, environment[name] = command, typed
+        done = subprocess.run(run, cwd=tree, env=environment, capture_output=True, text=True)
+        assert typed in done.stdout.splitlines(), done.stdout + done.stderr
+        assert not list(tree.rglob("ran"))
+
+
+# --- What is shipped ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exported_tree(tmp_path):
+    """A folder with `artifacts` of one model that passed parity, and the bundle of it."""
+    model = b"a model"
+    digest = hashlib.sha256(model).hexdigest()
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / "model.tflite").write_bytes(model)
+    row = {"artifact": "model.tflite", "status": "pass", "sha256": digest}
+    (folder / "parity.json").write_text(json.dumps({"status": "pass", "rows": [row]}))
+    manifest = {"models": {"model.tflite": {}}}
+    write_bundle({"model.tflite": model}, manifest, "lenet5-edge-1.0.0", tmp_path / "bundle.tar.gz")
+    return tmp_path
+
+
+def change_parity(**values):
+    def change(folder):
+        path = folder / "artifacts" / "parity.json"
+        parity = json.loads(path.read_text())
+        parity.update(values)
+        path.write_text(json.dumps(parity))
+
+    return change
+
+
+NOT_SHIPPED = {
+    "parity failed": change_parity(status="fail"),
+    "the model passed on no runtime": change_parity(rows=[]),
+    "another model": lambda folder: (folder / "artifacts" / "model.tflite").write_bytes(b"x"),
+    "no model": lambda folder: (folder / "artifacts" / "model.tflite").unlink(),
+    "parity was not run": lambda folder: (folder / "artifacts" / "parity.json").unlink(),
+    "parity.json damaged": lambda folder: (folder / "artifacts" / "parity.json").write_text("{"),
+    "another bundle": lambda folder: write_bundle(
+        {"model.tflite": b"old"},
+        {"models": {"model.tflite": {}}},
+        "lenet5-edge-1.0.0",
+        folder / "bundle.tar.gz",
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", ["deploy", "fleet"])
+@pytest.mark.parametrize("change", NOT_SHIPPED.values(), ids=NOT_SHIPPED.keys())
+def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
+    exported_tree, change, tool
+):
+    def run():
+        return subprocess.run(
+            [ROOT / "tools" / f"{tool}.sh", "bundle.tar.gz", "-"],
+            cwd=exported_tree,
+            env={**os.environ, "ARTIFACTS": "artifacts"},
+            capture_output=True,
+            text=True,
+        )
+
+    assert run().returncode == 2  # `-` is no device and no inventory: the bundle was accepted
+    change(exported_tree)
+    refused = run()
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "deploy: bundle.tar.gz: not made from what is in artifacts now, or that failed parity; "
+        "run: make export\n"
+    )
+
+
+# --- Environments -------------------------------------------------------------------------------
+
+PYTHON = """#!/bin/sh
+case $2 in
+    venv)
+        echo begin >>log
+        sleep 0.3
+        mkdir -p "$4/bin"
+        ln -s "$PWD/nothing" "$4/bin/python"
+        echo end >>log
+        ;;
+esac
+"""
+
+
+def test_two_makings_of_one_environment_wait_for_each_other(tmp_path):
+    (tmp_path / "empty.lock").touch()
+    (tmp_path / "nothing").symlink_to(shutil.which("true"))
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    runs = [
+        subprocess.Popen(
+            [ROOT / "tools" / "venv.sh", "venv", "empty.lock"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": str(tmp_path / "python")},
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert (tmp_path / "log").read_text() == "begin\nend\n"  # the second found it there
