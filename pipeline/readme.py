@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from device.bench import rows as bench_rows
+from device.bench.result import BenchResult
+from pipeline.bench.findings import findings
+from pipeline.bench.result import read_result
 from pipeline.export import ARTIFACTS
 from pipeline.files import UserError, read_json, write_bytes, write_json
 from pipeline.parity.check import format_table
@@ -48,7 +51,7 @@ def collect(folder: Path) -> dict[str, Any]:
         if (folder / file).is_file()
     }
     if (folder / "bench.json").is_file():
-        optional["bench"] = summarize_bench(read_json(folder / "bench.json", "findings"))
+        optional["bench"] = summarize_bench(read_result(folder / "bench.json"))
     keys = ("recipe", "seed", "parameters", "epochs", "seconds", "val_accuracy", "test_accuracy")
     return {
         "machine": describe_machine(),
@@ -60,11 +63,11 @@ def collect(folder: Path) -> dict[str, Any]:
     }
 
 
-def summarize_bench(bench: dict[str, Any]) -> dict[str, Any]:
-    """The rows of one image at a time on one thread, without the figures of each round."""
-    single = [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
+def summarize_bench(bench: BenchResult) -> dict[str, Any]:
+    """What it says, and its rows of one image on one thread, without the figures of each round."""
+    single = bench_rows.single_rows(bench)
     rows = [{k: v for k, v in row.items() if k not in ("rounds", "quantiles_us")} for row in single]
-    return {**bench, "rows": rows}
+    return {**bench, "rows": rows, "findings": findings(bench)}
 
 
 def describe_machine() -> str:
