@@ -19,7 +19,6 @@ from export.quiet import quiet
 from pipeline import config
 from pipeline.artifacts import (
     ACCURACY_MD,
-    BENCH_JSON,
     CONVERTED,
     FLOAT_MODEL,
     INT8_TFLITE,
@@ -133,12 +132,9 @@ def stage_bench(args: argparse.Namespace) -> int:
     from pipeline.bench import measure as bench
     from pipeline.bench.result import read_result
 
-    # First: what cannot be read or written is found before the minutes of measuring.
+    # First: what cannot be read is found before the minutes of measuring.
     before = read_result(args.compare) if args.compare else None
-    path = None if args.show else args.json or args.out / BENCH_JSON
-    if path and path.is_dir():
-        raise UserError(f"{path}: a folder; name a file")
-    if path is None:
+    if args.show:
         result = read_result(args.show)
         print(bench.format_markdown(result))
     else:
@@ -146,7 +142,7 @@ def stage_bench(args: argparse.Namespace) -> int:
         try:
             print(bench.format_markdown(result))
         finally:  # a full disk does not lose the figures unseen, a closed pipe not the file
-            bench.keep(result, path)
+            bench.keep(result, args.out / "bench.json")
         if result["method"]["interrupted"]:
             raise KeyboardInterrupt
     if not any(row["status"] == "ok" for row in result["rows"]):
@@ -260,7 +256,6 @@ def build_parser() -> argparse.ArgumentParser:
     bench = add("bench", stage_bench)
     bench.add_argument("--full", action="store_true", help="24,576 calls a row, MLPerf's for p90")
     bench.add_argument("--show", type=Path, metavar="JSON", help="do not measure, show this")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="default: bench.json in --out")
     bench.add_argument("--compare", type=Path, metavar="JSON", help="an earlier result")
     bench.add_argument(
         "--max-regression", type=percentage, default=10.0, metavar="PERCENT", help="else exit 1; 10"

@@ -5,11 +5,27 @@ Every value has a type and a range; an unknown key or a value outside is refused
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import reprlib
+import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from packaging.markers import InvalidMarker, Marker
 
@@ -221,39 +237,90 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def from_table(cls: type[T], table: dict[str, Any], where: str) -> T:
-    """Make a configuration dataclass from a TOML table, checking keys, types and ranges.
+    """Make a record from a table of a TOML or JSON file, checking keys, types and ranges.
 
     Args:
-        cls: A frozen dataclass with fields of int, float, bool, str, or another such dataclass.
+        cls: A frozen dataclass or a TypedDict, of fields that `check` knows.
         table: The table.
         where: What to call it in an error.
 
     Raises:
         UserError: An unknown or missing key, a value of the wrong type or out of range.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    types = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+    kinds = get_type_hints(cls, include_extras=True)
     for key in table:
-        if key not in fields:
-            raise UserError(f"{where}: unknown key {key!r}; known: {', '.join(fields)}")
+        if key not in kinds:
+            raise UserError(f"{where}: unknown key {reprlib.repr(key)}; known: {', '.join(kinds)}")
     values = {}
-    for key, spec in fields.items():
+    for key, kind in kinds.items():
         if key in table:
-            values[key] = _check_value(types[key], table[key], spec, f"{where}: {key}")
-        elif spec.default is dataclasses.MISSING:
+            limits = fields[key].metadata.get("range") if key in fields else None
+            values[key] = check(kind, table[key], f"{where}: {key}", limits)
+        elif key not in fields or fields[key].default is dataclasses.MISSING:
             raise UserError(f"{where}: key {key!r} is missing")
     return cls(**values)
 
 
-def _check_value(kind: Any, value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return from_table(kind, value, where)  # type: ignore[arg-type]
-    is_whole_float = kind is float and type(value) is int
-    if type(value) is not kind and not is_whole_float:
-        name = "table" if dataclasses.is_dataclass(kind) else kind.__name__
-        raise UserError(f"{where} is {value!r}, not of type {name}")
-    if "range" in spec.metadata:
-        low, high = spec.metadata["range"]
-        if not low <= value <= high:  # NaN fails as well
-            raise UserError(f"{where} is {value}, not within {low}..{high}")
-    return float(value) if is_whole_float else value
+def check(kind: Any, value: Any, where: str, limits: tuple[float, float] | None = None) -> Any:
+    """Check a value of a TOML or JSON file against a type.
+
+    Args:
+        kind: int, float (finite), bool, str (that prints), a record as for `from_table`, a
+            Literal; a list, tuple, dict or union of such; `Annotated[one of these, limits]`.
+        value: The value; an integer may stand for a float.
+        where: What to call it in an error.
+        limits: The least and the greatest that is allowed, of a list the length.
+
+    Returns:
+        The value, as a record or float where it stands for one.
+
+    Raises:
+        UserError: It has another type or lies outside the limits.
+    """
+    if get_origin(kind) is Annotated:
+        kind, limits = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return _check_union(get_args(kind), value, where)
+    got = _convert(kind, value, where)
+    low, high = limits or (-sys.float_info.max, sys.float_info.max)
+    size = len(got) if isinstance(got, list) else got
+    if (limits or kind is float) and not low <= size <= high:  # NaN fails as well
+        raise UserError(f"{where} is {reprlib.repr(value)}, not within {low}..{high}")
+    return got
+
+
+def _check_union(kinds: Sequence[Any], value: Any, where: str) -> Any:
+    """The value as the first kind that fits; the error is the last one's, None apart."""
+    if value is None and NoneType in kinds:
+        return None
+    *others, last = [kind for kind in kinds if kind is not NoneType]
+    for kind in others:
+        with contextlib.suppress(UserError):
+            return check(kind, value, where)
+    return check(last, value, where)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """The value as a type, without limits."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    is_record = dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    if is_record and type(value) is dict:
+        return from_table(kind, value, where)
+    if origin is dict and type(value) is dict:
+        return {check(str, k, where): check(arguments[1], v, where) for k, v in value.items()}
+    if origin is list and type(value) is list:
+        arguments *= len(value)
+    if origin in (list, tuple) and type(value) is list and len(value) == len(arguments):
+        return [check(arguments[i], value[i], f"{where}[{i}]") for i in range(len(value))]
+    if kind is float and type(value) is int:
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
+    if (type(value) is kind and (kind is not str or value.isprintable())) or (
+        origin is Literal and value in arguments
+    ):
+        return value
+    if type(value) is kind:
+        raise UserError(f"{where} is {reprlib.repr(value)}, which does not print")
+    names = ", ".join(arguments) if origin is Literal else (origin or kind).__name__
+    name = "table" if is_record else names
+    raise UserError(f"{where} is {reprlib.repr(value)}, not of type {name}")

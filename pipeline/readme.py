@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from device.bench import rows as bench_rows
+from device.bench.result import BenchResult
 from pipeline.artifacts import (
     BENCH_JSON,
     CONVERTED,
@@ -16,6 +17,8 @@ from pipeline.artifacts import (
     TRAIN_JSON,
     describe_machine,
 )
+from pipeline.bench.findings import findings
+from pipeline.bench.result import read_result
 from pipeline.files import UserError, read_json, write_bytes, write_json
 from pipeline.parity.judge import format_table
 from pipeline.pi_test.matrix import format_matrix
@@ -55,7 +58,7 @@ def collect(folder: Path) -> dict[str, Any]:
         if (folder / file).is_file()
     }
     if (folder / BENCH_JSON).is_file():
-        optional["bench"] = summarize_bench(read_json(folder / BENCH_JSON, "findings"))
+        optional["bench"] = summarize_bench(read_result(folder / BENCH_JSON))
     keys = ("recipe", "seed", "parameters", "epochs", "seconds", "val_accuracy", "test_accuracy")
     return {
         "machine": describe_machine(),
@@ -67,11 +70,11 @@ def collect(folder: Path) -> dict[str, Any]:
     }
 
 
-def summarize_bench(bench: dict[str, Any]) -> dict[str, Any]:
-    """The rows of one image at a time on one thread, without the figures of each round."""
-    single = [row for row in bench["rows"] if row["threads"] == row["batch"] == 1]
+def summarize_bench(bench: BenchResult) -> dict[str, Any]:
+    """What it says, and its rows of one image on one thread, without the figures of each round."""
+    single = bench_rows.single_rows(bench)
     rows = [{k: v for k, v in row.items() if k not in ("rounds", "quantiles_us")} for row in single]
-    return {**bench, "rows": rows}
+    return {**bench, "rows": rows, "findings": findings(bench)}
 
 
 def render(results: dict[str, Any]) -> str:

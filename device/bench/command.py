@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
+import time
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 from manifest import GOLDEN, bundle_folder, read_golden
 from runner import HERE, InputError, usable_runtimes
 
-from .rounds import FULL, Benchmark, BenchSubject, Effort, lines_on_stderr
+from .processes import BenchSubject
+from .rounds import FULL, Benchmark, Effort, ReportProgress
 from .rows import describe, format_result
 
 
@@ -58,3 +63,20 @@ def images_to_time(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         return noise, np.empty(0, np.uint8)
     arrays = read_golden(folder)
     return arrays["images"], arrays["labels"]
+
+
+@contextlib.contextmanager
+def lines_on_stderr(title: str) -> Iterator[ReportProgress]:
+    """A progress report of a line every five seconds."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done and (now - last >= 5 or done == total):
+            last = now
+            left_s = (now - start) / done * (total - done)
+            line = f"{title} {done}/{total} {text}, {left_s:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+    yield report

@@ -27,13 +27,10 @@ def describe_machine() -> dict[str, Any]:
     return {
         "board": read_line("/proc/device-tree/model") or platform.node(),
         "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
-        "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "isa_flags": isa_flags(),
         "governor": read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "kernel": platform.release(),
         "system": platform.platform(),
-        "memory_mib": memory_mib(),
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
@@ -108,12 +105,6 @@ def temperature_c() -> float | None:
     zones = Path("/sys/class/thermal").glob("thermal_zone*/temp")
     values = [int(text) / 1000 for text in map(read_line, map(str, zones)) if text]
     return max(values, default=None)
-
-
-def memory_mib() -> int | None:
-    """The machine's memory."""
-    line = read_line("/proc/meminfo").split()  # MemTotal: 16384 kB
-    return int(line[1]) // 1024 if len(line) == 3 else None
 
 
 def read_cpuinfo() -> dict[str, str]:

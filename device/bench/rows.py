@@ -1,17 +1,47 @@
-"""From what `rounds.py` measured to the rows of bench.json, and to a table for a reader."""
+"""From what `rounds.py` measured to the rows of bench.json, and to tables for a reader."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Mapping, Sequence
+from statistics import median
+from typing import Any, List, Mapping, Sequence, Union, cast
 
-from .rounds import Benchmark, BenchSubject, Effort, Measurement
+from .machine import describe_machine
+from .processes import BenchSubject
+from .result import (
+    SCHEMA_VERSION,
+    BenchResult,
+    BenchRow,
+    ColdStart,
+    Interval,
+    Latency,
+    Method,
+    NotRunRow,
+)
+from .rounds import Benchmark, Measurement
 
+AnyRow = Union[NotRunRow, BenchRow]
 # MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
 # confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
 MLPERF_P90_CALLS = 24_576
-SCHEMA_VERSION = 3
+TERMS = {
+    "latency_us": "one image a call: Classifier.classify, a uint8 28x28 image in, label and "
+    "probability out; more images a call: Classifier.predict; the clock's own time is included",
+    "invoke_us": "the runtime's own call alone, on an input that is in place",
+    "percentiles": "nearest rank, of all timed calls",
+    "rounds": "each round times every row once, in a new random order; the others are loaded and "
+    "asleep meanwhile",
+    "ratio_to_baseline": "of the median latencies in the same round; the median of a launch's "
+    "rounds, then of the launches, with its 95 % confidence interval from order statistics",
+    "size_bytes": "of the file that is loaded: of C, its compiled library",
+    "cold_start_ms": "of new processes, the median; files are in the page cache, Python's modules "
+    "are compiled, BLAS has one thread",
+    "peak_rss_mib": "VmHWM of the same processes, the median",
+}
+
+
+# --- Figures --------------------------------------------------------------------------------
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -19,38 +49,26 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
     Args:
         ordered: Ascending, at least one.
-        percent: Above 0, at most 100.
+        percent: At most 100; 0 gives the least value.
     """
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def summarize_us(times_ns: Sequence[int]) -> dict[str, float]:
-    """min, p50, p90, p99 and mean in us."""
-    ordered = sorted(times_ns)
-    figures = {
-        "min": ordered[0],
-        "p50": percentile(ordered, 50),
-        "p90": percentile(ordered, 90),
-        "p99": percentile(ordered, 99),
-        "mean": sum(ordered) / len(ordered),
-    }
-    return {key: round(value / 1000, 3) for key, value in figures.items()}
-
-
 def quantiles_us(times_ns: Sequence[int]) -> list[float]:
-    """The 0th to 100th percentile in us, for a plot of the distribution."""
+    """The 0th to 100th percentile in us."""
     ordered = sorted(times_ns)
-    percents = [percentile(ordered, percent) for percent in range(101)]
-    return [round(value / 1000, 3) for value in percents]
+    return [round(percentile(ordered, percent) / 1000, 3) for percent in range(101)]
 
 
-def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+def summarize_us(times_ns: Sequence[int]) -> Latency:
+    """Least, percentiles and mean in us."""
+    quantiles = quantiles_us(times_ns)
+    mean = round(sum(times_ns) / len(times_ns) / 1000, 3)
+    p50, p90, p99 = quantiles[50], quantiles[90], quantiles[99]
+    return {"min": quantiles[0], "p50": p50, "p90": p90, "p99": p99, "mean": mean}
 
 
-def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
+def median_ci95(values: Sequence[float]) -> Interval | None:
     """A 95 % confidence interval of the median, from order statistics.
 
     It assumes nothing about the distribution, which for times has a long tail: each value lies
@@ -72,11 +90,11 @@ def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
 Launches = Sequence[Sequence[float]]  # in each launch of a subject, a figure of each round
 
 
-def round_medians_us(cell: Measurement, kind: str = "call") -> list[list[float]]:
-    """The median duration in us of each round, by launch; launches without a round left out."""
+def round_medians_us(measurement: Measurement) -> list[list[float]]:
+    """The median duration of each round's calls in us, by launch; a launch without one left out."""
     return [
-        [round(median(burst[kind]) / 1000, 4) for burst in launch]
-        for launch in cell.launches
+        [round(median(burst["call"]) / 1000, 4) for burst in launch]
+        for launch in measurement.launches
         if launch
     ]
 
@@ -89,175 +107,142 @@ def ratios_of(values: Launches, baseline: Launches) -> list[float]:
     are independent of each other.
     """
     return [
-        median([value / base for value, base in zip(launch, base_launch)])
+        median(value / base for value, base in zip(launch, base_launch))
         for launch, base_launch in zip(values, baseline)
     ]
 
 
-def describe_cell(
-    cell: Measurement, baseline: Measurement | None, cold: list[dict[str, float]]
-) -> dict[str, Any]:
-    """One row of bench.json.
-
-    Args:
-        cell: What was measured.
-        baseline: What its ratio is taken to; None: no ratio.
-        cold: Its cold starts.
-    """
-    kinds = {kind: [t for burst in cell.rounds for t in burst[kind]] for kind in cell.rounds[0]}
-    rounds_us = round_medians_us(cell)
-    medians_us = [median(launch) for launch in rounds_us]
-    reasons = [cell.reason, cell.throttling]
-    if lost := sum(1 for start in cold if not start):
-        reasons.append(f"{lost} of {len(cold)} cold starts failed")
-    reason = "; ".join(filter(None, reasons))
-    row: dict[str, Any] = {
-        **new_row(cell.subject, cell.threads, cell.batch),
-        "runtime_version": cell.runtime_version,
-        "size_bytes": cell.size_bytes,
-        "status": "invalid" if reason else "ok",
-        "reason": reason,
-        "accuracy": cell.accuracy,
-        "calls": len(kinds["call"]),
-        "latency_us": summarize_us(kinds["call"]),
-        "quantiles_us": quantiles_us(kinds["call"]),
-        "throughput_ips": round(cell.batch * 1e9 * len(kinds["call"]) / sum(kinds["call"]), 1),
-        "rounds": {
-            "p50_us": rounds_us,
-            "median_us": round(median(medians_us), 4),
-            "p50_ci95_us": median_ci95(medians_us),
-            "iqr_pct": round(100 * spread([us for launch in rounds_us for us in launch]), 2),
-        },
-    }
-    if "invoke" in kinds:
-        row["invoke_us"] = summarize_us(kinds["invoke"])
-    if baseline is not None:
-        ratios = ratios_of(rounds_us, round_medians_us(baseline))
-        row["ratio_to_baseline"], row["ratio_ci95"] = median(ratios), median_ci95(ratios)
-        row |= describe_cold_starts(cold)
-    return row
+# --- The result -----------------------------------------------------------------------------
 
 
-def new_row(subject: BenchSubject, threads: int, batch: int) -> dict[str, Any]:
-    """A row of bench.json in which nothing has been measured yet."""
-    data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
-    return {
-        "artifact": subject.file,
-        "runtime": subject.runtime,
-        "runtime_version": None,
-        "threads": threads,
-        "batch": batch,
-        "status": "not_run",
-        "reason": "",
-        "accuracy": None,
-        "calls": 0,
-        "latency_us": None,
-        "invoke_us": None,
-        "throughput_ips": None,
-        "cold_start_ms": None,
-        "peak_rss_mib": None,
-        "size_bytes": None,
-        "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
-        "ratio_to_baseline": None,
-        "ratio_ci95": None,
-    }
-
-
-def describe_cold_starts(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The medians over the processes that worked."""
-    starts = [start for start in starts if start]
-    if not starts:
-        return {}
-    figures: dict[str, Any] = {
-        part: round(median([start[part] for start in starts]), 2)
-        for part in ("interpreter", "import", "load", "first", "total")
-    }
-    figures["total_ci95"] = median_ci95([start["total"] for start in starts])
-    figures["processes"] = len(starts)
-    peaks = [start["peak_rss_mib"] for start in starts if start["peak_rss_mib"] is not None]
-    peak = round(median(peaks), 1) if peaks else None
-    return {"cold_start_ms": figures, "peak_rss_mib": peak}
-
-
-def spread(values: Sequence[float]) -> float:
-    """The interquartile range over the median."""
-    ordered = sorted(values)
-    return (percentile(ordered, 75) - percentile(ordered, 25)) / percentile(ordered, 50)
-
-
-def describe(benchmark: Benchmark) -> dict[str, Any]:
+def describe(benchmark: Benchmark) -> BenchResult:
     """What bench.json holds.
 
     Args:
         benchmark: After `run`; when it was interrupted, what was measured until then is told.
     """
-    cells = [cell for cell in benchmark.cells if cell.rounds]
-    cells.sort(key=lambda cell: (benchmark.subjects.index(cell.subject), cell.threads, cell.batch))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "host": {**benchmark.host, "before": benchmark.before, "after": benchmark.after},
-        "method": {
-            **describe_method(benchmark.effort, benchmark.core, cells),
-            "images": len(benchmark.images),
-            "seconds": round(benchmark.seconds, 1),
-            "interrupted": benchmark.interrupted,
-        },
-        "rows": make_rows(benchmark, cells),
-    }
-
-
-def make_rows(benchmark: Benchmark, cells: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """The rows: one image on one thread first, in the order of the subjects, then the others."""
-    rows = []
-    single = {cell.subject: cell for cell in cells if cell.threads == cell.batch == 1}
+    measured = [m for m in benchmark.measurements if m.bursts]
+    single = {m.subject: m for m in measured if m.is_single}
     baseline = next(iter(single.values()), None)
+    rows: List[AnyRow] = []
     for subject in benchmark.subjects:
         if subject in single:
-            cold = benchmark.cold.get(subject, [])
-            rows.append(describe_cell(single[subject], baseline, cold))
+            cold = benchmark.cold_starts.get(subject, [])
+            rows.append(measured_row(single[subject], baseline, cold))
         else:
             reason = benchmark.failed.get(subject, "interrupted before its first round")
-            rows.append({**new_row(subject, 1, 1), "reason": reason})
-    others = [cell for cell in cells if cell.threads > 1 or cell.batch > 1]
-    return rows + [describe_cell(cell, None, []) for cell in others]
-
-
-def describe_method(effort: Effort, core: str, cells: Sequence[Measurement]) -> dict[str, Any]:
-    """How it was measured, in figures and words."""
-    single = [cell for cell in cells if cell.threads == cell.batch == 1]
-    # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
-    fewest = min((sum(len(burst["call"]) for burst in cell.rounds) for cell in single), default=0)
-    verb = "reach" if fewest >= MLPERF_P90_CALLS else "are below"
-    overheads_ns = [cell.timer_overhead_ns for cell in cells]
+            rows.append(not_run_row(subject, reason))
+    rows += [measured_row(m, None, []) for m in measured if not m.is_single]
+    states = {"before": benchmark.before, "after": benchmark.after}
     return {
-        "baseline": cells[0].subject.name if cells else None,
-        "launches": effort.launches,
-        "rounds_per_launch": effort.rounds,
-        "calls_per_round": effort.calls,
-        "calls": effort.launches * effort.rounds * effort.calls,
-        "p90_confidence": f"{fewest:,}, the fewest calls of a row, {verb} the "
-        f"{MLPERF_P90_CALLS:,} of MLPerf's rule for p90 at 99 % confidence",
-        "pinned_core": None if core == "any" else int(core),
-        "timer_overhead_ns": median(overheads_ns) if overheads_ns else None,
-        "latency": "Classifier.classify: a uint8 28x28 image in, label and probability out; of "
-        "batches, Classifier.predict; the timer's overhead is not subtracted",
-        "invoke": "the runtime's own call alone, on an input that is in place",
-        "percentiles": "nearest rank, over all timed calls",
-        "rounds_order": "random in each round, all subjects loaded and asleep meanwhile",
-        "ratio": "of the medians of the same round; the median over the rounds of a launch, then "
-        "over the launches, with the 95 % interval of a median from order statistics",
-        "size": "of the file that is loaded: of C, the library that it is compiled to",
-        "cold_start": "medians of fresh processes, files in the page cache, modules compiled, one "
-        "BLAS thread",
-        "peak_rss": "VmHWM of the processes of the cold starts, median",
+        "schema_version": SCHEMA_VERSION,
+        "host": cast(Any, {**describe_machine(), **states}),
+        "method": describe_method(benchmark, list(single.values())),
+        "rows": rows,
     }
+
+
+def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> Method:
+    """How it was measured, in figures and words."""
+    # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
+    fewest = min((sum(len(burst["call"]) for burst in m.bursts) for m in single), default=0)
+    overheads_ns = [m.about["timer_overhead_ns"] for m in single]
+    return {
+        "baseline": single[0].subject.name if single else None,
+        "launches": benchmark.effort.launches,
+        "rounds_per_launch": benchmark.effort.rounds,
+        "calls_per_round": benchmark.effort.calls,
+        "images": len(benchmark.images),
+        "pinned_core": benchmark.cores[-1],
+        "timer_overhead_ns": median(overheads_ns) if overheads_ns else None,
+        "p90_confidence": f"each row has at least {fewest:,} timed calls; MLPerf asks for "
+        f"{MLPERF_P90_CALLS:,} to know p90 with 99 % confidence",
+        "seconds": round(benchmark.seconds, 1),
+        "interrupted": benchmark.interrupted,
+        "terms": TERMS,
+    }
+
+
+def row_name(
+    subject: BenchSubject, threads: int, batch: int, status: str, reason: str
+) -> dict[str, Any]:
+    """What every row has."""
+    data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
+    return {
+        "artifact": subject.file,
+        "runtime": subject.runtime,
+        "threads": threads,
+        "batch": batch,
+        "status": status,
+        "reason": reason,
+        "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
+    }
+
+
+def not_run_row(subject: BenchSubject, reason: str) -> NotRunRow:
+    """The row of a subject that could not be measured."""
+    nothing = dict.fromkeys(NotRunRow.__annotations__)
+    return cast(NotRunRow, {**nothing, **row_name(subject, 1, 1, "not_run", reason)})
+
+
+def measured_row(
+    measurement: Measurement, baseline: Measurement | None, cold: Sequence[dict[str, Any]]
+) -> BenchRow:
+    """One row.
+
+    Args:
+        measurement: What was measured, one complete round at least.
+        baseline: What its ratio is taken to; None: no ratio.
+        cold: Its cold starts, of `time_cold_start`.
+    """
+    subject, threads, batch = measurement.subject, measurement.threads, measurement.batch
+    reasons = [measurement.reason, measurement.throttling]
+    started = [start for start in cold if start]
+    if len(started) < len(cold):
+        reasons.append(f"{len(cold) - len(started)} of {len(cold)} cold starts failed")
+    reason = "; ".join(filter(None, reasons))
+    bursts, rounds_us = measurement.bursts, round_medians_us(measurement)
+    calls_ns = [ns for burst in bursts for ns in burst["call"]]
+    invokes_ns = [ns for burst in bursts for ns in burst.get("invoke", [])]
+    medians_us = [median(launch) for launch in rounds_us]
+    ratios = ratios_of(rounds_us, round_medians_us(baseline)) if baseline else []
+    peaks_mib = [s["peak_rss_mib"] for s in started if s["peak_rss_mib"] is not None]
+    figures = {
+        "runtime_version": measurement.about["runtime_version"],
+        "size_bytes": measurement.about["size_bytes"],
+        "accuracy": measurement.accuracy,
+        "calls": len(calls_ns),
+        "latency_us": summarize_us(calls_ns),
+        "invoke_us": summarize_us(invokes_ns) if invokes_ns else None,
+        "quantiles_us": quantiles_us(calls_ns),
+        "throughput_ips": round(batch * 1e9 * len(calls_ns) / sum(calls_ns), 1),
+        "rounds": {
+            "p50_us": rounds_us,
+            "median_us": round(median(medians_us), 4),
+            "p50_ci95_us": median_ci95(medians_us),
+        },
+        "ratio_to_baseline": median(ratios) if ratios else None,
+        "ratio_ci95": median_ci95(ratios),
+        "cold_start_ms": summarize_cold_starts(started) if started else None,
+        "peak_rss_mib": round(median(peaks_mib), 1) if peaks_mib else None,
+    }
+    name = row_name(subject, threads, batch, "invalid" if reason else "ok", reason)
+    return cast(BenchRow, {**name, **figures})
+
+
+def summarize_cold_starts(started: Sequence[dict[str, Any]]) -> ColdStart:
+    """The medians over the processes."""
+    parts = ("interpreter", "import", "load", "first", "total")
+    medians = {part: round(median(start[part] for start in started), 2) for part in parts}
+    return cast(ColdStart, {**medians, "processes": len(started)})
 
 
 # --- For a reader ---------------------------------------------------------------------------
 
-HEADER = (
-    *("artifact", "runtime", "status", "size, kB", "accuracy", "p50, us", "p90, us", "p99, us"),
-    *("ratio (95 % CI)", "images/s", "cold start, ms", "peak memory, MiB"),
+HEADER = ("artifact", "runtime", "accuracy", "p50, us", "p90, us", "p99, us", "than the baseline")
+DETAIL_HEADER = (
+    *("artifact", "runtime", "invoke, us", "size, kB", "cold start, ms", "peak memory, MiB"),
+    "calls",
 )
 
 
@@ -266,91 +251,91 @@ def three_figures(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.10f}".rstrip("0").rstrip(".")
 
 
-def single_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def faster_or_slower(ratio: float) -> str:
+    """A ratio of latencies in words: "1,530 times faster", "1.4 times slower", "as fast"."""
+    factor = three_figures(max(ratio, 1 / ratio))
+    if factor == "1":
+        return "as fast"
+    return f"{factor} times {'faster' if ratio < 1 else 'slower'}"
+
+
+def single_rows(result: Mapping[str, Any]) -> list[AnyRow]:
     """The rows of one image at a time on one thread."""
     return [row for row in result["rows"] if row["threads"] == row["batch"] == 1]
 
 
-def valid_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def valid_rows(result: Mapping[str, Any]) -> list[BenchRow]:
     """Those of `single_rows` whose figures may be used: of no throttled one, for one."""
     return [row for row in single_rows(result) if row["status"] == "ok"]
 
 
 def table_cells(result: Mapping[str, Any]) -> list[list[str]]:
-    """The rows of one image at a time on one thread, as texts under `HEADER`."""
-    return [row_cells(row) for row in single_rows(result)]
-
-
-def row_cells(row: dict[str, Any]) -> list[str]:
-    """One row's texts; empty where nothing was measured."""
-
-    def text(value: Any, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    latency = row["latency_us"] or dict.fromkeys(("p50", "p90", "p99"))
-    ratio = "" if row["ratio_to_baseline"] is None else three_figures(row["ratio_to_baseline"])
-    if row["ratio_ci95"]:
-        ratio += " ({} to {})".format(*map(three_figures, row["ratio_ci95"]))
-    return [
-        row["artifact"],
-        f"{row['runtime']} {row['runtime_version'] or ''}".strip(),
-        row["status"],
-        text(row["size_bytes"] and row["size_bytes"] / 1000, ".1f"),
-        text(row["accuracy"], ".2%"),
-        *(text(latency[key], ".1f") for key in ("p50", "p90", "p99")),
-        ratio,
-        text(row["throughput_ips"], ",.0f"),
-        text(row["cold_start_ms"] and row["cold_start_ms"]["total"], ".0f"),
-        text(row["peak_rss_mib"], ".0f"),
-    ]
-
-
-DETAIL_HEADER = (
-    *("artifact", "runtime", "min, us", "mean, us", "invoke alone, us"),
-    *("spread of rounds, %", "calls", "cold starts"),
-)
+    """Latency, as texts under `HEADER`; of a row that is not ok its status."""
+    cells = []
+    for row in single_rows(result):
+        texts = [row["status"], "", "", ""]
+        accuracy = ""
+        if row["status"] == "ok":
+            latency, ratio = row["latency_us"], row["ratio_to_baseline"]
+            is_baseline = name(row) == result["method"]["baseline"]
+            compared = "" if ratio is None or is_baseline else faster_or_slower(ratio)
+            texts = [f"{latency[key]:.1f}" for key in ("p50", "p90", "p99")] + [compared]
+            accuracy = cell(row["accuracy"], ".2%")
+        cells.append([row["artifact"], row["runtime"], accuracy, *texts])
+    return cells
 
 
 def detail_cells(result: Mapping[str, Any]) -> list[list[str]]:
-    """What a call consists of and how steady it was, as texts under `DETAIL_HEADER`."""
+    """Size, start and memory of the valid rows, as texts under `DETAIL_HEADER`."""
     return [
         [
             row["artifact"],
             row["runtime"],
-            f"{row['latency_us']['min']:.1f}",
-            f"{row['latency_us']['mean']:.1f}",
-            f"{row['invoke_us']['p50']:.1f}" if row["invoke_us"] else "",
-            f"{row['rounds']['iqr_pct']:.1f}",
-            f"{row['calls']:,}",
-            str(row["cold_start_ms"]["processes"]) if row["cold_start_ms"] else "",
+            cell(row["invoke_us"] and row["invoke_us"]["p50"], ".1f"),
+            cell(row["size_bytes"] / 1000, ".1f"),
+            cell(row["cold_start_ms"] and row["cold_start_ms"]["total"], ".0f"),
+            cell(row["peak_rss_mib"], ".0f"),
+            cell(row["calls"], ",d"),
         ]
         for row in valid_rows(result)
     ]
 
 
-def format_result(result: dict[str, Any]) -> str:
-    """The table, why rows are missing, and how it was measured; for a terminal."""
-    rows = [list(HEADER), *table_cells(result)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+def cell(value: Any, form: str) -> str:
+    """A figure's text; empty where nothing was measured."""
+    return "" if value is None else format(value, form)
+
+
+def name(row: Mapping[str, Any]) -> str:
+    """Such as "lenet5_int8.tflite on tflite-runtime"."""
+    return f"{row['artifact']} on {row['runtime']}"
+
+
+def format_result(result: Mapping[str, Any]) -> str:
+    """The tables, why rows are missing, and how it was measured; for a terminal."""
+    lines = []
+    for header, rows in (
+        (HEADER, table_cells(result)),
+        (DETAIL_HEADER, detail_cells(result)),
+    ):
+        widths = [max(map(len, column)) for column in zip(header, *rows)]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
+        lines.append("")
     lines += describe_problems(result)
     host, method = result["host"], result["method"]
-    lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['kernel']}")
-    lines.append(
-        f"{method['p90_confidence']}; ratio to {method['baseline']}; accuracy of "
-        f"{method['images']:,} images"
-    )
+    lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['system']}")
+    lines.append(f"baseline: {method['baseline']}; {method['p90_confidence']}")
     return "\n".join(lines)
 
 
 def describe_problems(result: Mapping[str, Any]) -> list[str]:
     """One line for each row that is not ok, and one for a run that was broken off."""
     lines = [
-        f"{row['artifact']} on {row['runtime']}, {row['threads']} threads, batch {row['batch']}: "
-        f"{row['status']}: {row['reason']}"
+        f"{name(row)}, {row['threads']} threads, batch {row['batch']}: {row['status']}: "
+        f"{row['reason']}"
         for row in result["rows"]
         if row["status"] != "ok"
     ]
-    if result["method"].get("interrupted"):
+    if result["method"]["interrupted"]:
         lines.append("interrupted: the figures are of the rounds until then")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Change:
 
 
 def compare(
-    before: dict[str, Any], after: dict[str, Any], max_regression_pct: float
+    before: Mapping[str, Any], after: Mapping[str, Any], max_regression_pct: float
 ) -> tuple[Change, ...]:
     """Compare the rows of two results.
 
@@ -67,7 +67,7 @@ def compare(
     )
 
 
-def _latencies(result: dict[str, Any]) -> dict[Key, Latency | str]:
+def _latencies(result: Mapping[str, Any]) -> dict[Key, Latency | str]:
     latencies: dict[Key, Latency | str] = {}
     for row in result["rows"]:
         key = (row["artifact"], row["runtime"], row["threads"], row["batch"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from device.bench.rows import median, median_ci95, ratios_of, three_figures, valid_rows
+from device.bench.result import BenchRow
+from device.bench.rows import median_ci95, name, percentile, ratios_of, three_figures, valid_rows
 from pipeline.bench.variants import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
 
-Row = dict[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
 KEPT_FROM = {
     WITHOUT_XNNPACK: "without the XNNPACK delegate",
@@ -41,7 +42,7 @@ class Ratio:
         return f"{value} times (95 % CI {low} to {high})"
 
 
-def ratio_of(slow: Row, fast: Row) -> Ratio | None:
+def ratio_of(slow: BenchRow, fast: BenchRow) -> Ratio | None:
     """The ratio of two rows' latencies; None with too few rounds for an interval."""
     ratios = ratios_of(slow["rounds"]["p50_us"], fast["rounds"]["p50_us"])
     interval = median_ci95(ratios)
@@ -69,32 +70,27 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     if shipped:
         lines += [*what_to_ship(shipped), *against_baseline(single)]
         lines += [*float_or_int8(timed), *kernels(timed)]
-        lines += [*throughput(ok), *start_and_memory(shipped), *overhead(timed)]
+        lines += [*throughput(ok), *start_and_memory(shipped), *overhead(timed), steadiness(timed)]
     return lines
 
 
-def reads_worse(row: Row, rows: Sequence[Row]) -> bool:
+def reads_worse(row: BenchRow, rows: Sequence[BenchRow]) -> bool:
     """Whether a row's accuracy is far below the best one's; False where images had no labels."""
     known = [other["accuracy"] for other in rows if other["accuracy"] is not None]
     return row["accuracy"] is not None and bool(row["accuracy"] < max(known) - READS_WORSE)
 
 
-def can_be_shipped(row: Row) -> bool:
+def can_be_shipped(row: BenchRow) -> bool:
     """Whether the runner does what was timed: a runtime that is kept from something it does not."""
     return row["runtime"] != "keras" and row["runtime"] == runtime_of(row["runtime"])
 
 
-def name(row: Row) -> str:
-    """Such as "lenet5_int8.tflite on tflite-runtime"."""
-    return f"{row['artifact']} on {row['runtime']}"
-
-
-def p50_us(row: Row) -> float:
+def p50_us(row: BenchRow) -> float:
     """The median latency."""
     return float(row["latency_us"]["p50"])
 
 
-def what_to_ship(rows: Sequence[Row]) -> list[str]:
+def what_to_ship(rows: Sequence[BenchRow]) -> list[str]:
     """The fastest row, and the smallest file when that is another one."""
     fastest = min(rows, key=p50_us)
     equals = [
@@ -119,7 +115,7 @@ def what_to_ship(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def against_baseline(rows: Sequence[Row]) -> list[str]:
+def against_baseline(rows: Sequence[BenchRow]) -> list[str]:
     """How much the fastest gains on the Keras model."""
     baseline = next((row for row in rows if row["runtime"] == "keras"), None)
     fastest = min(filter(can_be_shipped, rows), key=p50_us)
@@ -128,7 +124,7 @@ def against_baseline(rows: Sequence[Row]) -> list[str]:
     return [f"{name(baseline)} takes {gain} as long as {name(fastest)}."]
 
 
-def float_or_int8(rows: Sequence[Row]) -> list[str]:
+def float_or_int8(rows: Sequence[BenchRow]) -> list[str]:
     """Which of the two is faster, on each runtime that ran both."""
     lines = []
     for row in rows:
@@ -145,7 +141,7 @@ def float_or_int8(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def kernels(rows: Sequence[Row]) -> list[str]:
+def kernels(rows: Sequence[BenchRow]) -> list[str]:
     """What the XNNPACK delegate and AMX change, where both were measured."""
     lines = []
     for row, (kept_from, what) in itertools.product(rows, KEPT_FROM.items()):
@@ -158,7 +154,7 @@ def kernels(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def throughput(rows: Sequence[Row]) -> list[str]:
+def throughput(rows: Sequence[BenchRow]) -> list[str]:
     """The most images a second."""
     best = max(filter(can_be_shipped, rows), key=lambda row: row["throughput_ips"])
     threads = "one thread" if best["threads"] == 1 else f"{best['threads']} threads"
@@ -169,26 +165,25 @@ def throughput(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def start_and_memory(rows: Sequence[Row]) -> list[str]:
+def start_and_memory(rows: Sequence[BenchRow]) -> list[str]:
     """The quickest start and the least memory."""
-    started = [row for row in rows if row["cold_start_ms"]]
-    if not started:
-        return []
-    quick = min(started, key=lambda row: row["cold_start_ms"]["total"])
-    parts = quick["cold_start_ms"]
-    lines = [
-        f"The quickest cold start is {name(quick)}: {parts['total']:.0f} ms "
-        f"(interpreter {parts['interpreter']:.0f}, import {parts['import']:.0f}, "
-        f"load {parts['load']:.1f}, first answer {parts['first']:.1f})."
-    ]
-    held = [row for row in started if row["peak_rss_mib"] is not None]
-    if held:
-        least = min(held, key=lambda row: row["peak_rss_mib"])
-        lines.append(f"The least memory takes {name(least)}: {least['peak_rss_mib']:.0f} MiB.")
+    lines = []
+    starts = [(row, start) for row in rows if (start := row["cold_start_ms"])]
+    if starts:
+        row, parts = min(starts, key=lambda pair: pair[1]["total"])
+        lines.append(
+            f"The quickest cold start is {name(row)}: {parts['total']:.0f} ms "
+            f"(interpreter {parts['interpreter']:.0f}, import {parts['import']:.0f}, "
+            f"load {parts['load']:.1f}, first answer {parts['first']:.1f})."
+        )
+    peaks = [(row, peak) for row in rows if (peak := row["peak_rss_mib"])]
+    if peaks:
+        row, peak = min(peaks, key=lambda pair: pair[1])
+        lines.append(f"{name(row)} takes the least memory: {peak:.0f} MiB.")
     return lines
 
 
-def overhead(rows: Sequence[Row]) -> list[str]:
+def overhead(rows: Sequence[BenchRow]) -> list[str]:
     """What the runner adds to the runtime's own call, at most."""
     added_us = [p50_us(row) - row["invoke_us"]["p50"] for row in rows if row["invoke_us"]]
     if not added_us:
@@ -199,7 +194,21 @@ def overhead(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def find(rows: Sequence[Row], artifact: str, runtime: str) -> Row | None:
+def steadiness(rows: Sequence[BenchRow]) -> str:
+    """How far the rounds of one row differ: more than a few per cent on a machine that is busy."""
+    spreads = {}
+    for row in rows:
+        rounds = sorted(us for launch in row["rounds"]["p50_us"] for us in launch)
+        middle_half = percentile(rounds, 75) - percentile(rounds, 25)
+        spreads[name(row)] = middle_half / percentile(rounds, 50)
+    most = max(spreads, key=lambda row: spreads[row])
+    return (
+        f"From round to round the median latency of a row varies by at most {spreads[most]:.1%} "
+        f"(interquartile range); {most} varies most."
+    )
+
+
+def find(rows: Sequence[BenchRow], artifact: str, runtime: str) -> BenchRow | None:
     """The row of that name."""
     matches = (row for row in rows if (row["artifact"], row["runtime"]) == (artifact, runtime))
     return next(matches, None)

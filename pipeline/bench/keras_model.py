@@ -8,65 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device.bench import worker
-from device.runner import InputError, Predictions
 from pipeline.data import preprocess
 from pipeline.files import UserError
 
 
-class KerasClassifier:
-    """What `device/bench/worker.py` calls of a `runner.Classifier`; it is its own model."""
+class KerasLoader(worker.Loader):
+    """Loads the model; it has no call beside the one that an application makes."""
 
-    def __init__(self, path: Path) -> None:
+    def import_runtime(self) -> None:
+        """Import Keras and TensorFlow."""
+        import keras  # noqa: F401
+
+    def load(self, threads: int) -> worker.Loaded:
+        """Load the model, TensorFlow using so many threads."""
+        import tensorflow as tf
+
         from pipeline.train.training import load_model
 
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
         try:
-            self._model = load_model(path)
+            model = load_model(self.model)
         except UserError as error:
-            raise InputError(str(error)) from None  # what the benchmark expects
-        self.model = self
-        self._black = preprocess(np.zeros((1, 28, 28), np.uint8))
+            raise ValueError(str(error)) from None  # what the benchmark expects
 
-    def invoke(self) -> None:
-        """The model's own call, on a black image."""
-        np.asarray(self._model(self._black, training=False))
+        def predict(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            probabilities = np.asarray(model(preprocess(images), training=False))
+            return probabilities.argmax(axis=1), probabilities
 
-    def classify(self, image: NDArray[np.uint8]) -> tuple[int, float]:
-        """uint8 (28, 28) -> (label, probability)."""
-        labels, probabilities = self.predict(image[np.newaxis])
-        return int(labels[0]), float(probabilities[0, labels[0]])
+        def classify(image: NDArray[np.uint8]) -> tuple[int, float]:
+            labels, probabilities = predict(image[np.newaxis])
+            return int(labels[0]), float(probabilities[0, labels[0]])
 
-    def predict(self, images: NDArray[np.uint8]) -> Predictions:
-        """uint8 (N, 28, 28) -> labels (N,), probabilities (N, classes)."""
-        probabilities = np.asarray(self._model(preprocess(images), training=False))
-        return Predictions(probabilities.argmax(axis=1), probabilities)
+        return worker.Loaded(classify, predict, invoke=None)
 
-
-def import_runtime(model: Path, runtime: str) -> None:
-    """Import Keras and TensorFlow."""
-    import keras  # noqa: F401
-
-
-def load(model: Path, runtime: str, threads: int) -> KerasClassifier:
-    """Load the model, TensorFlow using so many threads."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    return KerasClassifier(model)
-
-
-def describe(model: Path, runtime: str) -> dict[str, Any]:
-    """The version of Keras, and the size of the model's file."""
-    return {"runtime_version": version("keras"), "size_bytes": model.stat().st_size}
+    def version(self) -> str:
+        """The version of Keras."""
+        return version("keras")
 
 
 def main(argv: Sequence[str], started_ns: int) -> int:
     """As `device/bench/worker.py`."""
-    return worker.main(argv, started_ns, import_runtime, load, describe)
+    return worker.main(argv, started_ns, KerasLoader)

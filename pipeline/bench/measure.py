@@ -6,12 +6,15 @@ The measuring is `device/bench`'s, the same as on a device; here is what it meas
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from device.bench import machine
 from device.bench import rows as bench_rows
-from device.bench.rounds import FULL, Benchmark, BenchSubject, Effort
+from device.bench.processes import BenchSubject
+from device.bench.result import BenchResult
+from device.bench.rounds import FULL, Benchmark, Effort
 from pipeline.artifacts import FLOAT_MODEL, ROOT
 from pipeline.artifacts import subjects as artifact_subjects
 from pipeline.bench.findings import findings
@@ -21,7 +24,7 @@ from pipeline.files import write_json
 from pipeline.progress import progress
 from pipeline.table import markdown_table
 
-KERAS_SHARE = 0.2  # of calls, cold starts and images, unless the full effort is asked for
+KERAS_SHARE = 0.2  # of the calls and cold starts, unless the full effort is asked for
 
 
 def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
@@ -51,7 +54,7 @@ def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
     return tuple(chosen)
 
 
-def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
+def measure(folder: Path, data: Dataset, effort: Effort) -> BenchResult:
     """Measure every artifact on every runtime.
 
     Args:
@@ -65,11 +68,10 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
     test = data.test
     benchmark = Benchmark(subjects(folder, effort), effort, test.images, test.labels, progress)
     benchmark.run()
-    result = bench_rows.describe(benchmark)
-    return {**result, "findings": findings(result)}
+    return bench_rows.describe(benchmark)
 
 
-def keep(result: dict[str, Any], path: Path) -> None:
+def keep(result: BenchResult, path: Path) -> None:
     """Write a result, but never an incomplete one in place of a complete one.
 
     Args:
@@ -88,30 +90,27 @@ def keep(result: dict[str, Any], path: Path) -> None:
     write_json(path, result)
 
 
-def format_markdown(result: dict[str, Any]) -> str:
+def format_markdown(result: Mapping[str, Any]) -> str:
     """The tables, what they say and how it was measured, in Markdown."""
     host, method = result["host"], result["method"]
-    cores = f"{host['cores']} cores" if host["cores"] != 1 else "1 core"
-    known = method["p90_confidence"]
-    if method["timer_overhead_ns"] is not None:  # None when no round was finished
-        known += f"; ratio to {method['baseline']}; a timed call of nothing "
-        known += f"takes {method['timer_overhead_ns']:.0f} ns"
-    return "\n\n".join(
-        [
-            markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
-            "What a call consists of:",
-            markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(result)),
-            "Images a second:",
-            format_throughput(result),
-            "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)) or "",
-            "\n".join(f"- {line}" for line in findings(result)),
-            f"{host['board']}, {host['cpu']}, {cores}, {host['system']}, Python {host['python']}; "
-            f"{known}.",
-        ]
-    ).replace("\n\n\n\n", "\n\n")
+    measured_on = f"Measured on {host['board']}, {host['cpu']}, {host['cores']} cores, "
+    measured_on += f"{host['system']}, Python {host['python']}; {method['p90_confidence']}"
+    if method["baseline"] is not None:  # None when no round was finished
+        measured_on += f"; the baseline is {method['baseline']}; a timed call of nothing takes "
+        measured_on += f"{method['timer_overhead_ns']:.0f} ns"
+    parts = [
+        markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
+        markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(result)),
+        "Images a second:",
+        format_throughput(result),
+        "\n".join(f"- {line}" for line in bench_rows.describe_problems(result)),
+        "\n".join(f"- {line}" for line in findings(result)),
+        f"{measured_on}.",
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
-def format_throughput(result: dict[str, Any]) -> str:
+def format_throughput(result: Mapping[str, Any]) -> str:
     """Images a second by threads and batch, as a Markdown table; empty where not measured."""
     rows = [row for row in result["rows"] if row["throughput_ips"] is not None]
     columns = sorted({(row["threads"], row["batch"]) for row in rows})

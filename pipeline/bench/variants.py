@@ -6,16 +6,14 @@ A subject of the benchmark, as `keras_model.py`; both exist on the development m
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
 
 from device.bench import worker
 from device.runner import Classifier
 from pipeline.bench import amx
-from pipeline.artifacts import ROOT
 
+LITERT = "ai-edge-litert"
 WITHOUT_XNNPACK = " without XNNPACK"  # the delegate, so that the runtime's own kernels run
 WITHOUT_AMX = " without AMX"  # the matrix unit, so that the delegate takes other kernels
 
@@ -27,7 +25,7 @@ def variants(runtime: str, isa_flags: Sequence[str]) -> tuple[str, ...]:
         runtime: Such as "ai-edge-litert".
         isa_flags: The processor's, of `machine.isa_flags`.
     """
-    if runtime != "ai-edge-litert":
+    if runtime != LITERT:
         return ()
     kept_from = [WITHOUT_XNNPACK, *([WITHOUT_AMX] if "amx_int8" in isa_flags else [])]
     return tuple(runtime + without for without in kept_from)
@@ -38,37 +36,39 @@ def runtime_of(variant: str) -> str:
     return variant.partition(" without ")[0]
 
 
-def import_runtime(model: Path, variant: str) -> None:
-    """Import what `load` will need."""
-    import ai_edge_litert.interpreter  # noqa: F401
+class VariantLoader(worker.Loader):
+    """Loads a model as the runner does, kept from something."""
 
+    def import_runtime(self) -> None:
+        """Import ai-edge-litert."""
+        import ai_edge_litert.interpreter  # noqa: F401
 
-def load(model: Path, variant: str, threads: int) -> Classifier:
-    """The runner's classifier, kept from something.
+    def load(self, threads: int) -> worker.Loaded:
+        """Load the model.
 
-    Raises:
-        InputError: As `Classifier` does.
-        OSError: This process could not be kept from AMX.
-    """
-    from ai_edge_litert import interpreter
+        Raises:
+            ValueError: As `Classifier` does.
+            OSError: This process could not be kept from AMX.
+        """
+        from ai_edge_litert import interpreter
 
-    if variant.endswith(WITHOUT_AMX):
-        amx.deny()
-    if variant.endswith(WITHOUT_XNNPACK):
-        interpreter.Interpreter = functools.partial(  # this process has one model
-            interpreter.Interpreter,
-            experimental_op_resolver_type=(
-                interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            ),
-        )
-    return Classifier(model, runtime_of(variant), threads)
+        if self.runtime.endswith(WITHOUT_AMX):
+            amx.deny()
+        if self.runtime.endswith(WITHOUT_XNNPACK):
+            interpreter.Interpreter = functools.partial(  # this process has one model
+                interpreter.Interpreter,
+                experimental_op_resolver_type=(
+                    interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+                ),
+            )
+        classifier = Classifier(self.model, LITERT, threads)
+        return worker.Loaded(classifier.classify, classifier.predict, classifier.model.invoke)
+
+    def version(self) -> str:
+        """The version of ai-edge-litert."""
+        return version(LITERT)
 
 
 def main(argv: Sequence[str], started_ns: int) -> int:
     """As `device/bench/worker.py`."""
-    sys.path.append(str(ROOT / "device"))  # where the worker finds its neighbours
-
-    def describe(model: Path, variant: str) -> dict[str, Any]:
-        return worker.describe(model, runtime_of(variant))
-
-    return worker.main(argv, started_ns, import_runtime, load, describe)
+    return worker.main(argv, started_ns, VariantLoader)

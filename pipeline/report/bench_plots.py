@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from device.bench.rows import three_figures
+from device.bench.rows import faster_or_slower, three_figures
 from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
@@ -88,13 +88,13 @@ def ratio(rows: Sequence[BenchRow], baseline: str) -> Plot:
         parts = []
         for y, row in enumerate(rows):
             value, color = row["ratio_to_baseline"], colors[row["runtime"]]
-            low, high = row.get("ratio_ci95") or (value, value)
+            low, high = row["ratio_ci95"] or (value, value)
             axes.plot((low, high), (y, y), color=color, linewidth=2)
             axes.plot(value, y, "o", color=color)
-            parts.append(f"{name_of(row)}: {three_figures(value)}")
+            parts.append(f"{name_of(row)}: {faster_or_slower(value)}")
         plain_log_axis(axes.xaxis, [row["ratio_to_baseline"] for row in rows])
         label_bars(axes, parts)
-        text = f"Latency as a multiple of {baseline}: {'; '.join(parts)}."
+        text = f"Latency against {baseline}: {'; '.join(parts)}."
         caption = (
             f"Median latency as a multiple of {baseline}, taken within rounds, with its 95 % "
             "interval; further left is faster."
@@ -175,7 +175,7 @@ def cold_start(rows: Sequence[BenchRow]) -> Plot:
         axes = figure.add_subplot(xlabel="time from start to first answer, ms")
         left = np.zeros(len(rows))
         for part, color in zip(COLD_START_PARTS, COLORS, strict=False):
-            values = np.array([row["cold_start_ms"].get(part) or 0.0 for row in rows])
+            values = np.array([row["cold_start_ms"][part] for row in rows])
             axes.barh(range(len(rows)), values, left=left, height=0.32, color=color, label=part)
             left += values
         totals = [row["cold_start_ms"]["total"] for row in rows]

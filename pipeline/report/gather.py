@@ -29,7 +29,7 @@ from pipeline.artifacts import (
     project_version,
     tool_versions,
 )
-from pipeline.bench.result import is_result
+from pipeline.bench.result import check_result
 from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.files import UserError, read_json, sha256
 from pipeline.parity.check import read_probabilities
@@ -235,11 +235,10 @@ def bench_models(bench: dict[str, Any]) -> dict[str, str]:
     """The SHA-256 of each model that was timed; "" where the file does not say.
 
     Raises:
-        ValueError: It is no result of a benchmark.
+        UserError: It is no result of a benchmark.
     """
-    if not is_result(bench):
-        raise ValueError("no result of a benchmark")
-    return {row["artifact"]: row.get("sha256") or "" for row in bench["rows"] if row["latency_us"]}
+    rows = check_result(bench, "bench")["rows"]
+    return {row["artifact"]: row["sha256"] or "" for row in rows if row["latency_us"]}
 
 
 def robustness_models(robustness: dict[str, Any]) -> dict[str, str]:

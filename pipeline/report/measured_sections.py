@@ -57,16 +57,13 @@ def _device_plots(bench: dict[str, Any]) -> list[Plot]:
 
 def _said(bench: Mapping[str, Any]) -> list[str]:
     """What a benchmark says in words: computed anew, for the file may be a stranger's."""
-    return [
-        *findings(bench),
-        *bench_rows.describe_problems(bench),
-    ]
+    return [*findings(bench), *bench_rows.describe_problems(bench)]
 
 
 def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
-        Table("What a call consists of", DETAIL_HEADER, bench_rows.detail_cells(bench)),
+        Table("The runtime's own call, size, start", DETAIL_HEADER, bench_rows.detail_cells(bench)),
     ]
     batches = [row for row in bench["rows"] if row["threads"] > 1 or row["batch"] > 1]
     if batches:
@@ -91,12 +88,11 @@ def _batch_table(rows: Sequence[BenchRow]) -> Table:
 
 def _machine(bench: Mapping[str, Any]) -> Table:
     """The machine and the method, as the file tells them."""
-    facts = [
-        (f"{part} {key}".replace("_", " "), _plain(value))
-        for part in ("host", "method")
-        for key, value in bench[part].items()
-    ]
-    return Table("Where and how it was measured", ("what", "value"), facts)
+    method = bench["method"]
+    facts = {**bench["host"], **method, **method["terms"]}
+    del facts["terms"]
+    cells = [(key.replace("_", " "), _plain(value)) for key, value in facts.items()]
+    return Table("Where and how it was measured", ("what", "value"), cells)
 
 
 def _plain(value: object) -> str:

@@ -14,7 +14,7 @@ from device.bench import rows as bench_rows
 from pipeline.artifacts import FLOAT_MODEL, PROJECT
 from pipeline.parity.judge import format_table
 from pipeline.report.gather import ReportData
-from pipeline.report.measured_sections import BENCH_HEADER
+from pipeline.report.measured_sections import BENCH_HEADER, DETAIL_HEADER
 from pipeline.report.page import environment
 from pipeline.studies.robustness import table_cells
 from pipeline.table import markdown_table
@@ -121,11 +121,13 @@ def _tensor(tensor: Mapping[str, Any]) -> str:
 
 
 def bench_table(bench: Mapping[str, Any]) -> str:
-    """Latency of one image a call on one thread, of the rows that ran."""
-    columns = [BENCH_HEADER.index(name) for name in CARD_COLUMNS]
-    status = BENCH_HEADER.index("status")
-    rows = [cells for cells in bench_rows.table_cells(bench) if cells[status] == "ok"]
-    return markdown_table(CARD_COLUMNS, [[cells[i] for i in columns] for cells in rows])
+    """Latency of one image a call on one thread, start and memory, of the rows that are valid."""
+    header = (*BENCH_HEADER, *DETAIL_HEADER)
+    columns = [header.index(name) for name in CARD_COLUMNS]
+    valid = {**bench, "rows": bench_rows.valid_rows(bench)}
+    rows = zip(bench_rows.table_cells(valid), bench_rows.detail_cells(valid), strict=True)
+    cells = [[*speed, *detail] for speed, detail in rows]
+    return markdown_table(CARD_COLUMNS, [[row[i] for i in columns] for row in cells])
 
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:
