@@ -19,6 +19,7 @@ from export.quiet import quiet
 from pipeline import config
 from pipeline.artifacts import (
     ACCURACY_MD,
+    BENCH_JSON,
     CONVERTED,
     FLOAT_MODEL,
     INT8_TFLITE,
@@ -142,7 +143,7 @@ def stage_bench(args: argparse.Namespace) -> int:
         try:
             print(bench.format_markdown(result))
         finally:  # a full disk does not lose the figures unseen, a closed pipe not the file
-            bench.keep(result, args.out / "bench.json")
+            bench.keep(result, args.out / BENCH_JSON)
         if result["method"]["interrupted"]:
             raise KeyboardInterrupt
     if not any(row["status"] == "ok" for row in result["rows"]):
@@ -213,6 +214,15 @@ def stage_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def stage_readme(args: argparse.Namespace) -> int:
+    """Write README's table, docs/results.md and docs/results.json from this run."""
+    from pipeline import readme
+
+    readme.update(args.out)
+    print(", ".join([*readme.PAGES, str(readme.RESULTS)]))
+    return 0
+
+
 def stage_all(args: argparse.Namespace) -> int:
     """Run train, export, parity and bundle in turn (`make export` does so incrementally)."""
     for stage in STAGES_ALL:
@@ -253,6 +263,7 @@ def build_parser() -> argparse.ArgumentParser:
     photos.add_argument("--per-condition", type=int, default=20, metavar="N", help="pictures each")
     photos.add_argument("--seed", type=int, default=1, help="of the pictures")
     add("report", stage_report)
+    add("readme", stage_readme)
     bench = add("bench", stage_bench)
     bench.add_argument("--full", action="store_true", help="24,576 calls a row, MLPerf's for p90")
     bench.add_argument("--show", type=Path, metavar="JSON", help="do not measure, show this")

@@ -3,15 +3,26 @@
 import json
 import re
 
+import pytest
 from conftest import ROOT
 
 from pipeline import readme
 
 
-def test_readme_tables_are_those_of_the_committed_results():
+@pytest.mark.parametrize("name", readme.PAGES)
+def test_generated_part_of_a_page_is_that_of_the_committed_results(name):
     results = json.loads((ROOT / readme.RESULTS).read_text())
-    text = (ROOT / readme.README).read_text()
-    assert readme.insert(text, readme.render(results)) == text
+    page = (ROOT / name).read_text()
+    assert readme.insert(page, readme.render(results)[readme.PAGES[name]], name) == page
+
+
+def test_no_table_is_wider_than_120_characters():
+    for name in readme.PAGES:
+        assert max(map(len, (ROOT / name).read_text().splitlines())) <= 120, name
+
+
+def test_readme_fits_its_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_committed_results_are_of_the_default_recipe_and_passed():
