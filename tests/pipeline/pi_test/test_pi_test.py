@@ -5,6 +5,7 @@ The emulation itself is not run here: `make pi-test` is that test.
 
 import json
 import struct
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -246,7 +247,7 @@ def test_a_missing_or_damaged_bundle_is_one_line(content, artifacts, small_data,
 
 
 def test_the_guests_script_stops_after_a_step_when_time_is_up(exported, mnist, tmp_path):
-    (tmp_path / "runner.py").write_bytes((ROOT / "device" / "runner.py").read_bytes())
+    shutil.copytree(ROOT / "device", tmp_path, dirs_exist_ok=True)
     np.save(tmp_path / "images.npy", mnist.test.images[:2000])
     for seconds, n in (("0", 512), ("60", 2000)):
         command = [sys.executable, pi_test.GUEST_SCRIPT, exported / "lenet5_fp32.onnx"]
