@@ -1,18 +1,18 @@
 """Any picture of a digit -> the 28x28 grey levels that MNIST holds.
 
-    digit = find_digit(image)  # (H, W) or (H, W, 3) uint8 -> (28, 28) uint8, white on black
+    digit = find_digit(image)  # (H, W[, C]) uint8 -> (28, 28) uint8, white on black
 
 The steps, in the order of this file: find the ink against its local paper, choose the strokes
-that look like a digit, even out their thickness, and box and centre them as MNIST was made:
-scaled into 20x20 with the aspect ratio kept, then placed in 28x28 by centre of mass (LeCun,
-Cortes and Burges, http://yann.lecun.com/exdb/mnist/). Needs numpy alone.
+that look like digits, tell one digit from another, even out their thickness, and box and centre
+them as MNIST was made: scaled into 20x20 with the aspect ratio kept, then placed in 28x28 by
+centre of mass (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/). Needs numpy alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,14 @@ MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a 
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
-MAX_RIVALS = 1  # more things that look as much like a digit: texture, or a page of writing
+MAX_DIGITS = 20  # of a number; more is texture, or a page of writing
+
+MAX_RIVALS = 1
+REACH = 0.35  # of a digit's extent: what is farther away is no part of it
+MAX_ACROSS = 2.1  # strokes of a digit from left to right, on average
+MAX_GAP = 0.2  # of a digit's extent, between its parts
+SPECK = 0.03  # of a digit's area: what is smaller is no part of it
+ABREAST = 0.7  # of the height of one of two digits side by side, the other's
 
 SHEET_SIDE = 50  # pixels of the shorter side where the sheet is looked for
 MAX_CALM = 0.12  # of the light, between neighbours on paper
@@ -41,11 +48,13 @@ MIN_SHEET, MIN_AROUND = 0.06, 0.15  # of the picture: the paper, and what is aro
 MIN_GROUND = 0.15  # share of a clean picture's pixels that are of its ground's grey
 MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
 
+SHAPES = ((), (1,), (3,), (4,))  # of the channels
 SIDE = 28  # MNIST image
 BOX = 20  # MNIST digit
 FINE = 5  # strokes are evened out on a grid this much finer than MNIST's
 THICKNESS = (2.0, 3.5)  # MNIST pixels; 90 % of MNIST is within 1.6 and 3.7
 
+Box = tuple[int, int, int, int]
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -53,11 +62,15 @@ Int = npt.NDArray[np.int64]
 
 
 class PhotoError(ValueError):
-    """The array is not a picture."""
+    """The array is not a picture, or not of one digit."""
 
 
 class NoDigit(PhotoError):  # noqa: N818 - says what was found
-    """The picture holds nothing that looks like one digit."""
+    """The picture holds nothing that looks like a digit."""
+
+
+class SeveralDigits(PhotoError):  # noqa: N818 - says what was found
+    """The picture holds more than one digit."""
 
 
 # ------------------------------------------------------------------------ the whole recipe
@@ -67,40 +80,97 @@ def find_digit(image: UInt8) -> UInt8:
     """Cuts the digit out of a picture and brings it into the form of an MNIST image.
 
     Args:
-        image: (H, W) grey or (H, W, 3) RGB, uint8, any size; dark on light or light on dark.
+        image: (H, W) or (H, W, 1) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8, any size; dark on
+            light or light on dark.
 
     Returns:
         (28, 28) uint8, white ink on black. An MNIST image comes back as it is.
 
     Raises:
         NoDigit: nothing in the picture looks like a digit.
+        SeveralDigits: more than one thing does.
         PhotoError: the array is not a picture.
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+    found = find_digits(image)
+    if len(found) > 1:
+        raise SeveralDigits(f"several digits ({len(found)}): use --all")
+    return found[0][0]
+
+
+def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
+    """Cuts every digit of a number out of a picture, as `find_digit` does with the only one.
+
+    Args:
+        image: as for `find_digit`.
+
+    Returns:
+        In reading order, at least one: (28, 28) uint8, and the digit's box in pixels of `image`:
+        left, top, right, bottom, the last two excluded.
+
+    Raises:
+        NoDigit: nothing in the picture looks like a digit.
+        SeveralDigits: digits touch.
+        PhotoError: the array is not a picture.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in SHAPES:
         raise PhotoError(f"{image.dtype} {image.shape} where uint8 (H, W) or (H, W, 3) is needed")
     if image.size == 0:
         raise PhotoError("the picture has no pixels")
-    for ready in (image, 255 - image):
-        if _is_mnist(ready):
-            return ready.copy()
-    if max(image.shape[:2]) < BOX:
-        return _whole_frame(image)
+    photo = _opaque(image if image.ndim == 3 else image[..., None])
+    height, width = photo.shape[:2]
+    for ready in (photo[..., 0], 255 - photo[..., 0]):
+        if photo.shape[2] == 1 and _is_mnist(ready):
+            return [(ready.copy(), (0, 0, width, height))]
+    if max(height, width) < BOX:
+        return [(_whole_frame(photo), (0, 0, width, height))]
     try:
-        strokes = _find_strokes(image)
+        cuts = _find_strokes(photo)
     except NoDigit:
-        clean = _clean_strokes(image)
+        clean = _clean_strokes(photo)
         if clean is None:
             raise
-        strokes = clean
-    return _centre_by_mass(_box(_even_thickness(strokes)))
+        cuts = [clean]
+    digits = _in_reading_order([digit for cut in cuts for digit in _separate(cut)])
+    return [(_in_mnist_form(digit.strokes), digit.box()) for digit in digits]
 
 
-def _whole_frame(image: UInt8) -> UInt8:
+def _in_mnist_form(strokes: Float) -> UInt8:
+    """(h, w) 0..1 -> (28, 28) 0..255."""
+    digit = _centre_by_mass(_box(_even_thickness(strokes)))
+    ink = digit > 160
+    starts = ink[:, 1:] & ~ink[:, :-1]
+    if starts.sum() > MAX_ACROSS * ink.any(axis=1).sum():
+        raise SeveralDigits("digits that touch: leave a gap between them")
+    return digit
+
+
+def _opaque(image: UInt8) -> UInt8:
+    """(H, W, C): fills what is transparent in RGBA with a fitting paper.
+
+    Ink alone on nothing gets white paper, or black if the ink is light. A whole picture with
+    some transparent parts (say, round corners) has them filled with its own paper's colour.
+    """
+    if image.shape[2] < 4:
+        return image
+    colour, alpha = image[..., :3], image[..., 3:]
+    if alpha.min() == 255:
+        return colour
+    seen = colour[alpha[..., 0] > min(127, int(alpha.max()) - 1)]  # (n, 3)
+    level = seen.mean(axis=1)
+    paper = np.full(3, 0 if level.mean() > 127 else 255)
+    if len(seen) > alpha.size / 2 and np.ptp(np.percentile(level, (2, 98))) > 40:
+        paper = np.median(seen, axis=0)
+    share = alpha.astype(np.float32) / 255
+    filled: UInt8 = np.rint(colour * share + paper * (1 - share)).astype(np.uint8)
+    return filled
+
+
+def _whole_frame(photo: UInt8) -> UInt8:
     """A picture smaller than MNIST's box fills it: a digit that was cut out and scaled already.
 
     Its pixels are too few to find strokes among, and where a digit breaks, its parts belong to it.
     """
-    strokes = _normalised(image if image.ndim == 3 else image[..., None])
+    strokes = _normalised(photo)
     if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
         raise NoDigit("no digit found")
     digit = np.rint(255 * _scale(strokes, BOX)).astype(np.uint8)
@@ -122,25 +192,53 @@ def _normalised(photo: UInt8) -> Float | None:
     return 1 - strokes if strokes[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5 else strokes
 
 
-def _find_strokes(image: UInt8) -> Float:
-    """The strokes of the digit in a photograph, at its own resolution."""
-    photo = image if image.ndim == 3 else image[..., None]
+@dataclass(frozen=True)
+class Cut:
+    """Strokes that were cut out of a picture.
+
+    Attributes:
+        strokes: (h, w) float32, 0 on paper to 1 in full ink.
+        top, left: where the cut begins, in pixels of the picture.
+        scale: pixels of the picture to one of the strokes, along each side.
+    """
+
+    strokes: Float
+    top: int
+    left: int
+    scale: int
+
+    def within(self, window: tuple[slice, slice], strokes: Float) -> Cut:
+        """The same at a window of the strokes."""
+        rows, columns = window
+        top, left = self.top + rows.start * self.scale, self.left + columns.start * self.scale
+        return Cut(strokes[window], top, left, self.scale)
+
+    def box(self) -> Box:
+        """Around the ink, in pixels of the picture."""
+        rows, columns = _bounds(self.strokes > 0.5)
+        left, right = (self.left + side * self.scale for side in (columns.start, columns.stop))
+        top, bottom = (self.top + side * self.scale for side in (rows.start, rows.stop))
+        return left, top, right, bottom
+
+
+def _find_strokes(photo: UInt8) -> list[Cut]:
+    """The strokes in a photograph, at its own resolution; digits far apart lie in several cuts."""
     k = _reduction(photo, SEARCH_PIXELS)
     small = _shrink(photo, k)
     inverted = _opposed_channels(small)
     ink = _find_ink(_sheet_alone(small) ^ inverted)
-    return _cut_out(photo, k, inverted, ink)
+    return [_cut_out(photo, k, inverted, ink, mask) for mask in ink.masks]
 
 
-def _clean_strokes(image: UInt8) -> Float | None:
+def _clean_strokes(photo: UInt8) -> Cut | None:
     """The strokes of a digit on clean black or white, at most CROP_PIXELS; None if it is none.
 
     A digit that was cut out already, such as a 16x16 scan, may fill its frame, so that no paper is
     left around it to find its ink by, and may be bolder than anything a photograph is searched for.
     What tells it from a piece of a photograph is its ground, which is of one grey.
     """
-    photo = image if image.ndim == 3 else image[..., None]
-    strokes = _normalised(_shrink(photo, _reduction(photo, CROP_PIXELS)))
+    k = _reduction(photo, CROP_PIXELS)
+    strokes = _normalised(_shrink(photo, k))
     if strokes is None:
         return None
     ink = strokes > 0.5
@@ -152,7 +250,7 @@ def _clean_strokes(image: UInt8) -> Float | None:
         and parts.area[main] > 0.8 * parts.area.sum()
         and not _holds_square(np.pad(ink, 1), MAX_SQUARE_CLEAN)
     )
-    return strokes if is_digit else None
+    return Cut(strokes, 0, 0, k) if is_digit else None
 
 
 def _is_mnist(image: UInt8) -> bool:
@@ -246,12 +344,12 @@ class Ink:
     """The strokes that were chosen, on the coarse grid.
 
     Attributes:
-        mask: (h, w), True on the strokes.
+        masks: (h, w) each, True on the strokes of a digit, or of digits close together.
         paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
         scale: pixels of the searched picture to one of this grid, along each side.
     """
 
-    mask: Bool
+    masks: list[Bool]
     paper: UInt8
     scale: int
 
@@ -488,17 +586,15 @@ def _best_strokes(
         level *= 2
     candidates.sort(key=lambda candidate: -candidate[0])
     for best_score, part, parts, score in candidates:
-        if parts.area[_beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+        alike = score > 0.25 * best_score
+        if parts.area[alike | _beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
             continue
         strokes = parts.draw(np.arange(len(score)) == part)
         if not _is_stroke(strokes, float(parts.thickness[part]), layer):
             continue
-        rivals = int(((score > 0.25 * best_score) & ~_beside(parts, part)).sum())
-        mask = _complete(strokes, contrast, floor)
-        rows, columns = _bounds(mask)
-        wide = columns.stop - columns.start > MAX_WIDTH * (rows.stop - rows.start)
-        whole = None if rivals > MAX_RIVALS or wide else Ink(mask, layer.paper, scale)
-        return scale * best_score, whole
+        rivals = int((alike & ~_beside(parts, part)).sum())
+        masks = _complete(strokes, contrast, floor, rivals) if alike.sum() <= MAX_DIGITS else []
+        return scale * best_score, Ink(masks, layer.paper, scale) if masks else None
     return 0.0, None
 
 
@@ -594,23 +690,31 @@ def _sharpness(parts: Parts, mask: Bool, edges: UInt8) -> Float:
     return (np.bincount(part, sharp, minlength=n) / total).astype(np.float32)
 
 
-def _complete(mask: Bool, contrast: UInt8, floor: float) -> Bool:
-    """Grows a part to all ink of about its own strength, and adds what broke off it."""
+def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bool]:
+    """Grows a part to all ink of about its own strength, with what broke off it or is like it.
+
+    Each of the masks is far from the others and holds one digit or more.
+    """
     strength = float(np.percentile(contrast[mask], 90))
     shared = mask.astype(np.uint8)
     parts = _parts(contrast > max(floor, 0.4 * strength), shared)  # mass: pixels shared with mask
     main = int(parts.mass.argmax())
-    if _score(parts)[main] == 0:  # it ran into a line or the frame
-        return mask
-    chosen = np.arange(len(parts.area)) == main
-    chosen |= (
-        (parts.area > 0.03 * parts.area[main])
-        & (parts.extent < parts.extent[main])
+    digit_like = _score(replace(parts, mass=parts.area)) > 0
+    if not digit_like[main]:  # it ran into a line or the frame
+        return [mask] if rivals <= MAX_RIVALS else []
+    extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
+    large = digit_like & (extent > 0.5) & (extent < 2) & (thickness > 0.3) & (thickness < 3)
+    small = (
+        (parts.area > SPECK * parts.area[main])
+        & (extent < 1.5)
         & (parts.rim == 0)
-        & (parts.thickness > 0.5 * parts.thickness[main])
-        & _beside(parts, main)
+        & (thickness > 0.5)
     )
-    return parts.draw(chosen)
+    if large.sum() > MAX_DIGITS:
+        return []
+    large, small = np.flatnonzero(large), np.flatnonzero(small & ~large)
+    groups = _near(parts, large, small, REACH * float(parts.extent[main]))
+    return [parts.draw(np.isin(np.arange(len(parts.area)), group)) for group in groups]
 
 
 def _beside(parts: Parts, main: int) -> Bool:
@@ -622,19 +726,118 @@ def _beside(parts: Parts, main: int) -> Bool:
     return beside
 
 
+def _near(parts: Parts, large: Int, small: Int, reach: float) -> list[Int]:
+    """Groups of large parts whose boxes lie close to one another, each with the small ones near."""
+    upper, lower = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])
+    members = np.concatenate([large, small])
+    apart = np.maximum(
+        upper[:, large, None] - lower[:, None, members],
+        upper[:, None, members] - lower[:, large, None],
+    ).max(axis=0)
+    a, b = np.nonzero(apart <= reach)
+    group = _joined(len(members), a, b)[0]
+    return [members[group == i] for i in np.unique(group[: len(large)])]
+
+
+# ------------------------------------------------------------- one digit from another
+
+
+def _separate(cut: Cut) -> list[Cut]:
+    """The digits in a cut, each with the parts that a gap in its stroke has set apart."""
+    ink = cut.strokes > 0.5
+    parts = _parts(ink, ink.astype(np.uint8))
+    groups = _groups(parts, np.flatnonzero(parts.area > SPECK * parts.area.max()))
+    extents = [max(_size(parts, group)) for group in groups]
+    digits = []
+    for group, extent in zip(groups, extents, strict=True):
+        height, width = _size(parts, group)
+        if extent < 0.5 * max(extents):
+            continue  # a comma, or dust
+        if width > MAX_WIDTH * height:
+            if len(groups) < 3:  # a base too far away to be sure of
+                raise NoDigit("no digit found")
+            continue  # a line under a number
+        digits.append(cut if len(groups) == 1 else _alone(cut, parts, group))
+    if not digits:
+        raise NoDigit("no digit found")
+    return digits
+
+
+def _groups(parts: Parts, solid: Int) -> list[Int]:
+    """Which parts make up a digit, for each digit; the closest are joined first."""
+    rows, left = np.divmod(parts.runs[:, 0], parts.shape[1] + 1)
+    right = left + parts.runs[:, 1] - parts.runs[:, 0]
+    runs = [np.stack([rows, left, right])[:, parts.runs[:, 2] == part] for part in solid]
+    pairs = [(_gap(runs[i], runs[j]), i, j) for i in range(len(solid)) for j in range(i)]
+    groups = [solid[i : i + 1] for i in range(len(solid))]
+    for gap, i, j in sorted(pairs):
+        a, b = groups[i], groups[j]
+        if a is not b and _is_one_digit(parts, a, b, gap):
+            both = np.concatenate([a, b])
+            groups = [both if group is a or group is b else group for group in groups]
+    return list({id(group): group for group in groups}.values())
+
+
+def _gap(a: Int, b: Int) -> float:
+    """Pixels between two parts, of which each has (3, r) row, left and right of its runs."""
+    down = np.abs(a[0][:, None] - b[0])
+    across = np.maximum(a[1][:, None] - b[2], b[1] - a[2][:, None]).clip(0)
+    return float(np.hypot(down, across).min())
+
+
+def _size(parts: Parts, group: Int) -> tuple[int, int]:
+    """Height and width of some parts together."""
+    height = parts.bottom[group].max() - parts.top[group].min()
+    return int(height), int(parts.right[group].max() - parts.left[group].min())
+
+
+def _is_one_digit(parts: Parts, a: Int, b: Int, gap: float) -> bool:
+    """Whether two groups of parts are close, and not two digits side by side."""
+    (height_a, width_a), (height_b, width_b) = _size(parts, a), _size(parts, b)
+    height, width = _size(parts, np.concatenate([a, b]))
+    low, high = sorted((height_a, height_b))
+    abreast = (
+        low > ABREAST * high
+        and height_a + height_b - height > 0.5 * low
+        and width_a + width_b - width < 0.5 * min(width_a, width_b)
+    )
+    return not abreast and gap < MAX_GAP * max(height_a, width_a, height_b, width_b)
+
+
+def _alone(cut: Cut, parts: Parts, group: Int) -> Cut:
+    """One digit, without the others."""
+    chosen = np.isin(np.arange(len(parts.area)), group)
+    mask = parts.draw(chosen)
+    near = (_spread(mask.astype(np.uint8), 2) > 0) & ~parts.draw(~chosen)
+    return cut.within(_bounds(mask, margin=2), cut.strokes * near)
+
+
+def _in_reading_order(digits: list[Cut]) -> list[Cut]:
+    """From left to right in each line, the upper line first."""
+    lines: list[list[tuple[Box, Cut]]] = []
+    for box, digit in sorted(((d.box(), d) for d in digits), key=lambda found: found[0][1]):
+        middle = (box[1] + box[3]) / 2
+        line = next((line for line in lines if middle < line[0][0][3]), None)
+        if line is None:
+            lines.append(line := [])
+        line.append((box, digit))
+    return [digit for line in lines for _, digit in sorted(line, key=lambda found: found[0][0])]
+
+
 # ---------------------------------------------------------------- from strokes to MNIST
 
 
-def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
-    """The strokes at the photo's own resolution: (h, w) float32, 0 on paper to 1 in full ink.
+def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink, mask: Bool) -> Cut:
+    """Some of the strokes, at the photo's own resolution.
 
     The photo is `k` times as large as the picture in which the ink was looked for.
     """
     k *= ink.scale
-    rows, columns = _bounds(ink.mask, margin=3)
-    mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
+    rows, columns = _bounds(mask, margin=3)
+    mask, paper = mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
-    crop = _shrink(crop, _reduction(crop, CROP_PIXELS)) ^ inverted
+    scale = _reduction(crop, CROP_PIXELS)
+    crop = _shrink(crop, scale) ^ inverted
     around = _spread(mask.astype(np.uint8), 1)
     grown = _resize(np.dstack([paper, mask, around]).astype(np.float32), crop.shape[:2])
     light, share = grown[..., :-2], grown[..., -2]
@@ -646,7 +849,7 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Float:
     full = np.percentile(strength[core], 75)
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
-    return strokes
+    return Cut(strokes, rows.start * k, columns.start * k, scale)
 
 
 def _bounds(mask: Bool, margin: int = 0) -> tuple[slice, slice]:
