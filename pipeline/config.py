@@ -285,7 +285,7 @@ def check(kind: Any, value: Any, where: str, limits: tuple[float, float] | None 
     got = _convert(kind, value, where)
     low, high = limits or (-sys.float_info.max, sys.float_info.max)
     size = len(got) if isinstance(got, list) else got
-    if (limits or kind is float) and not low <= size <= high:  # NaN fails as well
+    if (limits or kind in (int, float)) and not low <= size <= high:  # NaN fails as well
         raise UserError(f"{where} is {reprlib.repr(value)}, not within {low}..{high}")
     return got
 

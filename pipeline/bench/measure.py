@@ -95,9 +95,10 @@ def format_markdown(result: Mapping[str, Any]) -> str:
     host, method = result["host"], result["method"]
     measured_on = f"Measured on {host['board']}, {host['cpu']}, {host['cores']} cores, "
     measured_on += f"{host['system']}, Python {host['python']}; {method['p90_confidence']}"
-    if method["baseline"] is not None:  # None when no round was finished
-        measured_on += f"; the baseline is {method['baseline']}; a timed call of nothing takes "
-        measured_on += f"{method['timer_overhead_ns']:.0f} ns"
+    if method["baseline"] is not None:  # None when no round was finished, as the overhead
+        measured_on += f"; the baseline is {method['baseline']}"
+    if method["timer_overhead_ns"] is not None:
+        measured_on += f"; a timed call of nothing takes {method['timer_overhead_ns']:.0f} ns"
     parts = [
         markdown_table(bench_rows.HEADER, bench_rows.table_cells(result)),
         markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(result)),

@@ -17,6 +17,8 @@ from device.bench import machine, processes, rows, worker
 from device.bench.processes import BenchSubject, Worker, WorkerError
 from device.bench.rounds import Benchmark, Effort, Measurement
 from device.runner import Classifier
+from pipeline.bench.result import check_result
+from pipeline.files import sha256
 from pipeline.progress import progress
 
 SMALL = Effort(launches=2, rounds=3, calls=4, offline_rounds=2, cold_starts=2)
@@ -94,6 +96,11 @@ def test_summary_of_hand_computed_times():
         "p99": 90.0,
         "mean": 20.0,
     }
+
+
+def test_quantiles_are_the_minimum_then_each_per_cent():
+    times_ns = [1000 * us for us in range(200, 0, -1)]
+    assert rows.quantiles_us(times_ns) == [1.0, *range(2, 201, 2)]
 
 
 # Ranks of the interval of a median, e.g. Conover, Practical Nonparametric Statistics, table A3.
@@ -219,11 +226,8 @@ def test_vcgencmd_is_asked_where_there_is_one(tmp_path, monkeypatch):
 # --- Rounds ---------------------------------------------------------------------------------
 
 
-BLACK, ZERO = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
-
-
-def benchmark(*subjects, images=BLACK, labels=ZERO):
-    return Benchmark(subjects, SMALL, images, labels, progress)
+def benchmark(*subjects, images=(), labels=()):
+    return Benchmark(subjects, SMALL, np.asarray(images), np.asarray(labels), progress)
 
 
 class Recorder:
@@ -307,19 +311,19 @@ ROW_KEYS |= {"size_bytes", "ratio_to_baseline", "ratio_ci95", "accuracy", "calls
 
 
 @pytest.fixture(scope="module")
-def measured(exported, mnist):
+def measured(exported, mnist, tmp_path_factory):
     """A small run of two subjects that work and two that do not."""
-    (exported / "damaged.onnx").write_bytes(b"damaged")
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "damaged.onnx").write_bytes(b"damaged")
     bench = benchmark(
         BenchSubject(exported / "lenet5_fp32.onnx", "onnxruntime"),
         BenchSubject(exported / "lenet5_int8.tflite", "ai-edge-litert"),
-        BenchSubject(exported / "missing.onnx", "onnxruntime"),
-        BenchSubject(exported / "damaged.onnx", "onnxruntime"),
+        BenchSubject(folder / "missing.onnx", "onnxruntime"),
+        BenchSubject(folder / "damaged.onnx", "onnxruntime"),
         images=mnist.test.images[:50],
         labels=mnist.test.labels[:50],
     )
     bench.run()
-    (exported / "damaged.onnx").unlink()
     return rows.describe(bench)
 
 
@@ -345,6 +349,14 @@ def test_rows_have_the_contracts_keys_and_sensible_figures(measured):
         assert row["runtime_version"]
     assert single[0]["ratio_to_baseline"] == 1.0
     assert {row["batch"] for row in ok} == {1, 8, 64, 256}
+
+
+def test_what_is_written_is_what_the_report_and_a_comparison_accept(measured, exported):
+    written = json.loads(json.dumps(measured))
+    assert check_result(written, "bench.json") == written
+    hashes = {row["artifact"]: row["sha256"] for row in measured["rows"]}
+    assert hashes["lenet5_int8.tflite"] == sha256(exported / "lenet5_int8.tflite")
+    assert hashes["missing.onnx"] is None
 
 
 def test_accuracy_is_by_the_model_that_is_timed(measured, exported, mnist):

@@ -2,59 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
+from bench_results import not_run, result, row
 from conftest import ROOT, run_stage
 
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare
 from pipeline.bench import measure as bench
 from pipeline.bench.findings import findings
-from pipeline.bench.result import read_result
 from pipeline.files import UserError, only_one_run
-
-
-def row(artifact, runtime, p50_us, **values):
-    """A row whose every launch took about the same time, in seven launches of one round."""
-    rounds = [[p50_us * factor] for factor in (0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.01)]
-    size = {"fp32": 250_000, "int8": 72_000}["int8" if "int8" in artifact else "fp32"]
-    return {
-        "artifact": artifact,
-        "runtime": runtime,
-        "runtime_version": "1.0",
-        "threads": 1,
-        "batch": 1,
-        "status": "ok",
-        "reason": "",
-        "accuracy": 0.99,
-        "accuracy_images": 100,
-        "calls": 100,
-        "quantiles_us": [p50_us - 1e-9, p50_us],
-        "size_bytes": size,
-        "latency_us": dict.fromkeys(("min", "p50", "p90", "p99", "mean"), p50_us),
-        "throughput_ips": 1e6 / p50_us,
-        "cold_start_ms": None,
-        "peak_rss_mib": None,
-        "ratio_to_baseline": 1.0,
-        "ratio_ci95": None,
-        "rounds": {
-            "p50_us": rounds,
-            "median_us": p50_us,
-            "p50_ci95_us": [p50_us * 0.99, p50_us * 1.01],
-            "iqr_pct": 1.5,
-        },
-        **values,
-    }
-
-
-def result(*rows, cpu="one"):
-    host = {"cpu": cpu, "board": "b", "cores": 2, "system": "s", "python": "3.11"}
-    method = {"p90_confidence": "c", "baseline": "k", "timer_overhead_ns": 70, "interrupted": False}
-    method["images"] = 100
-    rows = list(rows)
-    return {"schema_version": 2, "rows": rows, "host": host, "method": method, "photo": None}
-
 
 FP32, INT8 = "lenet5_fp32.tflite", "lenet5_int8.tflite"
 
@@ -94,9 +53,11 @@ def test_a_difference_that_the_rounds_do_not_show_is_not_claimed():
     assert "no slower can be shown" in said[0]
 
 
-@pytest.mark.parametrize("status", ["invalid", "not_run"])
-def test_what_was_not_validly_measured_is_never_recommended(status):
-    bad = row(INT8, "tflite-runtime", 1.0, status=status)
+@pytest.mark.parametrize(
+    "bad",
+    [row("int8", "tflite-runtime", 1.0, status="invalid"), not_run("int8", "tflite-runtime", "")],
+)
+def test_what_was_not_validly_measured_is_never_recommended(bad):
     said = findings(result(row(FP32, "tflite-runtime", 20.0), bad))
     assert not any("int8" in line for line in said)
     assert findings(result(bad)) == []
@@ -197,7 +158,7 @@ def test_slower_without_an_interval_cannot_be_judged():
 def test_rows_without_a_valid_figure_are_told_by_their_status():
     before = result(*(row(FP32, runtime, 100.0) for runtime in "abc"))
     after = result(
-        row(FP32, "a", 100.0, status="not_run"),
+        not_run(FP32, "a", "no such model"),
         row(FP32, "b", 100.0, status="invalid", reason="under-voltage"),
         row(INT8, "new", 100.0),
     )
@@ -225,56 +186,6 @@ def test_a_limit_that_cannot_be_meant_is_refused(percent, capsys):
     assert "--max-regression" in capsys.readouterr().err
 
 
-def places(value, *path):
-    """The paths to all that a JSON value holds."""
-    pairs = {dict: lambda: value.items(), list: lambda: enumerate(value)}
-    for key, part in pairs.get(type(value), list)():
-        yield (*path, key)
-        yield from places(part, *path, key)
-
-
-OPTIONAL = {"min", "mean"}  # in the file, used by nothing here
-
-
-def test_a_result_of_another_form_is_refused_wherever_it_differs(tmp_path):
-    start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
-    start["processes"] = 20
-    good = result(row(FP32, "r", 20.0, cold_start_ms=start, ratio_ci95=[1.0, 1.0]))
-    path = tmp_path / "b.json"
-    path.write_text(json.dumps(good))
-    assert read_result(path) == good
-    where = [keys for keys in places(good) if keys[-1] not in OPTIONAL]
-    assert len(where) > 50
-    for *keys, last in where:
-        wrong = json.loads(json.dumps(good))
-        part = wrong
-        for key in keys:
-            part = part[key]
-        for value in ([[]], {}, float("nan"), 10**400):
-            part[last] = value
-            path.write_text(json.dumps(wrong))
-            with pytest.raises(UserError, match="not a result of `make bench`"):
-                read_result(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_result_is_refused_in_a_line(content, tmp_path):
-    path = tmp_path / "b.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as refusal:
-        read_result(path)
-    assert str(refusal.value) == f"{path}: not a result of `make bench`"
-
-
-@pytest.mark.parametrize("median_us", [0, -1.0, None, "20"])
-def test_an_ok_row_takes_some_time(median_us, tmp_path):
-    wrong = result(row(FP32, "r", 20.0))
-    wrong["rows"][0]["rounds"]["median_us"] = median_us
-    (tmp_path / "b.json").write_text(json.dumps(wrong))
-    with pytest.raises(UserError):
-        read_result(tmp_path / "b.json")
-
-
 def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tmp_path, capsys):
     shown, timings = tmp_path / "b.json", tmp_path / "timings.json"
     shown.write_text(json.dumps(result(row(FP32, "r", 20.0))))
@@ -290,17 +201,10 @@ def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(tmp_path, af
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     before.write_text(json.dumps(result(row(FP32, "r", 20.0))))
     after.write_text(json.dumps(result(row(FP32, "r", after_us))))
-    csv, markdown = tmp_path / "b.csv", tmp_path / "b.md"
-    arguments = ["--out", tmp_path, "--show", after, "--compare", before]
-    run = run_stage("bench", *arguments, "--csv", csv, "--markdown", markdown)
+    run = run_stage("bench", "--out", tmp_path, "--show", after, "--compare", before)
     assert run.returncode == code, run.stderr
     assert f"{after_us:.2f}" in run.stdout
     assert ("regressed" in run.stdout) is bool(code)
-    header, line = csv.read_text().splitlines()
-    values = dict(zip(header.split(","), line.split(","), strict=True))
-    assert values["artifact"] == FP32
-    assert float(values["latency_us.p50"]) == after_us
-    assert markdown.read_text().startswith("| artifact")
 
 
 def test_rows_that_an_interrupted_run_lacks_and_rows_on_all_cores_are_not_judged():
@@ -322,19 +226,25 @@ def test_stage_bench_says_when_two_machines_are_compared(tmp_path):
     assert "These were two machines" in run.stdout
 
 
-def test_markdown_of_rows_that_did_not_run_has_empty_cells():
-    missing = row(FP32, "r", 20.0, status="not_run", reason="no such model", latency_us=None)
-    missing |= {"throughput_ips": None, "accuracy": None, "ratio_to_baseline": None}
-    text = bench.format_markdown(result(missing))
+def test_a_row_that_did_not_run_has_its_status_for_a_time_and_its_reason_below_the_table():
+    text = bench.format_markdown(result(not_run(FP32, "r", "no such model")))
+    assert re.search(r"\| lenet5_fp32.tflite \| r +\| +\| not_run \| +\| +\| +\|", text)
     assert "not_run: no such model" in text
-    assert len({line.count("|") for line in text.splitlines()[:3]}) == 1
 
 
 def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
     nothing = result()
-    assert bench.format_markdown(nothing).endswith("takes 70 ns.")
-    nothing["method"]["timer_overhead_ns"] = nothing["method"]["baseline"] = None
+    assert "a timed call of nothing takes 70 ns." in bench.format_markdown(nothing)
+    nothing["method"] |= {"timer_overhead_ns": None, "baseline": None}
     assert "None" not in bench.format_markdown(nothing)
+
+
+def test_stage_bench_refuses_a_comparison_with_a_missing_file_before_it_measures(tmp_path):
+    run = run_stage("bench", "--out", tmp_path, "--compare", tmp_path / "none.json")
+    assert run.returncode == 2
+    assert run.stderr.splitlines() == [
+        f"pipeline: {tmp_path}/none.json: missing; `make bench` writes such a file"
+    ]
 
 
 # --- What is kept ---------------------------------------------------------------------------
@@ -344,11 +254,11 @@ def test_markdown_of_a_run_without_any_round_tells_no_timer_overhead():
 def stage_bench(tmp_path, monkeypatch, capsys):
     """Run the stage in this process, in a folder with a complete bench.json, as if it measured."""
 
-    def run(measured, *arguments):
+    def run(measured):
         monkeypatch.setattr(bench, "measure", lambda *_: measured)
         monkeypatch.setattr(pipeline_main, "load_data", lambda _: None)
         (tmp_path / "bench.json").write_text("complete")
-        code = pipeline_main.main(["bench", "--out", str(tmp_path), *map(str, arguments)])
+        code = pipeline_main.main(["bench", "--out", str(tmp_path)])
         return code, capsys.readouterr()
 
     return run
@@ -366,13 +276,12 @@ def test_an_interrupted_run_leaves_the_complete_result_and_says_where_its_own_is
 ):
     measured = result(row(FP32, "r", 20.0))
     measured["method"]["interrupted"] = True
-    code, said = stage_bench(measured, "--csv", tmp_path / "b.csv")
+    code, said = stage_bench(measured)
     assert code == 130
     assert "interrupted: the figures are of the rounds until then" in said.out
     assert f"in {tmp_path}/bench-interrupted.json" in said.err
     assert (tmp_path / "bench.json").read_text() == "complete"
     assert json.loads((tmp_path / "bench-interrupted.json").read_text()) == measured
-    assert not (tmp_path / "b.csv").exists()
 
 
 def test_a_run_in_which_nothing_worked_writes_nothing(stage_bench, tmp_path):
@@ -392,16 +301,6 @@ def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, m
     assert code == 2
     assert "p50 20.0 us" in said.out
     assert "bench.json: cannot be written" in said.err
-
-
-@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
-def test_a_folder_that_cannot_be_written_to_is_found_before_measuring(
-    stage_bench, tmp_path, option
-):
-    (tmp_path / "file").write_text("")
-    code, said = stage_bench(None, option, tmp_path / "file" / "b")  # None could not be shown
-    assert code == 2
-    assert f"{tmp_path}/file: cannot be written to" in said.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from device.bench.result import RowName
 from pipeline.files import sha256, write_json
 from pipeline.pi_test.matrix import PiCell, PiMatrix
 from pipeline.studies import photos
@@ -31,27 +32,31 @@ def bench(folder):
     subjects = [("lenet5.keras", "keras", parity["reference"]["accuracy"])]
     subjects += [(row["artifact"], row["runtime"], row["accuracy"]) for row in parity["rows"]]
     rows = [bench_row(folder, *subject) for subject in subjects]
-    nothing = dict.fromkeys(("latency_us", "cold_start_ms", "peak_rss_mib", "throughput_ips"))
-    nothing |= dict.fromkeys(("ratio_to_baseline", "ratio_ci95", "accuracy", "size_bytes"))
-    rows.append({**rows[1], **nothing, "runtime": "absent", "status": "not_run", "reason": "none"})
+    name = {**rows[1], "runtime": "absent", "status": "not_run", "reason": "none"}
+    kept = {*RowName.__annotations__, "status"}
+    rows.append({key: name[key] if key in kept else None for key in name})
     rows.append({**rows[2], "threads": 2, "batch": 64, "ratio_to_baseline": None})
+    state = dict.fromkeys(("load_1min", "clock_mhz", "temperature_c", "throttled"))
     return {
-        "schema_version": 2,
-        "host": {"cpu": "a processor", "cores": 2, "board": "b", "system": "s", "python": "3.11"},
+        "schema_version": 3,
+        "host": {
+            **{"board": "b", "cpu": "a processor", "cores": 2, "isa_flags": ["neon", "crc32"]},
+            **{"governor": "", "system": "s", "python": "3.11", "numpy": "2.4"},
+            **{"before": state, "after": state},
+        },
         "method": {
-            "images": 2000,
-            "baseline": "lenet5.keras on keras",
-            "p90_confidence": "c",
-            "timer_overhead_ns": 70,
-            "interrupted": False,
+            **{"baseline": "lenet5.keras on keras", "launches": 6, "rounds_per_launch": 1},
+            **{"calls_per_round": 17, "images": 2000, "pinned_core": 1, "timer_overhead_ns": 70},
+            **{"p90_confidence": "c", "seconds": 9, "interrupted": False},
+            "terms": {"latency_us": "image in, label out"},
         },
         "rows": rows,
-        "photo": None,
     }
 
 
 def bench_row(folder, artifact, runtime, accuracy):
     p50 = P50_US[runtime]
+    latency_us = {"min": p50 - 1, "p50": p50, "p90": p50 + 1, "p99": p50 + 9, "mean": p50}
     return {
         "artifact": Path(artifact).name,
         "sha256": sha256(folder / artifact),
@@ -62,16 +67,15 @@ def bench_row(folder, artifact, runtime, accuracy):
         "status": "ok",
         "reason": "",
         "accuracy": accuracy,
-        "accuracy_images": 2000,
         "calls": 100,
         "rounds": {
             "p50_us": [[p50]] * 6,
             "median_us": p50,
             "p50_ci95_us": [p50 - 0.1, p50 + 0.1],
-            "iqr_pct": 1.5,
         },
-        "latency_us": {"min": p50 - 1, "p50": p50, "p90": p50 + 1, "p99": p50 + 9, "mean": p50},
-        "quantiles_us": [p50 - 1, p50, p50 + 9],
+        "latency_us": latency_us,
+        "invoke_us": None if runtime == "keras" else latency_us,
+        "quantiles_us": [p50 - 1] * 50 + [p50] + [p50 + 9] * 50,
         "throughput_ips": 1e6 / p50,
         "cold_start_ms": {
             "interpreter": 20,
