@@ -1,6 +1,6 @@
-"""Classify the test images on the emulated Pi; `pi_test.py` starts this in the unpacked bundle.
+"""Classify the test images on the emulated Pi; `run.py` starts this in the unpacked bundle.
 
-    python pi_guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz SECONDS
+    python guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz SECONDS
 
 Only the bundle's own runner is imported. It stops at the first multiple of `STEP` images after
 SECONDS of processor time, so that a slow machine classifies fewer.

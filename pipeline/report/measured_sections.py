@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device import bench_rows
-from pipeline.artifacts import FLOAT_MODEL
 from pipeline.bench.findings import findings
 from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
@@ -14,6 +13,8 @@ from pipeline.report.bench_plots import BenchRow
 from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Section, Table
 from pipeline.report.svg import Plot
+from pipeline.studies import photos as studied_photos
+from pipeline.studies.accuracy import artifact_cells, pair_cells
 from pipeline.studies.robustness import table_cells
 
 BENCH_HEADER, DETAIL_HEADER = (
@@ -56,12 +57,8 @@ def _device_plots(bench: dict[str, Any]) -> list[Plot]:
 
 
 def _said(bench: Mapping[str, Any]) -> list[str]:
-    """What a benchmark says in words: computed anew, for the file may be a stranger's."""
-    return [
-        *findings(bench),
-        *bench_rows.photo_line(bench),
-        *bench_rows.describe_problems(bench),
-    ]
+    """What a benchmark says in words, computed from its rows: the file may come from anywhere."""
+    return [*findings(bench), *bench_rows.photo_line(bench), *bench_rows.describe_problems(bench)]
 
 
 def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
@@ -165,36 +162,13 @@ def photographs(report: ReportData) -> Section:
     photos = report.photos.value
     if photos is None:
         return Section(title, report.photos.problem)
-    digits, empties = (sum(row["n"] for row in photos[key]) for key in ("digits", "empties"))
-    counts = ("raw_resize_correct", "find_digit_correct", "find_digit_refused")
-    rows = [
-        (row["condition"], str(row["n"]), *(str(row[key]) for key in counts))
-        for row in photos["digits"]
-    ]
-    header = ("condition", "pictures", "plain resize right", "photo.py right", "photo.py refused")
-    empty = [(row["condition"], str(row["n"]), str(row["refused"])) for row in photos["empties"]]
-    timings = [
-        (
-            f"{row['width']}x{row['height']} {row['format']}",
-            f"{row['size_bytes'] / 1e6:.1f}",
-            f"{row['decode_ms']:.0f}",
-            f"{row['find_ms']:.0f}",
-        )
-        for row in photos["timings"]
-    ]
-    text = (
-        f"Of {digits} generated photographs of digits a plain resize is read right "
-        f"{photos['raw_resize_accuracy']:.1%}, device/photo.py {photos['accuracy']:.1%}; of "
-        f"{empties} without a digit {photos['refused_share']:.1%} are refused. "
-        f"Read by {photos['model']}.",
+    return Section(
+        title,
+        doubt=report.photos.doubt,
+        text=(f"{studied_photos.summary(photos)} Read by {photos['model']}.",),
+        plots=(bench_plots.photographs(photos["digits"]),),
+        tables=[Table(*table) for table in studied_photos.tables(photos)],
     )
-    tables = (
-        Table("Photographs with a digit", header, rows),
-        Table("Photographs without a digit", ("condition", "pictures", "refused"), empty),
-        Table("Time of a photograph", ("file", "size, MB", "decode, ms", "find, ms"), timings),
-    )
-    plots = (bench_plots.photographs(photos["digits"]),)
-    return Section(title, "", report.photos.doubt, text, plots, tables)
 
 
 def seeds(report: ReportData) -> Section:
@@ -205,29 +179,14 @@ def seeds(report: ReportData) -> Section:
         return Section(title, report.seeds.problem)
     tables = []
     for block in result["recipes"]:
-        rows = [(FLOAT_MODEL, *_spread_cells(block), "", "")]
-        for name, of in block["artifacts"].items():
-            loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
-            rows.append((name, *_spread_cells(of), loss, agreement))
-        header = ("artifact", "mean accuracy", "sd, pp", "95 % interval", "loss, pp", "agreement")
-        caption = f"Recipe {block['recipe']}, {len(block['seeds'])} seeds"
-        tables.append(Table(caption, header, rows))
+        recipe = f"Recipe {block['recipe']}, "
+        tables.append(Table(f"{recipe}{len(block['seeds'])} seeds", *artifact_cells(block)))
         for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
-            shares = [
-                (name, f"{of['float']:.1%}", f"{of['int8']:.1%}")
-                for name, of in block[part].items()
-            ]
-            if shares:
-                caption = f"Recipe {block['recipe']}, generated images that are {what}, mean"
+            if shares := pair_cells(block[part]):
+                caption = f"{recipe}generated images that are {what}, mean"
                 tables.append(Table(caption, ("images", "float", "int8"), shares))
     text = (
         "Each seed was trained, converted and judged by itself; the intervals are Student's. "
         f"Measured on: {result['machine']}.",
     )
     return Section(title, "", report.seeds.doubt, text, tables=tables)
-
-
-def _spread_cells(of: Mapping[str, Any]) -> tuple[str, str, str]:
-    low, high = of["ci95"]
-    interval = f"{low:.3%} to {high:.3%}"
-    return f"{of['mean_test_accuracy']:.3%}", f"{100 * of['sd']:.3f}", interval

@@ -93,9 +93,8 @@ def _metric(artifact: str, accuracy: float) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    line = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", line)
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", text)
 
 
 def files_table(report: ReportData) -> str:

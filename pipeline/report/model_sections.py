@@ -146,16 +146,10 @@ def _budget_cell(
 def budget_bars(
     row: Mapping[str, Any], allowed: Limits, worst_sqnr_db: float | None, min_sqnr_db: float
 ) -> Iterator[Bar]:
-    """How much a row uses of each budget that applies to it.
+    """A bar for each budget of a row of `parity.json`: how much of it is used.
 
-    Args:
-        row: Of `parity.json`, with figures.
-        allowed: What it may differ.
-        worst_sqnr_db: Of its noisiest layer; None: it has none to judge.
-        min_sqnr_db: The least that is allowed.
-
-    Yields:
-        A bar a budget. Of decibels the share is that of the noise's power.
+    Of decibels the share is that of the noise's power; `worst_sqnr_db` is None for an artifact
+    without layers to judge.
     """
     flips = round((1.0 - row["agreement"]) * row["n"])
     if allowed.disagreement * row["n"] < 0.5:  # no flip at all is allowed

@@ -37,16 +37,13 @@ def letters() -> list[Skeleton]:
 def bend(
     rng: np.random.Generator, skeleton: Skeleton, jitter: float, matrix: NDArray[np.float64]
 ) -> list[Curve]:
-    """The curves of a skeleton, as a hand would draw it that time.
+    """The curves of a skeleton's strokes, each time a little different, as of a hand.
 
     Args:
         rng: Moves each control point.
         skeleton: The strokes.
         jitter: Standard deviation of the moves, in boxes.
         matrix: (2, 2); it acts on (x, y) of the moved strokes.
-
-    Returns:
-        One curve a stroke.
     """
     curves = []
     for points in skeleton:

@@ -10,6 +10,7 @@ from conftest import ROOT, run_stage
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare
 from pipeline.bench import measure as bench
+from pipeline.bench import run as bench_run
 from pipeline.bench.findings import findings
 from pipeline.bench.result import read_result
 from pipeline.files import UserError, only_one_run
@@ -346,7 +347,7 @@ def stage_bench(tmp_path, monkeypatch, capsys):
 
     def run(measured, *arguments):
         monkeypatch.setattr(bench, "measure", lambda *_: measured)
-        monkeypatch.setattr(pipeline_main, "load_data", lambda _: None)
+        monkeypatch.setattr(bench_run, "load_data", lambda _: None)
         (tmp_path / "bench.json").write_text("complete")
         code = pipeline_main.main(["bench", "--out", str(tmp_path), *map(str, arguments)])
         return code, capsys.readouterr()
