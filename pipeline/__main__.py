@@ -48,7 +48,6 @@ STAGES = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, default=Path("data/mnist"), metavar="DIR")
     common.add_argument("--out", type=Path, default=Path("artifacts"), metavar="DIR")

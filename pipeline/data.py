@@ -66,12 +66,10 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
         return len(self.label_names)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the data set and print its split."""
     data = load(args.data)
     for name in ("train", "validation", "test"):
         print(f"{name:10} {len(getattr(data, name)):6} images")

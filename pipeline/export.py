@@ -28,7 +28,6 @@ from pipeline.train.training import load_model
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the artifacts that are named, or all."""
     for name in args.artifacts:
         if name not in CONVERTED:
             raise UserError(f"{name}: no such artifact; there are: {', '.join(CONVERTED)}")

@@ -38,9 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UserError: It cannot be written; `path` is then what it was before.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: a device or a pipe; name a file")  # a rename would replace it
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a rename would replace it
+            raise UserError(f"{path}: a device or a pipe; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
         try:

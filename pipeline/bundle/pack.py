@@ -58,7 +58,6 @@ TOLERANCE = {"fp32": 1e-4, "int8": 0.0625, "native": 0.0}  # C gives the same bi
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pack, and say for which architectures there are no binaries."""
     remove_partial_files(args.dist)
     path, missing = pack(args.out, args.dist, load_data(args.data), args.wheels)
     for arch, reason in missing.items():

@@ -21,7 +21,6 @@ class PairedCounts:
 
     @property
     def n(self) -> int:
-        """The number of images."""
         return self.both + self.only_got + self.only_reference + self.neither
 
 

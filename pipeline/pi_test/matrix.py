@@ -97,7 +97,6 @@ def overall_status(cells: Iterable[PiCell]) -> str:
 
 
 def format_cells(matrix: PiMatrix) -> str:
-    """The cells as a table for the terminal."""
     header = ["system", "artifact", "Python", "runtime", "status", "n", "accuracy"]
     header += ["agreement", "bits or max dp", "seconds"]
     rows = []

@@ -279,7 +279,6 @@ def gather_probabilities(
 
 
 def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
-    """The weights of the two TFLite files."""
     try:
         paths = (folder / FP32_TFLITE, folder / INT8_TFLITE)
         return Source(tuple(read_weights(*paths)))

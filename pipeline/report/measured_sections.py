@@ -24,12 +24,10 @@ BENCH_HEADER, DETAIL_HEADER = (
 
 
 def speed(report: ReportData) -> Section:
-    """Latency, its ratio to the baseline, and what it trades off against."""
     return _bench_section("Latency and throughput", report.bench, _speed_plots)
 
 
 def on_device(report: ReportData) -> Section:
-    """The same of a device."""
     return _bench_section("Latency on a device", report.device, _device_plots)
 
 
@@ -106,7 +104,6 @@ def _plain(value: object) -> str:
 
 
 def footprint(report: ReportData) -> Section:
-    """Cold start and memory."""
     title = "Cold start and memory"
     bench = report.bench.value
     if bench is None:
@@ -121,7 +118,6 @@ def footprint(report: ReportData) -> Section:
 
 
 def pi_matrix(report: ReportData) -> Section:
-    """The emulated Raspberry Pis."""
     title = "Raspberry Pi matrix"
     matrix = report.pi.value
     if matrix is None:
@@ -142,7 +138,6 @@ def pi_matrix(report: ReportData) -> Section:
 
 
 def robustness(report: ReportData) -> Section:
-    """Distorted test images."""
     title = "Robustness"
     result = report.robustness.value
     if result is None:
@@ -157,7 +152,6 @@ def robustness(report: ReportData) -> Section:
 
 
 def photographs(report: ReportData) -> Section:
-    """Generated photographs."""
     title = "Photographs"
     photos = report.photos.value
     if photos is None:
@@ -172,7 +166,6 @@ def photographs(report: ReportData) -> Section:
 
 
 def seeds(report: ReportData) -> Section:
-    """The same recipes with other seeds."""
     title = "Accuracy over seeds"
     result = report.seeds.value
     if result is None:

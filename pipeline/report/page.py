@@ -68,7 +68,6 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The id of its heading."""
         return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 

@@ -23,7 +23,6 @@ MAX_DB = 80.0  # what is not quantized at all has hundreds
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of the page's width."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")

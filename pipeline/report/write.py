@@ -16,7 +16,6 @@ from pipeline.report.page import Section, render_page
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write both files, and say which sections have no data or a doubt."""
     for section in write(args.out, load_data(args.data)):
         if section.problem or section.doubt:
             print(f"{section.title}: {section.problem or section.doubt}")
@@ -65,7 +64,6 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
 
 
 def summarise(report: ReportData) -> list[str]:
-    """The result in a few lines."""
     training = report.training
     lines = [
         f"Recipe {training['recipe']}, seed {training['seed']}: {training['parameters']:,} "

@@ -66,7 +66,6 @@ JUDGED_WITH = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make and measure all seeds, and print the page."""
     data = load_data(args.data)
     import_tensorflow()
     measure_recipes(data, args.out, args.recipes or RECIPES)

@@ -101,7 +101,6 @@ class PhotoBench:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure with the int8 TFLite file, and print and keep the result."""
     data = load_data(args.data)
     require_trained_on(data, read_json(args.out / TRAIN_JSON))
     result = as_json(measure(args.out / INT8_TFLITE, data.test))
@@ -221,7 +220,6 @@ def tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """The shares over all pictures, in a sentence."""
     digits, empties = (sum(row["n"] for row in result[key]) for key in ("digits", "empties"))
     return (
         f"Of {digits} generated photographs of digits a plain resize is read right "
@@ -231,7 +229,6 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """The tables and the summary, in Markdown."""
     parts = [
         f"{caption}:\n\n{markdown_table(head, rows)}" for caption, head, rows in tables(result)
     ]

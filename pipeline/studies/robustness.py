@@ -110,7 +110,6 @@ def distort(images: Images, distortion: Distortion, strength: float) -> Images:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print the table."""
     data = load_data(args.data)
     require_trained_on(data, read_json(args.out / TRAIN_JSON))
     print(markdown_table(*table_cells(measure(args.out, data.test)["rows"])))

@@ -19,7 +19,6 @@ def _table() -> dict[str, dict[str, dict[str, Skeleton]]]:
 
 
 def common_digits(digit: int) -> list[Skeleton]:
-    """The common ways to write a digit."""
     return list(_table()["digits"][str(digit)].values())
 
 
@@ -30,7 +29,6 @@ def all_digits(digit: int) -> dict[str, Skeleton]:
 
 
 def letters() -> list[Skeleton]:
-    """Letters that are no digits."""
     return list(_table()["letters"].values())  # type: ignore[arg-type]
 
 

@@ -29,7 +29,6 @@ ROUNDS = 5
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time all ways, and print and keep the speeds."""
     data = load_data(args.data)
     lenet5.import_tensorflow()
     speeds = measure(data)

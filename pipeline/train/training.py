@@ -54,7 +54,6 @@ class TrainResult:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train by the recipe, draw the figures and print the accuracies."""
     recipe = load_recipe(args.recipe)
     dataset = load_data(args.data)
     lenet5.import_tensorflow()
