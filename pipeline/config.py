@@ -149,7 +149,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def from_table(cls: type[T], table: dict[str, Any], where: str) -> T:
-    """Make a configuration dataclass from a TOML table.
+    """Make a configuration dataclass from a TOML table, checking keys, types and ranges.
 
     Args:
         cls: A frozen dataclass with fields of int, float, bool, str, or another such dataclass.

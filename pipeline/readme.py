@@ -31,7 +31,14 @@ BEGIN, END = (
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """What the tables show of one run of `make export`, and of what else was measured since.
+    """What the README shows of one run of `make export`.
+
+    Args:
+        folder: The artifacts of that run.
+
+    Returns:
+        train, parity, sizes_bytes, seconds and machine, as `docs/results.json` keeps them; pi,
+        photos and bench, where `make pi-test`, `make photos` and `make bench` were run.
 
     Raises:
         UserError: A stage has not been run by `make export`.
@@ -113,7 +120,11 @@ def render(results: dict[str, Any]) -> str:
 
 
 def insert(readme: str, generated: str) -> str:
-    """Replace what lies between the markers; raises UserError if they are missing."""
+    """Replace what lies between the markers.
+
+    Raises:
+        UserError: The markers are not there.
+    """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -107,7 +107,10 @@ def pareto(timed: Sequence[BenchRow], images: int) -> list[Plot]:
 
     Args:
         timed: The rows.
-        images: Of how many images an accuracy must be to be compared; without one there is no plot.
+        images: Of how many images an accuracy must be to be compared.
+
+    Returns:
+        The plot, or none where no row has such an accuracy.
     """
     rows = [row for row in timed if row["accuracy"] is not None]
     rows = [row for row in rows if row["accuracy_images"] == images]

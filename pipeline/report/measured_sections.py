@@ -55,8 +55,12 @@ def _device_plots(bench: dict[str, Any]) -> list[Plot]:
 
 
 def _said(bench: Mapping[str, Any]) -> list[str]:
-    """What a benchmark says in words, computed from its rows: the file may come from anywhere."""
-    return [*findings(bench), *bench_rows.photo_line(bench), *bench_rows.describe_problems(bench)]
+    """What a benchmark says in words: computed anew, for the file may be a stranger's."""
+    return [
+        *findings(bench),
+        *bench_rows.photo_line(bench),
+        *bench_rows.describe_problems(bench),
+    ]
 
 
 def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
