@@ -43,19 +43,12 @@ ACCURACY_JSON, ACCURACY_MD = DOCS / "accuracy.json", DOCS / "accuracy.md"
 
 @dataclass(frozen=True)
 class Subject:
-    """One artifact on one runtime.
+    """One artifact on one runtime."""
 
-    Attributes:
-        artifact: The file's name.
-        runtime: The runtime's name, as `device/runner.py` knows it.
-        python: The interpreter of the environment that has the runtime.
-        is_float: True for a float artifact, False for int8.
-    """
-
-    artifact: str
-    runtime: str
-    python: Path
-    is_float: bool
+    artifact: str  # the name of its file
+    runtime: str  # as `device/runner.py` knows it
+    python: Path  # of the environment that has the runtime
+    is_float: bool  # False: int8
 
 
 def subjects() -> tuple[Subject, ...]:

@@ -29,16 +29,10 @@ from pipeline.files import UserError
 
 @dataclass(frozen=True)
 class Outputs:
-    """What an artifact gave for N images.
+    """What an artifact gave for N images."""
 
-    Attributes:
-        probabilities: float32 (N, classes), 0..1.
-        raw: (N, classes), as the artifact gave them: int8 or float32.
-        runtime_version: Of the runtime that ran it.
-    """
-
-    probabilities: NDArray[np.float32]
-    raw: NDArray[np.generic]
+    probabilities: NDArray[np.float32]  # (N, classes), 0..1
+    raw: NDArray[np.generic]  # (N, classes), as the artifact gave them: int8 or float32
     runtime_version: str
 
 
@@ -81,8 +75,8 @@ def classify_float_and_int8(
 ) -> dict[str, NDArray[np.float32]]:
     """Probabilities of the float model and of the int8 TFLite file.
 
-    int8 runs on tflite-runtime, as on a device; on ai-edge-litert where tflite-runtime is missing
-    (Python 3.12 and later).
+    int8 runs on tflite-runtime, as on a device; where that is missing (Python 3.12 and later), on
+    ai-edge-litert.
 
     Args:
         folder: The artifacts.

@@ -1,4 +1,4 @@
-"""Configuration: recipes of training, settings of the export, budgets of parity.
+"""Configuration: recipes of training and the budget of parity.
 
 Every value has a type and a range; an unknown key or a value outside is refused by name.
 """
@@ -43,90 +43,50 @@ def within(low: float, high: float) -> Any:
 
 @dataclass(frozen=True)
 class CookbookRecipe:
-    """The published recipe: a few hundred steps of Adam on images drawn with replacement.
+    """The published recipe: a few hundred steps of Adam on images drawn with replacement."""
 
-    Attributes:
-        seed: Of the weights and of every draw.
-        steps: How many batches.
-        batch_size: Images a step.
-        evaluate_every: Steps between two printed evaluations.
-        evaluation_size: Random test images an evaluation.
-        learning_rate: Of Adam.
-    """
-
-    seed: int = within(0, 2**31 - 1)
+    seed: int = within(0, 2**31 - 1)  # of the weights and of every draw
     steps: int = within(1, 1_000_000)
-    batch_size: int = within(1, 4096)
-    evaluate_every: int = within(1, 1_000_000)
-    evaluation_size: int = within(1, 10_000)
-    learning_rate: float = within(1e-8, 10.0)
+    batch_size: int = within(1, 4096)  # images a step
+    evaluate_every: int = within(1, 1_000_000)  # steps between two printed evaluations
+    evaluation_size: int = within(1, 10_000)  # random test images an evaluation
+    learning_rate: float = within(1e-8, 10.0)  # of Adam
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly training images are distorted; zero turns a distortion off.
+    """How training images are distorted. Shares are of all images, unless a digit is named."""
 
-    Attributes:
-        hooked_ones: Share of the ones that get an upstroke, every third of them also a foot.
-        crossed_sevens: Share of the sevens that get a bar.
-        curled_nines: Share of the nines that get a tail to the left.
-        rotation_degrees: Largest rotation either way.
-        scale: Largest change of size, as a fraction, drawn for each axis.
-        fill: Share of images that are enlarged, by up to as much as fills the frame.
-        shear: Largest horizontal shear, in pixels a pixel.
-        shift_px: Largest shift along each axis.
-        elastic_px: Standard deviation of the displacement of a control point.
-        stroke: Share of images whose pen is made thicker or thinner.
-        blur: Share of images that are blurred.
-        contrast: Share of images whose ink is made faint, gray or hard-edged.
-        coarse: Share of images scanned at 12 to 18 pixels a side and enlarged again.
-        erase: Share of images that lose a small rectangle.
-        noise: Share of images with Gaussian noise.
-    """
-
-    hooked_ones: float = within(0.0, 1.0)
-    crossed_sevens: float = within(0.0, 1.0)
-    curled_nines: float = within(0.0, 1.0)
-    rotation_degrees: float = within(0.0, 180.0)
-    scale: float = within(0.0, 0.9)
-    fill: float = within(0.0, 1.0)
-    shear: float = within(0.0, 2.0)
-    shift_px: float = within(0.0, 16.0)
-    elastic_px: float = within(0.0, 8.0)
-    stroke: float = within(0.0, 1.0)
-    blur: float = within(0.0, 1.0)
-    contrast: float = within(0.0, 1.0)
-    coarse: float = within(0.0, 1.0)
-    erase: float = within(0.0, 1.0)
-    noise: float = within(0.0, 1.0)
+    hooked_ones: float = within(0.0, 1.0)  # share of the ones; every third gets a foot as well
+    crossed_sevens: float = within(0.0, 1.0)  # share of the sevens
+    curled_nines: float = within(0.0, 1.0)  # share of the nines
+    rotation_degrees: float = within(0.0, 180.0)  # at most, either way
+    scale: float = within(0.0, 0.9)  # largest change of each axis, as a fraction
+    fill: float = within(0.0, 1.0)  # share enlarged, by up to as much as fills the frame
+    shear: float = within(0.0, 2.0)  # largest horizontal shear, in pixels a pixel
+    shift_px: float = within(0.0, 16.0)  # at most, along each axis
+    elastic_px: float = within(0.0, 8.0)  # standard deviation of a control point's displacement
+    stroke: float = within(0.0, 1.0)  # share with a thicker or a thinner pen
+    blur: float = within(0.0, 1.0)  # share that is blurred
+    contrast: float = within(0.0, 1.0)  # share with faint, grey or hard-edged ink
+    coarse: float = within(0.0, 1.0)  # share scanned at 12 to 18 pixels a side and enlarged again
+    erase: float = within(0.0, 1.0)  # share that loses a small rectangle
+    noise: float = within(0.0, 1.0)  # share with Gaussian noise
 
 
 @dataclass(frozen=True)
 class EpochRecipe:
-    """Training in epochs: AdamW, a cosine schedule, augmentation, averaged weights.
-
-    Attributes:
-        augmentation: How far images are distorted.
-        seed: Of the weights and of every draw.
-        epochs: Passes over the training images.
-        batch_size: Images a step.
-        learning_rate: At its peak: it rises over the first epoch and falls to zero along a cosine.
-        weight_decay: Of AdamW, on kernels only; times the learning rate.
-        ema_decay: Of the weights' moving average, a step.
-        label_smoothing: The share of each target that is spread over all classes.
-        non_digits: Share of the images that are replaced by something that is no digit, for which
-            every class is equally right.
-    """
+    """Training in epochs: AdamW, a cosine schedule, augmentation, averaged weights."""
 
     augmentation: Augmentation
-    seed: int = within(0, 2**31 - 1)
+    seed: int = within(0, 2**31 - 1)  # of the weights and of every draw
     epochs: int = within(1, 100_000)
     batch_size: int = within(1, 4096)
-    learning_rate: float = within(1e-8, 10.0)
-    weight_decay: float = within(0.0, 1.0)
-    ema_decay: float = within(0.0, 0.999999)
-    label_smoothing: float = within(0.0, 0.9)
-    non_digits: float = within(0.0, 0.5)
+    learning_rate: float = within(1e-8, 10.0)  # at its peak, after the first epoch
+    weight_decay: float = within(0.0, 1.0)  # on kernels only; times the learning rate
+    ema_decay: float = within(0.0, 0.999999)  # of the weights' moving average, a step
+    label_smoothing: float = within(0.0, 0.9)  # share of a target that is spread over all classes
+    non_digits: float = within(0.0, 0.5)  # share of images replaced by what is no digit
 
 
 Recipe = CookbookRecipe | EpochRecipe
@@ -135,55 +95,27 @@ RECIPE_KINDS: dict[str, type[Recipe]] = {"cookbook": CookbookRecipe, "epochs": E
 
 @dataclass(frozen=True)
 class AllowedNotRun:
-    """A row of the parity table that may be missing where it cannot exist.
-
-    Attributes:
-        runtime: Its name.
-        reason: Why it cannot run there; printed with the row.
-        when: A PEP 508 environment marker; the allowance holds where it is true.
-        when_missing: A program; the allowance holds where it is not on PATH. One of the two is set.
-    """
+    """A runtime that may be missing; either `when` or `when_missing` is set."""
 
     runtime: str
-    reason: str
-    when: str = ""
-    when_missing: str = ""
+    reason: str  # printed with the row
+    when: str = ""  # an environment marker (PEP 508) that is true where it may be missing
+    when_missing: str = ""  # or a program that is not on PATH there
 
 
 @dataclass(frozen=True)
 class ParityBudget:
-    """How far an artifact may be from the float model.
+    """How far an artifact may be from the float model, on the test images."""
 
-    Attributes:
-        float_min_agreement: Share of images on which a float artifact must give the same label.
-        float_max_abs_dp: Greatest difference of any probability for a float artifact.
-        int8_max_loss_pp: Accuracy that an int8 artifact may lose, in percentage points.
-        int8_min_agreement: As for float.
-        int8_min_sqnr_db: Least signal-to-quantization-noise ratio of any layer's output.
-        reference_error: The share of errors of the reference up to which `int8_max_loss_pp` and
-            `int8_min_agreement` hold as they are; for a reference that errs more often what they
-            allow grows in proportion, since its near ties do.
-        allowed_not_run: Rows that may be missing, by name.
-    """
-
-    float_min_agreement: float = within(0.0, 1.0)
-    float_max_abs_dp: float = within(0.0, 1.0)
-    int8_max_loss_pp: float = within(0.0, 100.0)
+    float_min_agreement: float = within(0.0, 1.0)  # share of images with the same label
+    float_max_abs_dp: float = within(0.0, 1.0)  # greatest difference of a probability
+    int8_max_loss_pp: float = within(0.0, 100.0)  # accuracy lost, in percentage points
     int8_min_agreement: float = within(0.0, 1.0)
-    int8_min_sqnr_db: float = within(-200.0, 200.0)
+    int8_min_sqnr_db: float = within(-200.0, 200.0)  # signal-to-noise ratio of any layer's output
+    # Where the float model errs on a larger share of images than this, int8 may lose and flip
+    # more in proportion, since there are more near ties.
     reference_error: float = within(1e-6, 1.0)
     allowed_not_run: tuple[AllowedNotRun, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Settings of the converters; docs/adr/0003-quantization.md says why these.
-
-    Attributes:
-        calibration_images: Training images that set the activation ranges.
-    """
-
-    calibration_images: int = 1000
 
 
 def load_recipe(name: str) -> Recipe:
@@ -204,11 +136,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def load_parity_budget(path: Path = PARITY_BUDGET) -> ParityBudget:
-    """Load the parity budget.
-
-    Raises:
-        UserError: As `load_recipe`.
-    """
+    """Load the parity budget; raises UserError as `load_recipe`."""
     table = read_toml(path)
     rows = table.pop("allowed_not_run", [])
     where = f"{path}: allowed_not_run"

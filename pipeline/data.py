@@ -6,6 +6,7 @@ The 60,000 training images are divided into 55,000 to train on and 5,000 to sele
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import math
@@ -26,9 +27,10 @@ SIDE = 28  # pixels
 PADDING = 2
 VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
-CALIBRATION_SEED = 1000
+CALIBRATION_IMAGES, CALIBRATION_SEED = 1000, 1000  # set the ranges of int8 (ADR 3)
 MAX_ARRAY_BYTES = 2**30  # 60,000 images of int64 have 376 MB; a larger array is a mistake
 
+JOINERS = {0x200C: None, 0x200D: None}  # parts of words in several scripts
 IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -43,12 +45,7 @@ Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels, of equal length.
-
-    Attributes:
-        images: uint8 (N, 28, 28).
-        labels: uint8 (N,).
-    """
+    """Images and their labels, of equal length."""
 
     images: Images
     labels: Labels
@@ -59,28 +56,26 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set, divided.
+    """One data set, divided."""
 
-    Attributes:
-        train: What training sees.
-        validation: What selects: the best epoch, a temperature.
-        test: What the final figures are taken on, and nothing else.
-        label_names: One name a class.
-        source: Where it was read.
-        sha256: Of all images and labels, in hexadecimal.
-    """
-
-    train: Split
-    validation: Split
-    test: Split
-    label_names: tuple[str, ...]
-    source: Path
-    sha256: str
+    train: Split  # what training sees
+    validation: Split  # what selects: the best epoch, a temperature
+    test: Split  # what the final figures are taken on, and nothing else
+    label_names: tuple[str, ...]  # one name a class
+    source: Path  # where it was read
+    sha256: str  # of all images and labels, in hexadecimal
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
         return len(self.label_names)
+
+
+def run(args: argparse.Namespace) -> int:
+    data = load(args.data)
+    for name in ("train", "validation", "test"):
+        print(f"{name:10} {len(getattr(data, name)):6} images")
+    print(f"{'classes':10} {data.classes:6} {', '.join(data.label_names)}")
+    return 0
 
 
 def load(folder: Path) -> Dataset:
@@ -118,17 +113,12 @@ def load(folder: Path) -> Dataset:
 
 
 def require_trained_on(data: Dataset, training: Mapping[str, Any]) -> None:
-    """Refuse to judge or pack a model with another data set than it was trained on.
-
-    Args:
-        data: The data set.
-        training: What `train.json` holds.
-
-    Raises:
-        UserError: They do not belong together.
-    """
+    """Raise UserError if a model, by its `train.json`, was trained on another data set."""
     if training.get("data_sha256") != data.sha256:
-        raise UserError(f"{data.source}: not the data set that the model was trained on")
+        raise UserError(
+            f"{data.source}: not the data set that the model was trained on; "
+            "name that one with --data, or retrain"
+        )
 
 
 def preprocess(images: Images) -> NDArray[np.float32]:
@@ -144,15 +134,11 @@ def preprocess(images: Images) -> NDArray[np.float32]:
     return (np.pad(images, margin).astype(np.float32) / np.float32(255))[..., np.newaxis]
 
 
-def calibration_images(data: Dataset, count: int) -> NDArray[np.float32]:
+def calibration_images(data: Dataset, count: int = CALIBRATION_IMAGES) -> NDArray[np.float32]:
     """A fixed random sample of the training images, preprocessed.
 
-    Args:
-        data: The data set.
-        count: How many; at most as many as there are.
-
     Returns:
-        float32 (count, 32, 32, 1), 0..1.
+        float32 (count, 32, 32, 1), 0..1; fewer where there are fewer.
     """
     rng = np.random.default_rng(CALIBRATION_SEED)
     chosen = rng.permutation(len(data.train))[:count]
@@ -296,6 +282,9 @@ def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
+    for name in names:
+        if not name.translate(JOINERS).isprintable():  # an escape would drive the terminal
+            raise UserError(f"{path}: {name!a} holds a character that cannot be printed; rename it")
     if len(names) != classes:
         raise UserError(f"{path}: {len(names)} names for {classes} classes; one a line is needed")
     return tuple(names)

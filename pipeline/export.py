@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from export import to_onnx, to_tflite
 from pipeline.artifacts import (
+    CONVERTED,
     FLOAT_MODEL,
     FP32_ONNX,
     FP32_TFLITE,
@@ -18,13 +20,26 @@ from pipeline.artifacts import (
     TRAIN_JSON,
     project_version,
 )
-from pipeline.config import ExportConfig
 from pipeline.data import Dataset, calibration_images
+from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json
+from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.training import load_model
 
 
-def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Path:
+def run(args: argparse.Namespace) -> int:
+    for name in args.artifacts:
+        if name not in CONVERTED:
+            raise UserError(f"{name}: no such artifact; there are: {', '.join(CONVERTED)}")
+    data = load_data(args.data)
+    import_tensorflow()
+    for name in args.artifacts or CONVERTED:
+        path = convert(name, args.out, data)
+        print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def convert(name: str, folder: Path, data: Dataset) -> Path:
     """Make one artifact from the float model.
 
     Args:
@@ -32,7 +47,6 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
         folder: It holds the float model and receives the artifact. The int8 ONNX file is made
             from the float one.
         data: The data set; int8 is calibrated on its training split.
-        config: The settings.
 
     Returns:
         The artifact's path.
@@ -46,26 +60,20 @@ def convert(name: str, folder: Path, data: Dataset, config: ExportConfig) -> Pat
         if name == INT8_ONNX:
             source = folder / FP32_ONNX
             check_onnx(source)
-            samples = calibration_images(data, config.calibration_images)
-            to_onnx.write_int8(source, samples, temporary, metadata)
+            to_onnx.write_int8(source, calibration_images(data), temporary, metadata)
             return path
         model = load_model(folder / FLOAT_MODEL)
         if name == FP32_TFLITE:
             to_tflite.write_float32(model, temporary, metadata)
         elif name == INT8_TFLITE:
-            samples = calibration_images(data, config.calibration_images)
-            to_tflite.write_int8(model, samples, temporary, metadata)
+            to_tflite.write_int8(model, calibration_images(data), temporary, metadata)
         else:
             to_onnx.write_float32(model, temporary, metadata)
     return path
 
 
 def check_onnx(path: Path) -> None:
-    """Refuse a missing or damaged ONNX file.
-
-    Raises:
-        UserError: It says so.
-    """
+    """Raise UserError for a missing or damaged ONNX file."""
     import onnx
 
     try:
@@ -93,7 +101,7 @@ def file_metadata(label_names: list[str]) -> dict[str, Any]:
 def source_commit() -> str | None:
     """The commit of the source tree, with `-dirty` if it was changed; None outside git.
 
-    A tree that was unpacked inside somebody else's repository has no commit of its own.
+    A tree that was unpacked inside another repository has no commit of its own.
     """
     try:
         if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT:

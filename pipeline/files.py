@@ -25,10 +25,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to `path` when the block succeeds.
 
     The temporary file keeps the suffix (Keras and others choose a format by it) and lies in a
-    folder of its own beside `path`, so that a rename suffices and nothing else can see it.
+    folder of its own beside `path`, so that a rename suffices and nothing else can see it. Its
+    content is on the disk before the rename, and the rename before this returns: a power cut
+    leaves the old file or the new one.
 
     Args:
-        path: The file to write; its folder is made when missing.
+        path: The file or folder to write; the folder that it lies in is made when missing.
 
     Yields:
         The path to write to.
@@ -37,12 +39,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         UserError: It cannot be written; `path` is then what it was before.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a rename would replace it
+            raise UserError(f"{path}: a device or a pipe; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
         try:
             temporary = folder / path.name
             yield temporary
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent, entries_only=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -56,18 +62,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from None
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically; into what is no file, such as /dev/stdout, at once.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    if path.exists() and not path.is_file():  # a rename would put a file in its place
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+def _sync(path: Path, entries_only: bool = False) -> None:
+    """Wait until a file, a folder with its content, or only a folder's entries are on the disk."""
+    if path.is_dir() and not entries_only:
+        os.sync()
         return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically; raises UserError if it cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -105,11 +113,7 @@ def sha256(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make an output folder, and find out before the work that it can be written to.
-
-    Raises:
-        UserError: It cannot.
-    """
+    """Make an output folder; raises UserError, before the work, if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder):
@@ -141,9 +145,6 @@ def only_one_run(folder: Path) -> Iterator[None]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Delete what a killed run left behind in the folder and all folders in it.
-
-    A run that could clean up left nothing.
-    """
+    """Delete what a killed run left behind in the folder and below."""
     for leftover in list(folder.rglob(f"{PARTIAL}*")):
         shutil.rmtree(leftover, ignore_errors=True)

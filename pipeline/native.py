@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -27,11 +28,18 @@ from pipeline.artifacts import (
 )
 from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
+from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json
 
 GOLDEN_MAGIC = b"LENET5G1"  # then 784 pixels and the int8 outputs of each image
 MAKEFILE_FOLDER = ROOT / "device" / "native"
 BINARIES = ("lenet5", "lenet5-dotprod", "lenet5_int8.so")  # of an architecture, those it has
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write, compile and say what was made."""
+    print("\n".join(generate(args.out, load_data(args.data))))
+    return 0
 
 
 def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,13 @@ def insert(page: str, generated: str, name: str) -> str:
     return f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}"
 
 
-def update(folder: Path) -> None:
+def run(args: argparse.Namespace) -> int:
     """Write `docs/results.json` from a run, and the pages from it."""
-    results = collect(folder)
+    results = collect(args.out)
     write_json(RESULTS, results)
     for name, part in PAGES.items():
         page = Path(name)
         text = insert(page.read_text("utf-8"), render(results)[part], name)
         write_bytes(page, text.encode())
+    print(", ".join([*PAGES, str(RESULTS)]))
+    return 0

@@ -11,9 +11,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     Args:
         header: The column names.
         rows: Cells, as many a row as the header has.
-
-    Returns:
-        Lines of equal width, without a final newline.
     """
     widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
 

@@ -1,12 +1,15 @@
 """Artifacts that are broken on purpose, each in a way that has happened to somebody."""
 
+import re
+
 import flatbuffers
 import numpy as np
+import onnx
 from ai_edge_litert import schema_py_generated as schema
 
-from export import to_onnx, to_tflite
+from export import seal, to_onnx, to_tflite
 from pipeline import data
-from pipeline.train import training as train
+from pipeline.train.training import load_model
 
 METADATA = {"name": "lenet5-edge", "version": "0", "labels": list("0123456789")}
 
@@ -65,7 +68,7 @@ def labels_exchanged(path):
 
 def cast_without_rounding(path, model_path):
     """The weights are cast to int8 without rounding: int8(w / scale)."""
-    kernels = [w for w in train.load_model(model_path).get_weights() if w.ndim > 1]
+    kernels = [w for w in load_model(model_path).get_weights() if w.ndim > 1]
 
     def cast(model):
         for (tensor, buffer), kernel in zip(matrices(model), kernels, strict=True):
@@ -80,7 +83,7 @@ def cast_without_rounding(path, model_path):
 def calibrated_on_noise(path, model_path):
     """The activation ranges come from noise instead of training images."""
     noise = np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
-    to_tflite.write_int8(train.load_model(model_path), noise, path, METADATA)
+    to_tflite.write_int8(load_model(model_path), noise, path, METADATA)
 
 
 def onnx_calibrated_on_noise(path, float32_path):
@@ -89,7 +92,16 @@ def onnx_calibrated_on_noise(path, float32_path):
     to_onnx.write_int8(float32_path, noise, path, METADATA)
 
 
+def rename_a_tensor_to_bytes_that_are_no_text(path):
+    """The name of an activation is not UTF-8, and the checksum is right."""
+    node = next(n for n in onnx.load(path).graph.node if n.op_type == "MaxPool")
+    name = node.output[0].encode()
+    content = path.read_bytes().replace(name, name[:-1] + b"\xff")
+    content = re.sub(rb'"crc32": "[0-9a-f]{8}"', b'"crc32": "00000000"', content)
+    path.write_bytes(seal.seal(content))
+
+
 def calibrated_on_one_image(path, model_path, folder):
     """The activation ranges come from a single training image."""
     samples = data.calibration_images(data.load(folder), 1)
-    to_tflite.write_int8(train.load_model(model_path), samples, path, METADATA)
+    to_tflite.write_int8(load_model(model_path), samples, path, METADATA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from pipeline.artifacts import (
 )
 from pipeline.bundle import wheels
 from pipeline.data import Dataset, require_trained_on
-from pipeline.files import UserError, atomic_path, read_json, sha256
+from pipeline.data import load as load_data
+from pipeline.files import UserError, atomic_path, read_json, remove_partial_files, sha256
 from pipeline.parity.check import one_runtime_each, read_probabilities
 
 LOCK = "device/requirements.lock"
@@ -34,6 +36,15 @@ GOLDEN_SEED = 256
 # How far a device's probability may be from the golden one. Float kernels differ in the order of
 # their sums; int8 kernels by a unit in the last place of some layer (docs/adr/0004-parity.md).
 TOLERANCE = {"fp32": 1e-4, "int8": 0.0625, "native": 0.0}  # C gives the same bits everywhere
+
+
+def run(args: argparse.Namespace) -> int:
+    remove_partial_files(args.dist)
+    path, missing = pack(args.out, args.dist, load_data(args.data), args.wheels)
+    for arch, reason in missing.items():
+        print(f"bundle: no native binaries for {arch}: {reason}")
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
 
 
 def pack(
@@ -100,11 +111,7 @@ def device_files() -> dict[str, bytes]:
 
 
 def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
-    """Refuse whatever has not passed parity as it lies there.
-
-    Raises:
-        UserError: It says what.
-    """
+    """Raise UserError for a file that has not passed parity as it is now."""
     path = folder / PARITY_JSON
     if parity.get("status") != "pass":
         raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
@@ -122,14 +129,7 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
 
 
 def choose_golden(probabilities: dict[str, NDArray[np.float32]]) -> NDArray[np.intp]:
-    """Choose the golden images: random ones whose label no tolerated difference can change.
-
-    Args:
-        probabilities: float32 (N, classes) by artifact.
-
-    Returns:
-        At most `GOLDEN_IMAGES` indices into the test images, ascending.
-    """
+    """Indices of random images whose label no tolerated difference can change, ascending."""
     decided = np.ones(len(next(iter(probabilities.values()))), bool)
     for name, values in probabilities.items():
         ordered = np.sort(values, axis=1)

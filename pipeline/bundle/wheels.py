@@ -20,19 +20,12 @@ RECORD = "requirements.txt"  # in a folder of wheels: what was asked for, writte
 
 @dataclass(frozen=True)
 class Target:
-    """What a Pi's Python accepts.
+    """What a Pi's Python accepts."""
 
-    Attributes:
-        machine: As `uname -m` says it.
-        python: "3.11"
-        glibc_minor: Of the operating system's glibc 2.x.
-        from_os: Packages that PyPI has no wheel of for this machine; the system brings them.
-    """
-
-    machine: str
-    python: str
-    glibc_minor: int
-    from_os: tuple[str, ...] = ()
+    machine: str  # as `uname -m` says it
+    python: str  # "3.11"
+    glibc_minor: int  # of the operating system's glibc 2.x
+    from_os: tuple[str, ...] = ()  # packages without a wheel on PyPI; the system brings them
 
 
 TARGETS = {
@@ -50,7 +43,7 @@ def fetch(
     Args:
         lock: Exact versions with hashes and environment markers, as `make lock` writes them.
         target_name: A key of `TARGETS`.
-        folder: Where the wheels shall lie, and nothing else.
+        folder: Receives the wheels; it holds nothing else.
         packages: Only these of the lock file; None: all.
 
     Returns:

@@ -48,22 +48,13 @@ NOISE_IMAGES = 256
 
 @dataclass(frozen=True)
 class ParityResult:
-    """The parity of a folder of artifacts; `parity.json` holds it.
+    """The parity of a folder of artifacts; `parity.json` holds it."""
 
-    Attributes:
-        status: "fail" if any row failed; else "not_run" if a row that is not allowed to be
-            missing did not run; else "pass".
-        reference: artifact, accuracy, n, sha256.
-        rows: One an artifact and runtime.
-        layers: Signal-to-quantization-noise ratio of each tensor of the int8 artifacts.
-        budget: What the rows were judged by.
-    """
-
-    status: str
-    reference: dict[str, Any]
-    rows: tuple[ParityRow, ...]
-    layers: tuple[layer_noise.TensorNoise, ...]
-    budget: ParityBudget
+    status: str  # of all rows, by `overall_status`
+    reference: dict[str, Any]  # artifact, accuracy, n, sha256
+    rows: tuple[ParityRow, ...]  # one an artifact and runtime
+    layers: tuple[layer_noise.TensorNoise, ...]  # of the int8 artifacts
+    budget: ParityBudget  # what the rows were judged by
 
 
 def run(args: argparse.Namespace) -> int:
@@ -215,7 +206,7 @@ def _layers(
 
 
 def read_probabilities(path: Path) -> dict[str, Probabilities]:
-    """What parity kept of every artifact's outputs, float32 (N, classes) by "artifact@runtime".
+    """What parity kept of all outputs: float32 (N, classes) by "artifact@runtime".
 
     Raises:
         UserError: The file is missing or damaged.
@@ -228,13 +219,10 @@ def read_probabilities(path: Path) -> dict[str, Probabilities]:
 
 
 def one_runtime_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilities]:
-    """One set of probabilities an artifact: of its first runtime in the parity table.
+    """One set of probabilities an artifact, without the reference's: of its first runtime.
 
     Args:
-        probabilities: float32 (N, classes) by "artifact@runtime", and the reference's.
-
-    Returns:
-        By artifact, without the reference.
+        probabilities: By "artifact@runtime", and the reference's.
     """
     first: dict[str, Probabilities] = {}
     for key, values in probabilities.items():

@@ -24,84 +24,48 @@ ROUNDING = 1e-9  # a share that meets its limit must not fail by a float's last 
 
 @dataclass(frozen=True)
 class Flip:
-    """A test image to which artifact and reference give different labels.
+    """A test image to which artifact and reference give different labels."""
 
-    Attributes:
-        index: Of the image in the test set.
-        label: The true class.
-        reference, got: What the two predict.
-    """
-
-    index: int
-    label: int
-    reference: int
-    got: int
+    index: int  # of the image in the test set
+    label: int  # the true class
+    reference: int  # what the float model gives
+    got: int  # what the artifact gives
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """What parity found for one artifact on one runtime.
-
-    Attributes:
-        artifact, runtime, runtime_version: What ran.
-        sha256: Of the artifact.
-        status: "pass", "fail" or "not_run".
-        reason: Why it is not "pass".
-        allowed: Whether a not_run is allowed here.
-        n: Images compared.
-        accuracy: 0..1.
-        delta_pp: Accuracy less the reference's, in percentage points.
-        delta_ci95_pp: Its 95 % confidence interval for paired proportions.
-        mcnemar_p: Exact two-sided p of 'equally often right'.
-        agreement: Share of images with the reference's label, 0..1.
-        max_abs_dp, mean_abs_dp: Differences of all probabilities.
-        flips: The images that do not agree.
-        bit_identical: Of the C file: whether every output is that of `SAME_BITS_AS`, to the last
-            bit; None where that did not run.
-    """
+    """What parity found for one artifact on one runtime."""
 
     artifact: str
     runtime: str
     runtime_version: str
-    sha256: str
-    status: str
-    reason: str
-    allowed: bool = False
-    n: int = 0
-    accuracy: float | None = None
-    delta_pp: float | None = None
-    delta_ci95_pp: tuple[float, float] | None = None
-    mcnemar_p: float | None = None
-    agreement: float | None = None
-    max_abs_dp: float | None = None
-    mean_abs_dp: float | None = None
-    flips: tuple[Flip, ...] = ()
-    bit_identical: bool | None = None
+    sha256: str  # of the artifact
+    status: str  # "pass", "fail" or "not_run"
+    reason: str  # why it is not "pass"
+    allowed: bool = False  # whether a not_run is allowed here
+    n: int = 0  # images compared
+    accuracy: float | None = None  # 0..1
+    delta_pp: float | None = None  # accuracy less the reference's, in percentage points
+    delta_ci95_pp: tuple[float, float] | None = None  # its 95 % interval, paired
+    mcnemar_p: float | None = None  # exact two-sided p of 'equally often right'
+    agreement: float | None = None  # share of images with the reference's label, 0..1
+    max_abs_dp: float | None = None  # greatest difference of a probability
+    mean_abs_dp: float | None = None  # mean difference
+    flips: tuple[Flip, ...] = ()  # the images that do not agree
+    bit_identical: bool | None = None  # of the C file: as `SAME_BITS_AS`, if that ran
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the budget allows one artifact; None: no limit.
+    """What the budget allows one artifact; None: no limit."""
 
-    Attributes:
-        disagreement: Share of images with another label than the reference's, 0..1.
-        max_abs_dp: Greatest difference of a probability.
-        loss_pp: Accuracy lost, in percentage points.
-    """
-
-    disagreement: float
-    max_abs_dp: float | None
-    loss_pp: float | None
+    disagreement: float  # share of images with another label than the reference's, 0..1
+    max_abs_dp: float | None  # greatest difference of a probability
+    loss_pp: float | None  # accuracy lost, in percentage points
 
 
 def limits(is_float: bool, reference_accuracy: float, budget: ParityBudget) -> Limits:
-    """What the budget allows a float or an int8 artifact.
-
-    Args:
-        is_float: True for a float artifact.
-        reference_accuracy: The float model's, 0..1.
-        budget: The budget.
-    """
+    """What the budget allows a float or an int8 artifact, by the float model's accuracy, 0..1."""
     if is_float:
         return Limits(1.0 - budget.float_min_agreement, budget.float_max_abs_dp, None)
     scale = float(np.clip((1.0 - reference_accuracy) / budget.reference_error, 1.0, MAX_SCALE))
@@ -169,15 +133,12 @@ def _over_budget(figures: Mapping[str, Any], allowed: Limits) -> list[str]:
 
 
 def with_bits(row: ParityRow, got: Outputs | str, promised: Outputs | None) -> ParityRow:
-    """Fail the row of the C file if any output is not, to the last bit, the promised one.
+    """Fail the row of the C file if an output is not, to the last bit, that of `SAME_BITS_AS`.
 
     Args:
-        row: Judged by the int8 budget.
-        got: What it gave.
+        row: Judged by its budget; of any other artifact it is returned as it is.
+        got: What the artifact gave.
         promised: What `SAME_BITS_AS` gave, if it ran.
-
-    Returns:
-        The row; of any other artifact as it was.
     """
     if row.runtime != "native" or isinstance(got, str) or promised is None:
         return row
@@ -200,14 +161,6 @@ def with_layers(
     labels than good ones, but lose 10 dB. An int8 artifact whose layers could not be measured
     has not been checked and fails as well. The C file has no layers to look into; it is compared
     with the TFLite file bit by bit instead.
-
-    Args:
-        rows: Judged by their outputs.
-        layers: The noise of each layer of the int8 artifacts.
-        budget: The limit.
-
-    Returns:
-        The rows, in the same order.
     """
     judged = []
     for row in rows:

@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TensorNoise:
-    """The quantization noise of one layer's output.
+    """The quantization noise of one layer's output."""
 
-    Attributes:
-        artifact: The int8 file.
-        tensor: The layer that produces it, such as "0 CONV_2D".
-        sqnr_db: Signal-to-quantization-noise ratio against the float artifact, in decibels.
-    """
-
-    artifact: str
-    tensor: str
-    sqnr_db: float
+    artifact: str  # the int8 file
+    tensor: str  # the layer that produces it, such as "0 CONV_2D"
+    sqnr_db: float  # signal-to-quantization-noise ratio against the float artifact, in decibels
 
 
 def sqnr_db(reference: NDArray[np.floating], quantized: NDArray[np.floating]) -> float:
@@ -45,11 +39,11 @@ def sqnr_db(reference: NDArray[np.floating], quantized: NDArray[np.floating]) ->
 def measure_tflite(
     float32_path: Path, int8_path: Path, images: NDArray[np.float32]
 ) -> list[TensorNoise]:
-    """Compare every operator's output of two TFLite files of the same graph.
+    """Compare every operator's output of a float and an int8 TFLite file.
 
     Args:
-        float32_path: The float artifact.
-        int8_path: The int8 artifact, with the same operators in the same order.
+        float32_path: The float file.
+        int8_path: The int8 file, with the same operators in the same order.
         images: float32 (N, 32, 32, 1), 0..1.
 
     Returns:
@@ -105,18 +99,21 @@ def _tflite_activations(path: Path, images: NDArray[np.float32]) -> dict[str, ND
 def measure_onnx(
     float32_path: Path, int8_path: Path, images: NDArray[np.float32]
 ) -> list[TensorNoise]:
-    """Compare every quantized activation of an int8 QDQ ONNX file with its float original.
+    """Compare every activation of a float and an int8 ONNX file that both have.
 
     Args:
-        float32_path: The float artifact.
-        int8_path: The QDQ artifact made from it.
+        float32_path: The float file.
+        int8_path: The QDQ file made from it.
         images: float32 (N, 32, 32, 1), 0..1.
 
     Returns:
-        One entry a tensor that both graphs have, in the order of execution.
+        One entry a tensor, in the order of execution; empty when a graph cannot be looked into.
     """
-    reference = _onnx_activations(float32_path, images)
-    quantized = _onnx_activations(int8_path, images)
+    try:
+        reference = _onnx_activations(float32_path, images)
+        quantized = _onnx_activations(int8_path, images)
+    except Exception:  # of a graph that is not ours, such as names that are not UTF-8
+        return []
     return [
         TensorNoise(int8_path.name, name, round(sqnr_db(reference[name], quantized[name]), 2))
         for name in reference

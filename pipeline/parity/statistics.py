@@ -12,36 +12,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """How often two classifiers are right on the same N images.
+    """How often two classifiers are right on the same N images."""
 
-    Attributes:
-        both: Both are right.
-        only_got: Only the artifact is right.
-        only_reference: Only the reference is right.
-        neither: Both are wrong.
-    """
-
-    both: int
-    only_got: int
-    only_reference: int
-    neither: int
+    both: int  # are right
+    only_got: int  # only the artifact is right
+    only_reference: int  # only the reference is right
+    neither: int  # both are wrong
 
     @property
     def n(self) -> int:
-        """The number of images."""
         return self.both + self.only_got + self.only_reference + self.neither
 
 
 def paired_counts(
     labels: NDArray[np.integer], reference: NDArray[np.integer], got: NDArray[np.integer]
 ) -> PairedCounts:
-    """Count the four outcomes.
-
-    Args:
-        labels: (N,), the true classes.
-        reference: (N,), what the reference predicts.
-        got: (N,), what the artifact predicts.
-    """
+    """Count the four outcomes, of (N,) true labels and (N,) labels of each classifier."""
     right_reference, right_got = reference == labels, got == labels
     return PairedCounts(
         both=int((right_reference & right_got).sum()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +14,7 @@ from pipeline.table import markdown_table
 
 @dataclass(frozen=True)
 class PiCell:
-    """One artifact in one environment.
-
-    Attributes:
-        os, arch, cpu, python, runtime, version, artifact: What ran.
-        loads: Whether the runtime loads the artifact; None: not tried.
-        status: "pass", "fail" or "not_run".
-        reason: Why it is not "pass".
-        n: Test images classified.
-        accuracy: On these, 0..1.
-        agreement: Share of them with the label that the same runtime gives on this machine.
-        bit_identical: Whether all their probabilities are the same, to the last bit.
-        max_abs_dp: The greatest difference of a probability.
-        seconds: Wall-clock time of verifying and classifying under emulation.
-    """
+    """One artifact in one environment."""
 
     os: str
     arch: str
@@ -36,52 +23,37 @@ class PiCell:
     runtime: str
     version: str
     artifact: str
-    loads: bool | None = None
-    status: str = "not_run"
-    reason: str = ""
-    n: int = 0
-    accuracy: float | None = None
-    agreement: float | None = None
-    bit_identical: bool | None = None
-    max_abs_dp: float | None = None
-    seconds: float | None = None
+    loads: bool | None = None  # whether the runtime loads the artifact; None: not tried
+    status: str = "not_run"  # "pass", "fail" or "not_run"
+    reason: str = ""  # why it is not "pass"
+    n: int = 0  # test images classified
+    accuracy: float | None = None  # on these, 0..1
+    agreement: float | None = None  # share with the label that this machine gives
+    bit_identical: bool | None = None  # whether all probabilities are equal, to the last bit
+    max_abs_dp: float | None = None  # the greatest difference of a probability
+    seconds: float | None = None  # wall-clock time of verifying and classifying under emulation
 
 
 @dataclass(frozen=True)
 class PiMatrix:
-    """What `pi-matrix.json` holds.
+    """What `pi-matrix.json` holds."""
 
-    Attributes:
-        status: "fail" if a cell failed; else "not_run" if one did not run; else "pass".
-        bundle, bundle_sha256: What was tested.
-        models: The SHA-256 of each model in it, by name.
-        cells: One an artifact and environment.
-    """
-
-    status: str
-    bundle: str
+    status: str  # the worst of all cells: "fail", "not_run" or "pass"
+    bundle: str  # its name
     bundle_sha256: str
-    models: dict[str, str]
-    cells: tuple[PiCell, ...]
+    models: dict[str, str]  # the SHA-256 of each model in it, by name
+    cells: tuple[PiCell, ...]  # one an artifact and environment
 
 
 @dataclass(frozen=True)
 class PiReference:
-    """What a Pi's answers are compared with.
+    """What a Pi's answers are compared with."""
 
-    Attributes:
-        images: uint8 (N, 28, 28), the test images.
-        labels: uint8 (N,), their classes.
-        probabilities: float32 (N, classes) of this machine, by "artifact@runtime".
-        budget: `ParityBudget` as parity.json holds it.
-        golden: For `lenet5 --verify`: all test images and the outputs that C must give.
-    """
-
-    images: Images
+    images: Images  # the test images
     labels: Labels
-    probabilities: Mapping[str, Probabilities]
-    budget: Mapping[str, Any]
-    golden: bytes = b""
+    probabilities: Mapping[str, Probabilities]  # of this machine, by "artifact@runtime"
+    budget: Mapping[str, Any]  # `ParityBudget` as parity.json holds it
+    golden: bytes = b""  # for `lenet5 --verify`: all test images and the outputs that C must give
 
 
 def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
@@ -118,36 +90,13 @@ def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
     )
 
 
-def exit_code(matrix: PiMatrix, allowed: Collection[str]) -> int:
-    """0 if every cell passed or was allowed not to run, else 1.
-
-    Args:
-        matrix: What ran.
-        allowed: Environments that may be missing, such as "bookworm/armhf/onnxruntime" or any
-            beginning of it.
-    """
-    for cell in matrix.cells:
-        name = f"{cell.os}/{cell.arch}/{cell.runtime}"
-        excused = any(f"{name}/".startswith(f"{prefix}/") for prefix in allowed)
-        if cell.status == "fail" or (cell.status == "not_run" and not excused):
-            return 1
-    return 0
-
-
-def describe(cell: PiCell) -> str:
-    """A cell in a line: status and reason, or what was compared."""
-    if cell.agreement is None or cell.accuracy is None:
-        return f"{cell.status}: {cell.reason}"
-    bits = "bit-identical" if cell.bit_identical else f"max |dp| {cell.max_abs_dp:.1e}"
-    reason = f": {cell.reason}" if cell.reason else ""
-    return (
-        f"{cell.status}{reason}; {cell.n} images, accuracy {cell.accuracy:.2%}, "
-        f"agreement {cell.agreement:.2%}, {bits}, {cell.seconds:.0f} s"
-    )
+def overall_status(cells: Iterable[PiCell]) -> str:
+    """The worst of all cells: "fail", "not_run" or "pass"."""
+    statuses = {cell.status for cell in cells}
+    return next((status for status in ("fail", "not_run") if status in statuses), "pass")
 
 
 def format_cells(matrix: PiMatrix) -> str:
-    """The cells as a table for the terminal."""
     header = ["system", "artifact", "Python", "runtime", "status", "n", "accuracy"]
     header += ["agreement", "bits or max dp", "seconds"]
     rows = []
@@ -172,15 +121,11 @@ def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
 def matrix_table(
     matrix: Mapping[str, Any], parity: Mapping[str, Any]
 ) -> tuple[list[str], list[list[str]]]:
-    """Which artifact runs on which runtime, Python and architecture.
+    """Which artifact runs on which runtime, Python and architecture, as a header and rows.
 
     Args:
         matrix: What `pi-matrix.json` holds.
         parity: What `parity.json` holds, for the development machine.
-
-    Returns:
-        The header, and a row an artifact and runtime with a column a system; "-" where nothing
-        was tested.
     """
     here = "development machine"
     results: dict[tuple[str, str], dict[str, str]] = {}

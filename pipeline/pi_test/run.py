@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -28,10 +29,18 @@ from pipeline.artifacts import (
 )
 from pipeline.bundle import wheels
 from pipeline.data import Dataset
+from pipeline.data import load as load_data
 from pipeline.files import UserError, read_json, sha256, write_json
 from pipeline.parity.check import read_probabilities
 from pipeline.pi_test import system
-from pipeline.pi_test.matrix import PiCell, PiMatrix, PiReference, describe, judge
+from pipeline.pi_test.matrix import (
+    PiCell,
+    PiMatrix,
+    PiReference,
+    format_cells,
+    judge,
+    overall_status,
+)
 from pipeline.pi_test.system import EmulationError, System
 
 GUEST_SCRIPT = ROOT / "pipeline" / "pi_test" / "guest.py"
@@ -44,28 +53,24 @@ PYTHON = ".venv/bin/python"
 
 @dataclass(frozen=True)
 class Environment:
-    """One kind of Pi with one runtime.
-
-    Attributes:
-        system: The operating system.
-        runtime: The runtime's name.
-        target: Which wheels it installs, a key of `wheels.TARGETS`.
-        lock: The lock file with the versions of the runtime and what it needs.
-        packages: What of the lock file is installed; None: all.
-        install: What pip is told to install.
-    """
+    """One kind of Pi with one runtime."""
 
     system: System
     runtime: str
-    target: str
-    lock: str = "device/requirements.lock"
-    packages: tuple[str, ...] | None = None
-    install: tuple[str, ...] = ("-r", "requirements.txt")
+    target: str  # which wheels it installs, a key of `wheels.TARGETS`
+    lock: str = "device/requirements.lock"  # of the runtime and what it needs
+    packages: tuple[str, ...] | None = None  # what of the lock file is installed; None: all
+    install: tuple[str, ...] = ("-r", "requirements.txt")  # what pip is told to install
 
     @property
     def name(self) -> str:
         """Such as "bookworm/arm64/tflite-runtime"."""
         return f"{self.system.suite}/{self.system.arch}/{self.runtime}"
+
+    def blank_cell(self, artifact: str) -> PiCell:
+        """A cell of which nothing has run yet."""
+        where = (self.system.suite, self.system.arch, self.system.cpu)
+        return PiCell(*where, wheels.TARGETS[self.target].python, self.runtime, "", artifact)
 
 
 BOOKWORM_64 = System("bookworm", "arm64", cpu="cortex-a76")  # the Pi 5's
@@ -86,7 +91,7 @@ ENVIRONMENTS = (
     Environment(BOOKWORM_64, "native", "aarch64-cp311", packages=("numpy",), install=("numpy",)),
     Environment(BOOKWORM_32, "native", "armv7l-cp311", packages=("numpy",), install=("numpy",)),
 )
-NATIVE_FOLDER = {"arm64": "native/aarch64", "armhf": "native/armv7"}
+BINARIES = {"arm64": "native/aarch64", "armhf": "native/armv7"}
 
 
 # Debian has no system for the Pi 1 and Zero, so that the command runs there by itself.
@@ -95,34 +100,21 @@ ARMV6 = PiCell("no system", "armv6", "arm1176", "-", "native", "", NATIVE_SOURCE
 
 @dataclass(frozen=True)
 class Supplies:
-    """What is made or fetched once for an environment.
+    """What is made or fetched once for an environment."""
 
-    Attributes:
-        tree: Its system.
-        emulator: The folder with qemu.
-        wheels: What pip would choose on this Pi.
-    """
-
-    tree: Path
-    emulator: Path
-    wheels: tuple[Path, ...]
+    tree: Path  # its system
+    emulator: Path  # the folder with qemu
+    wheels: tuple[Path, ...]  # what pip would choose on this Pi
 
 
 @dataclass(frozen=True)
 class Guest:
-    """An emulated Pi with the bundle unpacked in its home.
-
-    Attributes:
-        environment: What it is.
-        prefix: The words that run a command in it.
-        home: Its home folder, seen from here.
-        bundle: The unpacked bundle's folder, seen from here.
-    """
+    """An emulated Pi with the bundle unpacked in its home."""
 
     environment: Environment
-    prefix: tuple[str, ...]
-    home: Path
-    bundle: Path
+    prefix: tuple[str, ...]  # the words that run a command in it
+    home: Path  # its home folder, seen from here
+    bundle: Path  # the unpacked bundle's folder, seen from here
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the bundle's folder."""
@@ -137,11 +129,7 @@ class Guest:
         )
 
     def check(self, *command: str) -> None:
-        """Run a command that must succeed.
-
-        Raises:
-            GuestError: It failed.
-        """
+        """Run a command that must succeed, or raise GuestError."""
         try:
             run = self.run(*command)
         except subprocess.TimeoutExpired:
@@ -164,19 +152,24 @@ def failure(run: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+def run(args: argparse.Namespace) -> int:
+    """Test the bundle on every Pi; 1 if a cell failed or did not run."""
+    matrix = run_matrix(args.out, args.bundle, load_data(args.data))
+    print(format_cells(matrix))
+    print(f"pi-test: {matrix.status}")
+    return 0 if matrix.status == "pass" else 1
+
+
 def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
-    """Install, verify and compare the bundle in every environment.
+    """Install, verify and compare the bundle in every environment, and write `pi-matrix.json`.
 
     Args:
-        folder: The artifacts' folder; it holds what parity found, and gets `pi-matrix.json`.
-        bundle: The bundle to test.
+        folder: The artifacts, with what parity found.
+        bundle: The bundle.
         data: The data set; its test split is classified.
 
-    Returns:
-        What `pi-matrix.json` holds.
-
     Raises:
-        UserError: The bundle or what parity found is missing, damaged, or not of one another.
+        UserError: The bundle or what parity found is missing, damaged, or of different models.
     """
     parity = read_json(folder / PARITY_JSON, "rows", "budget")
     models = bundle_models(bundle, parity)
@@ -189,7 +182,7 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for environment in ENVIRONMENTS:
             artifacts = [m for m in models if environment.runtime in RUNTIMES[Path(m).suffix]]
-            blank = [new_cell(environment, artifact) for artifact in artifacts]
+            blank = [environment.blank_cell(artifact) for artifact in artifacts]
             # One after the other, since two environments may share a system or wheels.
             supplies = gather(environment, folder / "wheels")
             tasks.append(
@@ -198,9 +191,7 @@ def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
         if NATIVE_SOURCE in models:
             tasks.append(pool.submit(run_armv6, bundle, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
-    statuses = [cell.status for cell in cells]
-    overall = next((s for s in ("fail", "not_run") if s in statuses), "pass")
-    matrix = PiMatrix(overall, bundle.name, sha256(bundle), models, cells)
+    matrix = PiMatrix(overall_status(cells), bundle.name, sha256(bundle), models, cells)
     write_json(folder / PI_MATRIX_JSON, asdict(matrix))
     return matrix
 
@@ -216,9 +207,7 @@ def gather(environment: Environment, wheel_cache: Path) -> Supplies | EmulationE
         folder = wheel_cache / f"{environment.target}-{environment.runtime}"
         lock = ROOT / environment.lock
         files = wheels.fetch(lock, environment.target, folder, environment.packages)
-    except EmulationError as error:
-        return error
-    except UserError as error:
+    except (EmulationError, UserError) as error:
         return EmulationError(str(error))
     return Supplies(tree, emulator, tuple(files))
 
@@ -230,18 +219,7 @@ def run_environment(
     bundle: Path,
     reference: PiReference,
 ) -> list[PiCell]:
-    """Install the bundle in one environment and test its artifacts.
-
-    Args:
-        environment: What to emulate.
-        blank: The cells to run, one an artifact that the runtime reads.
-        supplies: What `gather` returned.
-        bundle: The bundle.
-        reference: What to compare with.
-
-    Returns:
-        The cells, judged.
-    """
+    """Install the bundle in one environment and judge each of the blank cells there."""
     start = time.perf_counter()
 
     def report(text: str) -> None:
@@ -253,8 +231,9 @@ def run_environment(
                 raise supplies
             guest = start_guest(environment, supplies, bundle, Path(home))
             if environment.runtime == "native":
-                check_binaries(guest.bundle / NATIVE_FOLDER[environment.system.arch])
-            install(guest)
+                check_binaries(guest.bundle / BINARIES[environment.system.arch])
+            guest.check(*VENV)  # as the bundle's README says, without internet
+            guest.check(*PIP, *environment.install)
         except (EmulationError, GuestError) as error:
             status = "fail" if isinstance(error, GuestError) else "not_run"
             report(f"{status}: {error}")
@@ -265,16 +244,12 @@ def run_environment(
         cells = []
         for cell in blank:
             cells.append(run_cell(guest, cell, reference))
-            report(f"{cell.artifact}: {describe(cells[-1])}")
+            report(" ".join([cell.artifact, cells[-1].status, cells[-1].reason]))
     return cells
 
 
 def bundle_models(bundle: Path, parity: dict[str, Any]) -> dict[str, str]:
-    """The models of a bundle and their SHA-256, after checking that parity judged these very files.
-
-    Raises:
-        UserError: The bundle is missing, damaged, or made of other files.
-    """
+    """The SHA-256 of a bundle's models by name; raises UserError if parity judged other files."""
     try:
         with tarfile.open(bundle) as archive:
             member = next(m for m in archive if Path(m.name).name == "manifest.json")
@@ -292,11 +267,7 @@ def bundle_models(bundle: Path, parity: dict[str, Any]) -> dict[str, str]:
 
 
 def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home: Path) -> Guest:
-    """Start an emulated Pi with the bundle and the wheels unpacked in its home.
-
-    Raises:
-        EmulationError: Programs of its architecture cannot be run.
-    """
+    """Start an emulated Pi with the bundle and the wheels in its home, or raise EmulationError."""
     with tarfile.open(bundle) as archive:
         archive.extractall(home, filter="data")
     (unpacked,) = home.iterdir()
@@ -315,27 +286,8 @@ def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home
     return guest
 
 
-def install(guest: Guest) -> None:
-    """Install as the bundle's README says, without internet.
-
-    Raises:
-        GuestError: A step failed.
-    """
-    guest.check(*VENV)
-    guest.check(*PIP, *guest.environment.install)
-
-
 def run_cell(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
-    """Load, verify and classify with one artifact on an emulated Pi.
-
-    Args:
-        guest: With the bundle installed.
-        cell: What to run; nothing of it has run yet.
-        reference: What to compare with.
-
-    Returns:
-        The cell, judged.
-    """
+    """Load, verify and classify with one artifact on an emulated Pi."""
     start = time.perf_counter()
     choice = ("--runtime", cell.runtime, "--model", cell.artifact)
     try:
@@ -346,7 +298,7 @@ def run_cell(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
     try:
         guest.check(PYTHON, "runner.py", "verify", *choice)
         if cell.runtime == "native":  # the library answered; now the command, on all test images
-            command = f"{NATIVE_FOLDER[guest.environment.system.arch]}/lenet5"
+            command = f"{BINARIES[guest.environment.system.arch]}/lenet5"
             guest.check(command, "--verify", "../golden.bin")
         script = [PYTHON, f"../{GUEST_SCRIPT.name}", cell.artifact, cell.runtime]
         guest.check(*script, "../images.npy", "../output.npz", str(MAX_CLASSIFY_S))
@@ -371,12 +323,7 @@ def check_binaries(folder: Path) -> None:
 def run_armv6(bundle: Path, reference: PiReference) -> list[PiCell]:
     """Run the static command for ARMv6 on all test images, as on a Pi 1 or Zero.
 
-    Args:
-        bundle: The bundle.
-        reference: What to compare with.
-
-    Returns:
-        One cell: the command compares its outputs with the golden ones itself.
+    The command compares its outputs with the golden ones itself.
     """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lenet5-pi-") as home:
@@ -399,14 +346,5 @@ def run_armv6(bundle: Path, reference: PiReference) -> list[PiCell]:
         return [replace(cell, status="fail", reason=failure(run))]
     # Equal in every bit: whatever is true of this machine's outputs is true of these.
     expected = reference.probabilities[f"{cell.artifact}@{cell.runtime}"]
-    cell = judge(cell, expected, reference)
     cell = replace(cell, seconds=round(time.perf_counter() - start, 1))
-    print(f"{cell.os}/{cell.arch}/{cell.runtime}: {describe(cell)}", flush=True)
-    return [cell]
-
-
-def new_cell(environment: Environment, artifact: str) -> PiCell:
-    """A cell of which nothing has run; the versions are what will be installed."""
-    system, target = environment.system, wheels.TARGETS[environment.target]
-    names = (system.suite, system.arch, system.cpu, target.python, environment.runtime)
-    return PiCell(*names, version="", artifact=artifact)
+    return [judge(cell, expected, reference)]

@@ -54,19 +54,12 @@ class EmulationError(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """An operating system to emulate.
+    """An operating system to emulate."""
 
-    Attributes:
-        suite: Debian's name of the release that Raspberry Pi OS is made from.
-        arch: Debian's name of the architecture.
-        cpu: qemu's name of the processor.
-        packages: What the system has beside `PACKAGES`.
-    """
-
-    suite: str
-    arch: str
-    cpu: str
-    packages: tuple[str, ...] = ()
+    suite: str  # Debian's name of the release that Raspberry Pi OS is made from
+    arch: str  # Debian's name of the architecture
+    cpu: str  # qemu's name of the processor
+    packages: tuple[str, ...] = ()  # what the system has beside `PACKAGES`
 
 
 def cache_folder() -> Path:
@@ -105,11 +98,7 @@ def tree_command(system: System, archive: Path) -> list[str]:
 
 
 def make_tree(system: System, cache: Path) -> Path:
-    """The folder of a tree, made when it is not there whole.
-
-    Raises:
-        EmulationError: mmdebstrap failed, for want of network or privilege.
-    """
+    """The folder of a tree, made when missing, or EmulationError."""
     recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree.tar"))).encode()).hexdigest()
     tree = cache / f"{system.suite}-{system.arch}-{recipe[:8]}"
     if not tree.is_dir():
@@ -122,11 +111,7 @@ def make_tree(system: System, cache: Path) -> Path:
 
 
 def make_emulator(cache: Path) -> Path:
-    """The folder with qemu for every architecture, taken from Debian when it is not there.
-
-    Raises:
-        EmulationError: As `make_tree`.
-    """
+    """The folder with qemu for every architecture, made when missing, or EmulationError."""
     folder = cache / f"qemu-{EMULATOR_SUITE}"
     if not folder.is_dir():
         with atomic_path(folder) as temporary:
@@ -140,16 +125,13 @@ def make_emulator(cache: Path) -> Path:
 
 
 def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> list[str]:
-    """The command that runs what follows it in a tree.
+    """The words to put before a command that is to run in a tree.
 
     Args:
         system: What the tree holds.
         tree: From `make_tree`.
         home: The folder that is `HOME` there.
         emulator: From `make_emulator`.
-
-    Returns:
-        Words to put before the guest's command.
     """
     qemu = emulator / EMULATORS[system.arch]
     rule = f":pi:M::{MAGIC[system.arch]}:{MASK}:{qemu}:FP"

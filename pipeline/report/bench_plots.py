@@ -147,19 +147,17 @@ def pareto(timed: Sequence[BenchRow]) -> list[Plot]:
             f"other row is at least as good in latency, accuracy and size. {names}."
         )
         if left_out := [name_of(row) for row in timed if row not in rows]:
-            caption += f" Not drawn, for want of an accuracy on all images: {', '.join(left_out)}."
+            caption += (
+                f" Without an accuracy on all images and so not drawn: {', '.join(left_out)}."
+            )
         return [Plot("pareto", to_svg(figure, "pareto", text + "."), caption)]
 
 
 def pareto_front(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Which points no other dominates.
+    """Indices of the points that no other dominates, ascending.
 
-    Args:
-        points: Costs, all to be small; another point dominates one if it is nowhere larger and
-            somewhere smaller.
-
-    Returns:
-        Their indices, ascending.
+    All costs are to be small: a point dominates another if it is nowhere larger and somewhere
+    smaller.
     """
 
     def dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -210,11 +208,7 @@ def memory(rows: Sequence[BenchRow]) -> Plot:
 
 
 def robustness(rows: Sequence[BenchRow]) -> Plot:
-    """Accuracy by strength of each distortion, float and int8.
-
-    Args:
-        rows: Of `robustness.json`.
-    """
+    """Accuracy by strength of each distortion, float and int8, from rows of `robustness.json`."""
     kinds = dict.fromkeys(row["distortion"] for row in rows if row["unit"])
     plain = [row["accuracy"] for row in rows if not row["unit"]]
     lines = (("float", BLUE, "o-"), ("int8", VERMILION, "s--"))
@@ -245,11 +239,7 @@ def robustness(rows: Sequence[BenchRow]) -> Plot:
 
 
 def photographs(rows: Sequence[BenchRow]) -> Plot:
-    """How many photographs of each condition are read right, by a plain resize and by photo.py.
-
-    Args:
-        rows: The digits of `photos.json`.
-    """
+    """Digits of each condition that are read right, by a plain resize and by photo.py."""
     with style():
         figure = new_figure(1.1 + 0.36 * len(rows))
         axes = figure.add_subplot(xlabel="read right, %", xlim=(-3, 103))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -38,77 +38,51 @@ from pipeline.parity.layer_noise import TensorNoise
 from pipeline.pi_test.matrix import PiCell
 from pipeline.report.weights import LayerWeights, read_weights
 from pipeline.studies.photos import NoDigitRow, PhotoRow, PhotoTiming
+from pipeline.studies.robustness import RobustnessRow
 from pipeline.train.training import require_float_model
 
 T = TypeVar("T")
-ROBUSTNESS_KEYS = ("distortion", "strength", "unit", "n", "accuracy")
 
 
 @dataclass(frozen=True)
 class Source(Generic[T]):
-    """One source of the report.
+    """One source of the report."""
 
-    Attributes:
-        value: What it holds; None: it cannot be shown.
-        problem: Why it cannot be shown, and which command makes it; "" if it can.
-        doubt: What a reader must know of a value that is shown; "" if nothing.
-    """
-
-    value: T | None
-    problem: str = ""
-    doubt: str = ""
+    value: T | None  # None: it cannot be shown
+    problem: str = ""  # why it cannot be shown, and which command makes it
+    doubt: str = ""  # what a reader must know of a value that is shown
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """What is known of one model.
+    """What is known of one model."""
 
-    Attributes:
-        version: Of the project.
-        commit: Of the source tree that exported the models; None: unknown.
-        tools: Versions by package.
-        data: The data set that the model was trained and tested on.
-        training: What `train.json` holds.
-        hashes, sizes_bytes: Of the float model and of each artifact that is there, by name.
-        contracts: Source and output of each artifact, by name.
-        parity: What `parity.json` holds.
-        probabilities: Of every test image, by "artifact@runtime" and of the float model.
-        weights: Of each layer, before and after quantization.
-        bench: What `bench.json` holds.
-        device: What `bench-pi.json` holds, the same of a device.
-        robustness, pi, photos: What these files hold.
-        seeds: What `docs/accuracy.json` holds: the same recipe with other seeds.
-    """
-
-    version: str
-    commit: str | None
-    tools: dict[str, str]
+    version: str  # of the project
+    commit: str | None  # of the source tree that exported the models; None: unknown
+    tools: dict[str, str]  # versions by package
     data: Dataset
-    training: dict[str, Any]
-    hashes: dict[str, str]
-    sizes_bytes: dict[str, int]
-    contracts: dict[str, dict[str, Any]]
-    parity: Source[dict[str, Any]]
-    probabilities: Source[dict[str, Probabilities]]
-    weights: Source[tuple[LayerWeights, ...]]
+    training: dict[str, Any]  # what `train.json` holds
+    hashes: dict[str, str]  # of the float model and each artifact that is there, by name
+    sizes_bytes: dict[str, int]  # likewise
+    contracts: dict[str, dict[str, Any]]  # input and output of each artifact, by name
+    parity: Source[dict[str, Any]]  # of each file what it holds
+    probabilities: Source[dict[str, Probabilities]]  # by "artifact@runtime"
+    weights: Source[tuple[LayerWeights, ...]]  # of each layer, before and after quantization
     bench: Source[dict[str, Any]]
-    device: Source[dict[str, Any]]
+    device: Source[dict[str, Any]]  # `bench-pi.json`, the same of a device
     robustness: Source[dict[str, Any]]
     pi: Source[dict[str, Any]]
     photos: Source[dict[str, Any]]
-    seeds: Source[dict[str, Any]]
+    seeds: Source[dict[str, Any]]  # `docs/accuracy.json`: the same recipe with other seeds
 
 
 def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportData:
-    """Read everything that there is.
+    """Read everything that there is; a source that is missing, damaged or of another model says so.
 
     Args:
         folder: The artifacts.
         data: The data set.
         seeds: `docs/accuracy.json`.
-
-    Returns:
-        The report's content; a source that is missing, damaged or of another model says so.
 
     Raises:
         UserError: There is no trained model, or it is not of this data set.
@@ -118,42 +92,8 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
     require_trained_on(data, training)
     names = [n for n in (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE) if (folder / n).is_file()]
     hashes = {name: sha256(folder / name) for name in names}
-    parity = read(
-        folder / PARITY_JSON,
-        "make export",
-        hashes,
-        parity_models,
-        ("status", "reference", "budget"),
-        {"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
-    )
-    bench = read(folder / BENCH_JSON, "make bench", hashes, bench_models, (), {})
-    device = read(
-        folder / BENCH_PI_JSON, "make bench-pi PI=user@host", hashes, bench_models, (), {}
-    )
-    robustness = read(
-        folder / ROBUSTNESS_JSON,
-        "make robustness",
-        hashes,
-        robustness_models,
-        (),
-        {"rows": ROBUSTNESS_KEYS},
-    )
-    pi = read(
-        folder / PI_MATRIX_JSON,
-        "make pi-test",
-        hashes,
-        pi_models,
-        ("status", "bundle"),
-        {"cells": _keys(PiCell)},
-    )
-    photos = read(
-        folder / PHOTOS_JSON,
-        "make photos",
-        hashes,
-        photo_models,
-        ("model", "accuracy", "raw_resize_accuracy", "refused_share"),
-        {"digits": _keys(PhotoRow), "empties": _keys(NoDigitRow), "timings": _keys(PhotoTiming)},
-    )
+    results = {name: read(folder / name, form, hashes) for name, form in RESULTS.items()}
+    parity = results[PARITY_JSON]
     return ReportData(
         version=project_version(),
         commit=exported_commit(folder),
@@ -166,46 +106,107 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
         parity=parity,
         probabilities=gather_probabilities(folder / PROBABILITIES, data, parity.value),
         weights=gather_weights(folder),
-        bench=bench,
-        device=device,
-        robustness=robustness,
-        pi=pi,
-        photos=photos,
+        bench=results[BENCH_JSON],
+        device=results[BENCH_PI_JSON],
+        robustness=results[ROBUSTNESS_JSON],
+        pi=results[PI_MATRIX_JSON],
+        photos=results[PHOTOS_JSON],
         seeds=gather_seeds(seeds, str(training["recipe"]), data),
     )
 
 
-def _keys(row: type[Any]) -> set[str]:
-    return {field.name for field in dataclasses.fields(row)}
+# --- Files of results ---------------------------------------------------------------------------
 
 
-def read(
-    path: Path,
-    command: str,
-    hashes: Mapping[str, str],
-    models: Callable[[dict[str, Any]], dict[str, str]],
-    keys: Sequence[str],
-    row_keys: Mapping[str, Collection[str]],
-) -> Source[dict[str, Any]]:
+def _parity_models(parity: dict[str, Any]) -> dict[str, str]:
+    reference = parity["reference"]
+    judged = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["sha256"]}
+    return {reference["artifact"]: reference["sha256"], **judged}
+
+
+def _bench_models(bench: dict[str, Any]) -> dict[str, str]:
+    rows = check_result(bench, "bench")["rows"]
+    return {row["artifact"]: row["sha256"] or "" for row in rows if row["latency_us"]}
+
+
+def _robustness_models(robustness: dict[str, Any]) -> dict[str, str]:
+    return {FLOAT_MODEL: "", INT8_TFLITE: "", **robustness.get("models", {})}
+
+
+def _pi_models(matrix: dict[str, Any]) -> dict[str, str]:
+    return {cell["artifact"]: "" for cell in matrix["cells"]} | dict(matrix.get("models", {}))
+
+
+def _photo_models(photos: dict[str, Any]) -> dict[str, str]:
+    return {photos["model"]: photos.get("model_sha256") or ""}
+
+
+def _keys(row: type[Any]) -> Collection[str]:
+    return [field.name for field in dataclasses.fields(row)]
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """What a file of results must hold."""
+
+    command: str  # that makes it
+    models: Callable[[dict[str, Any]], dict[str, str]]  # name -> SHA-256; "" where it says none
+    keys: Collection[str] = ()
+    row_keys: Mapping[str, Collection[str]] = field(default_factory=dict)  # by the list's name
+
+
+RESULTS = {
+    PARITY_JSON: ResultFile(
+        "make export",
+        _parity_models,
+        ("status", "reference", "budget"),
+        {"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
+    ),
+    BENCH_JSON: ResultFile("make bench", _bench_models),
+    BENCH_PI_JSON: ResultFile("make bench-pi PI=user@host", _bench_models),
+    ROBUSTNESS_JSON: ResultFile(
+        "make robustness", _robustness_models, row_keys={"rows": _keys(RobustnessRow)}
+    ),
+    PI_MATRIX_JSON: ResultFile(
+        "make pi-test", _pi_models, ("status", "bundle"), {"cells": _keys(PiCell)}
+    ),
+    PHOTOS_JSON: ResultFile(
+        "make photos",
+        _photo_models,
+        ("model", "accuracy", "raw_resize_accuracy", "refused_share"),
+        {"digits": _keys(PhotoRow), "empties": _keys(NoDigitRow), "timings": _keys(PhotoTiming)},
+    ),
+}
+SEEDS = ResultFile(
+    "make accuracy",
+    lambda _: {},  # they are other models
+    ("machine", "data_sha256", "recipe"),
+    {
+        "recipes": (
+            *("recipe", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"),
+            *("wild", "non_digits_sure"),
+        )
+    },
+)
+
+
+def read(path: Path, form: ResultFile, hashes: Mapping[str, str]) -> Source[dict[str, Any]]:
     """Read a file of results, and refuse it if it is of other models than those that are there.
 
     Args:
         path: The file.
-        command: What makes it.
+        form: What it must hold.
         hashes: The SHA-256 of each model that is there, by name.
-        models: It tells the SHA-256 that the file says it measured, by name.
-        keys: What the file must have.
-        row_keys: What each row of its lists must have, by the list's name.
     """
     if not path.is_file():
-        return Source(None, f"not measured: run `{command}`")
-    damaged = f"{path.name} is damaged or of another version: run `{command}` again"
+        return Source(None, f"not measured: run `{form.command}`")
+    damaged = f"{path.name} is damaged or of another version: run `{form.command}` again"
     try:
-        value = read_json(path, *keys, *row_keys)
-        for name, needed in row_keys.items():
+        value = read_json(path, *form.keys, *form.row_keys)
+        for name, needed in form.row_keys.items():
             if not all(row.keys() >= set(needed) for row in value[name]):
                 return Source(None, damaged)
-        measured = models(value)
+        measured = form.models(value)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return Source(None, damaged)
     here = {Path(name).name: digest for name, digest in hashes.items()}
@@ -216,7 +217,7 @@ def read(
             return Source(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
-                f"the present one has {here[name][:12]}: run `{command}` again",
+                f"the present one has {here[name][:12]}: run `{form.command}` again",
             )
     if not all(known.values()):
         doubt = f"{path.name} does not say by hash which models it measured; they may be others."
@@ -224,37 +225,7 @@ def read(
     return Source(value)
 
 
-def parity_models(parity: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each model that parity judged, and of its reference."""
-    reference = parity["reference"]
-    judged = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["sha256"]}
-    return {reference["artifact"]: reference["sha256"], **judged}
-
-
-def bench_models(bench: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each model that was timed; "" where the file does not say.
-
-    Raises:
-        UserError: It is no result of a benchmark.
-    """
-    rows = check_result(bench, "bench")["rows"]
-    return {row["artifact"]: row["sha256"] or "" for row in rows if row["latency_us"]}
-
-
-def robustness_models(robustness: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of the two models that read distorted images; "" where it does not say."""
-    both = {FLOAT_MODEL: "", INT8_TFLITE: ""}
-    return both | dict(robustness.get("models", {}))
-
-
-def pi_models(matrix: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of each model of the bundle; "" where the file does not say."""
-    return {cell["artifact"]: "" for cell in matrix["cells"]} | dict(matrix.get("models", {}))
-
-
-def photo_models(photos: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of the model that read the photographs, by its name."""
-    return {photos["model"]: photos.get("model_sha256") or ""}
+# --- The models -----------------------------------------------------------------------------------
 
 
 def contract(folder: Path, name: str) -> dict[str, Any]:
@@ -291,20 +262,22 @@ def gather_probabilities(
         return Source(None, f"{path.name} is missing or damaged: run `make export`")
     reference = values.get(FLOAT_MODEL)
     shape = (len(data.test), data.classes)
+    other = Source[dict[str, Probabilities]](
+        None, f"{path.name} is not of this {PARITY_JSON}: run `make export`"
+    )
     for row in parity["rows"]:
         got = values.get(f"{row['artifact']}@{row['runtime']}")
         if got is None and row["accuracy"] is None:
             continue
         if got is None or reference is None or not got.shape == reference.shape == shape:
-            return Source(None, f"{path.name} is not of this parity.json: run `make export`")
+            return other
         flips = np.flatnonzero(got.argmax(axis=1) != reference.argmax(axis=1))
         if flips.tolist() != [flip["index"] for flip in row["flips"]]:
-            return Source(None, f"{path.name} is not of this parity.json: run `make export`")
+            return other
     return Source(values)
 
 
 def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
-    """The weights of the two TFLite files."""
     try:
         paths = (folder / FP32_TFLITE, folder / INT8_TFLITE)
         return Source(tuple(read_weights(*paths)))
@@ -313,11 +286,8 @@ def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
 
 
 def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any]]:
-    """The accuracy over several seeds, which are other models by intention."""
-    keys = ["recipe", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"]
-    keys += ["wild", "non_digits_sure"]
-    needed = ("machine", "data_sha256", "recipe")
-    seeds = read(path, "make accuracy", {}, lambda value: {}, needed, {"recipes": keys})
+    """The accuracy over several seeds."""
+    seeds = read(path, SEEDS, {})
     if seeds.value is None:
         return seeds
     if seeds.value["data_sha256"] != data.sha256:

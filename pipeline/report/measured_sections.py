@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from device.bench import rows as bench_rows
-from pipeline.artifacts import FLOAT_MODEL
 from pipeline.bench.findings import findings
 from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
@@ -14,6 +13,8 @@ from pipeline.report.bench_plots import BenchRow
 from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Section, Table
 from pipeline.report.svg import Plot
+from pipeline.studies import photos as studied_photos
+from pipeline.studies.accuracy import artifact_cells, pair_cells
 from pipeline.studies.robustness import table_cells
 
 BENCH_HEADER, DETAIL_HEADER = (
@@ -23,12 +24,10 @@ BENCH_HEADER, DETAIL_HEADER = (
 
 
 def speed(report: ReportData) -> Section:
-    """Latency, its ratio to the baseline, and what it trades off against."""
     return _bench_section("Latency and throughput", report.bench, _speed_plots)
 
 
 def on_device(report: ReportData) -> Section:
-    """The same of a device."""
     return _bench_section("Latency on a device", report.device, _device_plots)
 
 
@@ -104,7 +103,6 @@ def _plain(value: object) -> str:
 
 
 def footprint(report: ReportData) -> Section:
-    """Cold start and memory."""
     title = "Cold start and memory"
     bench = report.bench.value
     if bench is None:
@@ -119,7 +117,6 @@ def footprint(report: ReportData) -> Section:
 
 
 def pi_matrix(report: ReportData) -> Section:
-    """The emulated Raspberry Pis."""
     title = "Raspberry Pi matrix"
     matrix = report.pi.value
     if matrix is None:
@@ -140,7 +137,6 @@ def pi_matrix(report: ReportData) -> Section:
 
 
 def robustness(report: ReportData) -> Section:
-    """Distorted test images."""
     title = "Robustness"
     result = report.robustness.value
     if result is None:
@@ -155,74 +151,34 @@ def robustness(report: ReportData) -> Section:
 
 
 def photographs(report: ReportData) -> Section:
-    """Generated photographs."""
     title = "Photographs"
     photos = report.photos.value
     if photos is None:
         return Section(title, report.photos.problem)
-    digits, empties = (sum(row["n"] for row in photos[key]) for key in ("digits", "empties"))
-    counts = ("raw_resize_correct", "find_digit_correct", "find_digit_refused")
-    rows = [
-        (row["condition"], str(row["n"]), *(str(row[key]) for key in counts))
-        for row in photos["digits"]
-    ]
-    header = ("condition", "pictures", "plain resize right", "photo.py right", "photo.py refused")
-    empty = [(row["condition"], str(row["n"]), str(row["refused"])) for row in photos["empties"]]
-    timings = [
-        (
-            f"{row['width']}x{row['height']} {row['format']}",
-            f"{row['size_bytes'] / 1e6:.1f}",
-            f"{row['decode_ms']:.0f}",
-            f"{row['find_ms']:.0f}",
-        )
-        for row in photos["timings"]
-    ]
-    text = (
-        f"Of {digits} generated photographs of digits a plain resize is read right "
-        f"{photos['raw_resize_accuracy']:.1%}, device/photo.py {photos['accuracy']:.1%}; of "
-        f"{empties} without a digit {photos['refused_share']:.1%} are refused. "
-        f"Read by {photos['model']}.",
+    return Section(
+        title,
+        doubt=report.photos.doubt,
+        text=(f"{studied_photos.summary(photos)} Read by {photos['model']}.",),
+        plots=(bench_plots.photographs(photos["digits"]),),
+        tables=[Table(*table) for table in studied_photos.tables(photos)],
     )
-    tables = (
-        Table("Photographs with a digit", header, rows),
-        Table("Photographs without a digit", ("condition", "pictures", "refused"), empty),
-        Table("Time of a photograph", ("file", "size, MB", "decode, ms", "find, ms"), timings),
-    )
-    plots = (bench_plots.photographs(photos["digits"]),)
-    return Section(title, "", report.photos.doubt, text, plots, tables)
 
 
 def seeds(report: ReportData) -> Section:
-    """The same recipes with other seeds."""
     title = "Accuracy over seeds"
     result = report.seeds.value
     if result is None:
         return Section(title, report.seeds.problem)
     tables = []
     for block in result["recipes"]:
-        rows = [(FLOAT_MODEL, *_spread_cells(block), "", "")]
-        for name, of in block["artifacts"].items():
-            loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
-            rows.append((name, *_spread_cells(of), loss, agreement))
-        header = ("artifact", "mean accuracy", "sd, pp", "95 % interval", "loss, pp", "agreement")
-        caption = f"Recipe {block['recipe']}, {len(block['seeds'])} seeds"
-        tables.append(Table(caption, header, rows))
+        recipe = f"Recipe {block['recipe']}, "
+        tables.append(Table(f"{recipe}{len(block['seeds'])} seeds", *artifact_cells(block)))
         for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
-            shares = [
-                (name, f"{of['float']:.1%}", f"{of['int8']:.1%}")
-                for name, of in block[part].items()
-            ]
-            if shares:
-                caption = f"Recipe {block['recipe']}, generated images that are {what}, mean"
+            if shares := pair_cells(block[part]):
+                caption = f"{recipe}generated images that are {what}, mean"
                 tables.append(Table(caption, ("images", "float", "int8"), shares))
     text = (
         "Each seed was trained, converted and judged by itself; the intervals are Student's. "
         f"Measured on: {result['machine']}.",
     )
     return Section(title, "", report.seeds.doubt, text, tables=tables)
-
-
-def _spread_cells(of: Mapping[str, Any]) -> tuple[str, str, str]:
-    low, high = of["ci95"]
-    interval = f"{low:.3%} to {high:.3%}"
-    return f"{of['mean_test_accuracy']:.3%}", f"{100 * of['sd']:.3f}", interval

@@ -26,7 +26,6 @@ TASK = {"type": "image-classification", "name": "Image Classification"}
 
 
 def render(report: ReportData) -> str:
-    """The model card of a report."""
     matter = front_matter(report)
     # JSON is YAML, and json.dumps escapes whatever a folder or a class may be called.
     lines = [f"{key}: {json.dumps(value)}" for key, value in matter.items()]
@@ -93,13 +92,11 @@ def _metric(artifact: str, accuracy: float) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    line = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", line)
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", text)
 
 
 def files_table(report: ReportData) -> str:
-    """The files, with what goes in and comes out."""
     rows = []
     for name, size in report.sizes_bytes.items():
         contract = _contract(report, name)
@@ -131,5 +128,4 @@ def bench_table(bench: Mapping[str, Any]) -> str:
 
 
 def robustness_table(robustness: Mapping[str, Any]) -> str:
-    """Accuracy on distorted images."""
     return markdown_table(*table_cells(robustness["rows"]))

@@ -23,7 +23,6 @@ MAX_PICTURES = 1000  # of a bad model: more would make the page too large to ope
 
 
 def built(report: ReportData) -> Section:
-    """What was built, from what, with what."""
     training, data = report.training, report.data
     facts = {
         "recipe": f"{training['recipe']}, seed {training['seed']}",
@@ -68,7 +67,6 @@ def _threshold(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def training(report: ReportData) -> Section:
-    """The training curves."""
     history = report.training["history"]
     return Section("Training", plots=(plots.loss(history), plots.accuracy(history)))
 
@@ -89,7 +87,6 @@ def sample_digits(report: ReportData) -> Section:
 
 
 def confusion(report: ReportData) -> Section:
-    """The confusion matrices of the float model and of the int8 TFLite file."""
     title = "Confusion matrix"
     if report.probabilities.value is None:
         return Section(title, report.probabilities.problem)
@@ -104,7 +101,6 @@ def confusion(report: ReportData) -> Section:
 
 
 def parity(report: ReportData) -> Section:
-    """The parity table, with how much of each budget is used."""
     title = "Parity with the float model"
     result = report.parity.value
     if result is None:
@@ -146,16 +142,10 @@ def _budget_cell(
 def budget_bars(
     row: Mapping[str, Any], allowed: Limits, worst_sqnr_db: float | None, min_sqnr_db: float
 ) -> Iterator[Bar]:
-    """How much a row uses of each budget that applies to it.
+    """A bar for each budget of a row of `parity.json`: how much of it is used.
 
-    Args:
-        row: Of `parity.json`, with figures.
-        allowed: What it may differ.
-        worst_sqnr_db: Of its noisiest layer; None: it has none to judge.
-        min_sqnr_db: The least that is allowed.
-
-    Yields:
-        A bar a budget. Of decibels the share is that of the noise's power.
+    Of decibels the share is that of the noise's power; `worst_sqnr_db` is None for an artifact
+    without layers to judge.
     """
     flips = round((1.0 - row["agreement"]) * row["n"])
     if allowed.disagreement * row["n"] < 0.5:  # no flip at all is allowed
@@ -237,7 +227,6 @@ def _answers(
 
 
 def noise(report: ReportData) -> Section:
-    """The quantization noise of each layer."""
     title = "Quantization noise by layer"
     result = report.parity.value
     if result is None:
@@ -255,7 +244,6 @@ def noise(report: ReportData) -> Section:
 
 
 def weights(report: ReportData) -> Section:
-    """The weights before and after quantization."""
     title = "Weights before and after quantization"
     source: Source[tuple[LayerWeights, ...]] = report.weights
     if source.value is None:

@@ -21,45 +21,28 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Bar:
-    """A table cell that shows how much of a budget is used.
+    """A table cell that shows how much of a budget is used."""
 
-    Attributes:
-        label: What is written.
-        used: The share, 0 (nothing) to 1 (all); above: over budget.
-    """
-
-    label: str
-    used: float
+    label: str  # what is written
+    used: float  # the share, 0 (nothing) to 1 (all); above: over budget
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column heads its rows.
+    """A table; the first column heads its rows."""
 
-    Attributes:
-        caption: What it shows.
-        header: The columns' names.
-        rows: Cells: a text, or bars below each other.
-    """
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | tuple[Bar, ...]]]
+    caption: str  # what it shows
+    header: Sequence[str]  # the columns' names
+    rows: Sequence[Sequence[str | tuple[Bar, ...]]]  # cells: a text, or bars below each other
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image.
+    """A test image."""
 
-    Attributes:
-        pixels: uint8 (28, 28), white ink on black.
-        title: What it is.
-        lines: What the models say of it.
-    """
-
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # (28, 28), white ink on black
     title: str
-    lines: Sequence[str]
+    lines: Sequence[str]  # what the models say of it
 
     @property
     def source(self) -> str:
@@ -73,27 +56,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
-
-    Attributes:
-        title: Its heading.
-        problem: Why it has no content; "" if it has.
-        doubt: What the reader must know of its content first.
-        text: Paragraphs.
-        plots, tables, pictures: Its content, in this order.
-    """
+    """A section of the page."""
 
     title: str
-    problem: str = ""
-    doubt: str = ""
-    text: Sequence[str] = field(default=())
+    problem: str = ""  # why it has no content; "" if it has
+    doubt: str = ""  # what the reader must know of its content first
+    text: Sequence[str] = field(default=())  # paragraphs
     plots: Sequence[Plot] = field(default=())
     tables: Sequence[Table] = field(default=())
     pictures: Sequence[Picture] = field(default=())
 
     @property
     def anchor(self) -> str:
-        """The id of its heading."""
         return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -110,13 +84,7 @@ def environment() -> jinja2.Environment:
 
 
 def render_page(title: str, summary: Sequence[str], sections: Sequence[Section]) -> str:
-    """The HTML of the page.
-
-    Args:
-        title: Of the page.
-        summary: Lines below the title.
-        sections: Its content.
-    """
+    """The HTML of the page; the lines of the summary stand below the title."""
     style = (TEMPLATES / "page.css").read_text("utf-8")
     return (
         environment()

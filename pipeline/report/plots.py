@@ -23,7 +23,6 @@ MAX_DB = 80.0  # what is not quantized at all has hundreds
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure of the page's width."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
@@ -79,15 +78,7 @@ def confusion(
     predicted: NDArray[np.intp],
     class_names: Sequence[str],
 ) -> Plot:
-    """The confusion matrix.
-
-    Args:
-        name: Of the plot.
-        title: Which model's.
-        labels: (N,), the true classes.
-        predicted: (N,).
-        class_names: One a class.
-    """
+    """The confusion matrix of (N,) true and predicted classes; the title says whose."""
     from matplotlib.patches import Rectangle
 
     classes = len(class_names)
@@ -128,12 +119,7 @@ def _largest(counts: NDArray[np.int_], most: int = 3) -> list[tuple[int, int]]:
 
 
 def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> Plot:
-    """Each artifact's accuracy less the float model's, with its interval and the int8 budget.
-
-    Args:
-        rows: Of `parity.json`, those with figures.
-        allowed_loss_pp: How much accuracy int8 may lose; None: there is no int8 row.
-    """
+    """Each artifact's accuracy less the float model's, with its interval and what int8 may lose."""
     with style():
         figure = new_figure(1.1 + 0.42 * len(rows))
         axes = figure.add_subplot(xlabel="accuracy less the float model's, percentage points")
@@ -156,13 +142,7 @@ def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> P
 
 
 def noise(name: str, layers: Sequence[Mapping[str, Any]], limit_db: float) -> Plot:
-    """The signal-to-quantization-noise ratio of each layer of one int8 artifact.
-
-    Args:
-        name: Of the plot.
-        layers: Of `parity.json`, those of the artifact.
-        limit_db: The least that the budget allows.
-    """
+    """The signal-to-quantization-noise ratio of each layer of one int8 artifact."""
     with style():
         figure = new_figure(0.9 + 0.34 * len(layers))
         axes = figure.add_subplot(xlabel="signal-to-quantization-noise ratio, dB", xlim=(0, MAX_DB))
@@ -247,12 +227,7 @@ def panels(figure: Figure, count: int, **shared: Any) -> list[Axes]:
 
 
 def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
-    """Few, plain numbers on a logarithmic axis: "0.5", where matplotlib would use mathtext.
-
-    Args:
-        axis: The axis.
-        values: What it will show.
-    """
+    """Few, plain numbers on a logarithmic axis: "0.5", where matplotlib would use mathtext."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     decades = np.log10(max(values) / min(values))
@@ -262,12 +237,7 @@ def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
 
 
 def label_bars(axes: Axes, labels: Sequence[str]) -> None:
-    """Write each bar's name above it, not beside it, where it would take half of a phone's width.
-
-    Args:
-        axes: Horizontal bars at y = 0, 1, ...; the first is put at the top.
-        labels: Their names.
-    """
+    """Write each bar's name above it; beside it, it would take half of a phone's width."""
     for y, label in enumerate(labels):
         axes.annotate(
             label,
@@ -291,6 +261,5 @@ def short(artifact: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """A name that fits a tick, without characters that cannot be shown."""
-    clean = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return clean if len(clean) <= MAX_NAME else clean[: MAX_NAME - 1] + "…"
+    """A name that fits a tick."""
+    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"

@@ -62,17 +62,11 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the page.
+    """A figure of the page."""
 
-    Attributes:
-        name: Unique on the page.
-        svg: An <svg> element.
-        caption: What a reader sees below it.
-    """
-
-    name: str
+    name: str  # unique on the page
     svg: str
-    caption: str
+    caption: str  # what a reader sees below it
 
 
 @contextmanager
@@ -87,9 +81,7 @@ def style() -> Iterator[None]:
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
-    """Turn a figure, drawn within `style`, into an <svg> element.
-
-    The same figure gives the same bytes.
+    """Turn a figure, drawn within `style`, into an <svg> element; always the same bytes.
 
     Args:
         figure: The figure, drawn in the stand-in colours.

@@ -16,31 +16,19 @@ LAYERS = tuple(name for name, count in PUBLISHED_PARAMETERS.items() if count)
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The weights of one layer, without biases.
-
-    Attributes:
-        layer: Its name.
-        float32: (n,), of the float file.
-        codes: int8 (n,), as the int8 file stores them.
-        dequantized: float32 (n,), what they stand for.
-    """
+    """The weights of one layer, without biases."""
 
     layer: str
-    float32: NDArray[np.float32]
-    codes: NDArray[np.int8]
-    dequantized: NDArray[np.float32]
+    float32: NDArray[np.float32]  # (n,), of the float file
+    codes: NDArray[np.int8]  # (n,), as the int8 file stores them
+    dequantized: NDArray[np.float32]  # (n,), what they stand for
 
 
 def read_weights(float32_path: Path, int8_path: Path) -> list[LayerWeights]:
-    """Read both files' weights, layer by layer.
-
-    Args:
-        float32_path: The float artifact.
-        int8_path: The int8 artifact, of the same graph.
+    """Read the weights of the float and the int8 TFLite file, layer by layer.
 
     Raises:
-        ValueError: A file is missing or damaged, or the two are not of one LeNet-5.
-        RuntimeError: As ValueError; it is what the interpreter raises.
+        ValueError, RuntimeError: A file is missing or damaged, or they are not of one LeNet-5.
     """
     before, after = _constants(float32_path), _constants(int8_path)
     if not len(before) == len(after) == len(LAYERS):

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.artifacts import MODEL_CARD, REPORT_HTML
 from pipeline.data import Dataset
+from pipeline.data import load as load_data
 from pipeline.files import write_bytes
 from pipeline.report import measured_sections, model_card, model_sections
 from pipeline.report.gather import ReportData, gather
 from pipeline.report.page import Section, render_page
 
 
-def write(folder: Path, data: Dataset) -> list[Section]:
-    """Write both files.
+def run(args: argparse.Namespace) -> int:
+    for section in write(args.out, load_data(args.data)):
+        if section.problem or section.doubt:
+            print(f"{section.title}: {section.problem or section.doubt}")
+    print(f"{args.out / REPORT_HTML}, {args.out / MODEL_CARD}")
+    return 0
 
-    The same results give the same bytes.
+
+def write(folder: Path, data: Dataset) -> list[Section]:
+    """Write both files; the same results give the same bytes.
 
     Args:
-        folder: The artifacts; the two files are written to it.
+        folder: The artifacts.
         data: The data set.
 
     Returns:
@@ -56,7 +64,6 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
 
 
 def summarise(report: ReportData) -> list[str]:
-    """The result in a few lines."""
     training = report.training
     lines = [
         f"Recipe {training['recipe']}, seed {training['seed']}: {training['parameters']:,} "

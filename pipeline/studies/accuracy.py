@@ -2,24 +2,25 @@
 
     make accuracy        # an hour; what is finished is kept, so it may be interrupted
 
-Each seed has a folder of its own, `artifacts/accuracy/<recipe>-<seed>`. It is trained again only
-when what decides its weights has changed, and its artifacts are made and judged again only when
-it was or the converters have changed. The rest is measured anew each time: it takes seconds.
+Each seed has a folder of its own, `artifacts/accuracy/<recipe>-<seed>`. It is trained again when
+anything that decides its weights has changed, and converted and judged again when it was or when
+the code or the budget for that has changed. The rest is measured each time: it takes seconds.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import export, native
 from pipeline.artifacts import (
@@ -34,8 +35,9 @@ from pipeline.artifacts import (
     describe_machine,
 )
 from pipeline.classify import classify_float_and_int8
-from pipeline.config import EpochRecipe, ExportConfig, load_parity_budget, load_recipe
-from pipeline.data import Dataset, Images, Probabilities
+from pipeline.config import EpochRecipe, load_parity_budget, load_recipe
+from pipeline.data import Dataset, Images, Labels, Probabilities, Split
+from pipeline.data import load as load_data
 from pipeline.files import UserError, make_folder, read_json, write_bytes, write_json
 from pipeline.parity import check as parity
 from pipeline.parity.statistics import mean_ci95
@@ -43,6 +45,7 @@ from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
 from pipeline.train import confidence
 from pipeline.train.epochs import DIGITS
+from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.temperature import expected_calibration_error
 from pipeline.train.training import accuracy, train
 
@@ -50,42 +53,35 @@ RECIPES = ("best", "max")
 SEEDS = (98, 99, 100, 101, 102)
 WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
 STATE = "finished.json"  # in a seed's folder: the keys of what lies there
-WEIGHTS_COME_FROM = ("data.py", "train/*.py")
+# What decides a seed's weights: this source file with all that it imports, and these files. Then
+# what decides its artifacts and figures.
+TRAINED_BY, TRAINED_WITH = ("pipeline/train/training.py",), ("requirements.lock",)
+JUDGED_BY = ("pipeline/export.py", "pipeline/native.py", "pipeline/parity/check.py")
+JUDGED_WITH = (
+    "device/requirements.lock",
+    "device/native/*",
+    "export/c_templates/*",
+    "pipeline/parity/budget.toml",
+)
 
 
-@dataclass(frozen=True)
-class WildImages:
-    """Images that are not MNIST's, the same for every seed.
-
-    Attributes:
-        digits: By set, the images and labels of `wild.py`.
-        others: By kind, the images of `non_digits.py`.
-    """
-
-    digits: dict[str, tuple[Images, NDArray[np.uint8]]]
-    others: dict[str, Images]
+def run(args: argparse.Namespace) -> int:
+    data = load_data(args.data)
+    import_tensorflow()
+    measure_recipes(data, args.out, args.recipes or RECIPES)
+    print(ACCURACY_MD.read_text("utf-8"), end="")
+    return 0
 
 
-def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict[str, Any]]:
+def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[dict[str, Any]]:
     """Train and measure what is not finished, and write the docs after each seed.
-
-    Args:
-        data: The data set.
-        out: The folder of the artifacts; `accuracy/` in it holds the seeds.
-        recipes: Names of recipes, or .toml files.
-
-    Returns:
-        What `docs/accuracy.json` holds of each recipe.
 
     Raises:
         UserError: The data set's classes are not digits, or a recipe does not train in epochs.
     """
     if data.label_names != DIGITS:
         raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
-    loaded = {
-        Path(given).stem: load_recipe(given) for given in recipes
-    }  # all, before the first hour
-    images = draw_wild_images()
+    loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
     blocks: list[dict[str, Any]] = []
     for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
@@ -95,7 +91,7 @@ def run(data: Dataset, out: Path, recipes: Sequence[str] = RECIPES) -> list[dict
         for seed in SEEDS:
             folder = out / "accuracy" / f"{name}-{seed}"
             make(name, dataclasses.replace(recipe, seed=seed), data, folder)
-            seeds.append(measure(folder, data, images))
+            seeds.append(measure(folder, data))
             blocks[-1] = summarise(name, recipe.epochs, seeds)
             result = describe(blocks, data)
             write_json(ACCURACY_JSON, result)
@@ -122,37 +118,59 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     """Train, convert and judge one seed, as far as it is not finished."""
     make_folder(folder)
     trained = training_key(recipe, data)
-    converted = _digest([trained, *_sources("export/*.py"), *_sources("export/c_templates/*")])
+    judged = _digest(trained, *_contents(JUDGED_BY, JUDGED_WITH))
     state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if state.get("trained") != trained:
         print(f"{name}, seed {recipe.seed}: training", flush=True)
         train(name, recipe, data, folder)
         state = {"trained": trained}
         write_json(folder / STATE, state)
-    if state.get("converted") != converted:
+    if state.get("judged") != judged:
         for artifact in CONVERTED:
-            export.convert(artifact, folder, data, ExportConfig())
+            export.convert(artifact, folder, data)
         native.generate(folder, data)
         parity.check_parity(folder, data, load_parity_budget())
-        write_json(folder / STATE, {"trained": trained, "converted": converted})
+        write_json(folder / STATE, {"trained": trained, "judged": judged})
 
 
 def training_key(recipe: EpochRecipe, data: Dataset) -> str:
-    """A digest of all that decides a seed's weights: settings, data, our code and TensorFlow's."""
-    settings = repr(sorted(asdict(recipe).items()))
-    code = [text for name in WEIGHTS_COME_FROM for text in _sources(f"pipeline/{name}")]
-    return _digest([settings, data.sha256, version("tensorflow"), *code])
+    """A digest of all that decides a seed's weights: settings, data, code and versions."""
+    return _digest(repr(recipe), data.sha256, *_contents(TRAINED_BY, TRAINED_WITH))
 
 
-def _sources(pattern: str) -> list[str]:
-    return [path.read_text("utf-8") for path in sorted(ROOT.glob(pattern))]
+def _contents(modules: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Name and content of source files, of the project's files that they import, and of others."""
+    paths = imported_files([ROOT / name for name in modules])
+    paths |= {path for pattern in others for path in ROOT.glob(pattern) if path.is_file()}
+    return [f"{path.relative_to(ROOT)}: {path.read_text('utf-8')}" for path in sorted(paths)]
 
 
-def _digest(texts: Sequence[str]) -> str:
+def imported_files(paths: Sequence[Path]) -> set[Path]:
+    """Source files of the project and all of its files that they import, directly or not."""
+    found: set[Path] = set()
+    todo = list(paths)
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        names: list[str] = []
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        places = [ROOT.joinpath(*name.split(".")) for name in names]
+        files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
+        todo += filter(Path.is_file, files)
+    return found
+
+
+def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def measure(folder: Path, data: Dataset, images: WildImages) -> dict[str, Any]:
+def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     """All figures of one finished seed."""
     training = read_json(folder / TRAIN_JSON)
     judged = read_json(folder / PARITY_JSON)
@@ -181,63 +199,46 @@ def measure(folder: Path, data: Dataset, images: WildImages) -> dict[str, Any]:
             **_figures(reference, labels, threshold),
         },
         "artifacts": artifacts,
-        **_measure_wild(folder, images, threshold),
+        **_measure_wild(folder, threshold),
     }
 
 
-def _figures(values: Probabilities, labels: NDArray[np.uint8], threshold: float) -> dict[str, Any]:
+def _figures(values: Probabilities, labels: Labels, threshold: float) -> dict[str, Any]:
     return {
         "calibration_error": expected_calibration_error(values, labels),
         "sure": asdict(confidence.answers(values, labels, threshold)),
     }
 
 
-def _measure_wild(folder: Path, images: WildImages, threshold: float) -> dict[str, Any]:
+def _measure_wild(folder: Path, threshold: float) -> dict[str, Any]:
     """By set: accuracy and, of non-digits, the share above the threshold; float and int8."""
-    sets = {**{name: x for name, (x, _) in images.digits.items()}, **images.others}
-    ends = np.cumsum([len(x) for x in sets.values()])[:-1]
-    got = classify_float_and_int8(folder, np.concatenate(list(sets.values())))
-    parts = {
-        kind: dict(zip(sets, np.split(values, ends), strict=True)) for kind, values in got.items()
-    }
-    return {
-        "wild": {
-            name: {kind: accuracy(parts[kind][name], y) for kind in parts}
-            for name, (_, y) in images.digits.items()
-        },
-        "non_digits_sure": {
-            name: {
-                kind: float((p[name].max(axis=1) >= threshold).mean()) for kind, p in parts.items()
-            }
-            for name in images.others
-        },
-    }
+    digits, others = _draw_wild_images()
+    sets = [*(split.images for split in digits.values()), *others.values()]
+    got = classify_float_and_int8(folder, np.concatenate(sets))
+    ends = np.cumsum([len(images) for images in sets])[:-1]
+    parts = {kind: np.split(values, ends) for kind, values in got.items()}
+    read, sure = {}, {}
+    for i, (name, split) in enumerate(digits.items()):
+        read[name] = {kind: accuracy(part[i], split.labels) for kind, part in parts.items()}
+    for i, name in enumerate(others, len(digits)):
+        sure[name] = {k: float((p[i].max(axis=1) >= threshold).mean()) for k, p in parts.items()}
+    return {"wild": read, "non_digits_sure": sure}
 
 
-def draw_wild_images(count: int = WILD_IMAGES) -> WildImages:
-    """All sets of `wild.py` and `non_digits.py`, `count` images each."""
-    digits = {}
-    for name in wild.CONDITIONS:
-        split = wild.generate(name, count, WILD_SEED)
-        digits[name] = (split.images, split.labels)
-    others = {kind: non_digits.generate(kind, count, WILD_SEED) for kind in non_digits.KINDS}
-    return WildImages(digits, others)
+@functools.cache
+def _draw_wild_images() -> tuple[dict[str, Split], dict[str, Images]]:
+    """All sets of `wild.py` and `non_digits.py`, the same for every seed."""
+    return (
+        {name: wild.generate(name, WILD_IMAGES, WILD_SEED) for name in wild.CONDITIONS},
+        {kind: non_digits.generate(kind, WILD_IMAGES, WILD_SEED) for kind in non_digits.KINDS},
+    )
 
 
 # --- All seeds of a recipe ----------------------------------------------------------------------
 
 
 def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, standard deviation and interval over the seeds, of the float model and each artifact.
-
-    Args:
-        name: The recipe's name.
-        epochs: Its length.
-        seeds: What `measure` gave of each.
-
-    Returns:
-        One recipe's part of `docs/accuracy.json`.
-    """
+    """One recipe's part of `docs/accuracy.json`: means over the seeds that `measure` gave."""
     artifacts = {}
     for artifact in seeds[0]["artifacts"]:
         rows = [seed["artifacts"][artifact] for seed in seeds]
@@ -285,12 +286,12 @@ ones were seen while the recipes were made ([ADR 14](adr/0014-accuracy.md)). The
 Student's, over seeds. Loss and agreement are against the float model of the same seed. Measured
 on: {machine}."""
 
-WILD = """Other people's digits, generated (`pipeline/wild.py`), {n} images a set, mean over seeds.
-No image of these sets was trained on; the augmentation imitates some of their habits (hooks, bars,
-curled nines, coarse scans), and was chosen with them in sight:"""
+WILD = """Other people's digits, generated (`pipeline/studies/wild.py`): {n} images a set, mean over
+seeds. No image of these sets was trained on; the augmentation imitates some of their habits (hooks,
+bars, curled nines, coarse scans), and was chosen with them in sight:"""
 
-NON_DIGITS = """Images that are no digits (`pipeline/non_digits.py`), {n} a kind: the share that is
-answered at the threshold, mean over seeds:"""
+NON_DIGITS = """Images that are no digits (`pipeline/studies/non_digits.py`): {n} a kind. The share
+that is answered at the threshold, mean over seeds:"""
 
 
 def render(result: dict[str, Any]) -> str:
@@ -304,33 +305,37 @@ def render(result: dict[str, Any]) -> str:
 def _render_recipe(block: dict[str, Any]) -> list[str]:
     seeds = block["seeds"]
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    rows = [[FLOAT_MODEL, *_cells(block), "", ""]]
-    for name, of in block["artifacts"].items():
-        loss, agreement = f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"
-        rows.append([name, *_cells(of), loss, agreement])
-    header = ["artifact", "mean error", "sd", "95 % interval of the error", "calibration error"]
     return [
         f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
         f"Training took {block['mean_seconds']:.0f} s a seed.",
-        markdown_table([*header, "mean loss, pp", "agreement"], rows),
+        markdown_table(*artifact_cells(block)),
         "Errors on the test images, seed by seed, and what the threshold of each seed gives "
         "there (`runner.py --min-confidence`):",
         _seed_table(seeds),
         WILD.format(n=f"{WILD_IMAGES:,}"),
-        _pair_table("set", block["wild"]),
+        markdown_table(["set", "float", "int8"], pair_cells(block["wild"])),
         NON_DIGITS.format(n=f"{WILD_IMAGES:,}"),
-        _pair_table("kind", block["non_digits_sure"]),
+        markdown_table(["kind", "float", "int8"], pair_cells(block["non_digits_sure"])),
     ]
 
 
-def _cells(of: dict[str, Any]) -> list[str]:
-    lower, upper = (1 - bound for bound in reversed(of["ci95"]))
-    return [
-        f"{1 - of['mean_test_accuracy']:.3%}",
-        f"{of['sd']:.3%}",
-        f"{lower:.3%} to {upper:.3%}",
-        f"{of['mean_calibration_error']:.2%}",
-    ]
+def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Errors over the seeds of a recipe, as a header and rows, the float model's first."""
+    header = ["artifact", "mean error", "sd", "95 % interval of the error", "calibration error"]
+    rows = []
+    for name, of in {FLOAT_MODEL: block, **block["artifacts"]}.items():
+        lower, upper = (1 - bound for bound in reversed(of["ci95"]))
+        cells = [name, f"{1 - of['mean_test_accuracy']:.3%}", f"{of['sd']:.3%}"]
+        cells += [f"{lower:.3%} to {upper:.3%}", f"{of['mean_calibration_error']:.2%}"]
+        if "mean_loss_pp" in of:
+            cells += [f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"]
+        rows.append([*cells, *[""] * (7 - len(cells))])
+    return [*header, "mean loss, pp", "agreement"], rows
+
+
+def pair_cells(shares: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Rows of a share of float and int8 each."""
+    return [[name, f"{of['float']:.1%}", f"{of['int8']:.1%}"] for name, of in shares.items()]
 
 
 def _seed_table(seeds: Sequence[dict[str, Any]]) -> str:
@@ -354,8 +359,3 @@ def _seed_table(seeds: Sequence[dict[str, Any]]) -> str:
             ]
         )
     return markdown_table(header, rows)
-
-
-def _pair_table(what: str, shares: dict[str, dict[str, float]]) -> str:
-    rows = [[name, f"{of['float']:.1%}", f"{of['int8']:.1%}"] for name, of in shares.items()]
-    return markdown_table([what, "float", "int8"], rows)

@@ -111,15 +111,6 @@ KINDS: dict[str, Callable[[np.random.Generator], NDArray[np.uint8]]] = {
 
 
 def generate(kind: str, count: int, seed: int) -> NDArray[np.uint8]:
-    """Generate images of one kind.
-
-    Args:
-        kind: A key of `KINDS`.
-        count: How many.
-        seed: The same seed gives the same images.
-
-    Returns:
-        uint8 (count, 28, 28).
-    """
+    """Images of one of `KINDS`, uint8 (count, 28, 28); the same seed gives the same images."""
     rng = np.random.default_rng((seed, list(KINDS).index(kind)))
     return np.stack([KINDS[kind](rng) for _ in range(count)])

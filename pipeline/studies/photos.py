@@ -1,15 +1,15 @@
 """How often generated pictures of digits are read right, and what reading one costs.
 
-    python -m pipeline photos
-
 Compares a plain grey resize to 28x28 with `device.photo.find_digit` on the same pictures and the
 same model, per condition, and counts how many pictures without a digit are refused.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from PIL import Image
 from device.photo import NoDigit, find_digit
 from device.picture import decode_image
 from device.runner import Classifier, InputError
-from pipeline.data import Split
-from pipeline.files import UserError, sha256
+from pipeline.artifacts import INT8_TFLITE, PHOTOS_JSON, TRAIN_JSON
+from pipeline.data import Split, require_trained_on
+from pipeline.data import load as load_data
+from pipeline.files import UserError, read_json, sha256, write_json
 from pipeline.studies.synthetic_photos import (
     Photo,
     Scene,
@@ -34,6 +36,9 @@ from pipeline.studies.synthetic_photos import (
 from pipeline.table import markdown_table
 
 Label = Callable[[UInt8], int]
+PER_CONDITION = 20  # pictures
+SEED = 1  # of the pictures
+REPEATS = 11  # of each timing
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class PhotoTiming:
 
 @dataclass(frozen=True)
 class PhotoBench:
-    """What `photo_bench` measured."""
+    """What was measured; `photos.json` holds it with the shares over all rows."""
 
     model: str
     model_sha256: str
@@ -95,6 +100,15 @@ class PhotoBench:
         return sum(r.refused for r in self.empties) / sum(r.n for r in self.empties)
 
 
+def run(args: argparse.Namespace) -> int:
+    data = load_data(args.data)
+    require_trained_on(data, read_json(args.out / TRAIN_JSON))
+    result = as_json(measure(args.out / INT8_TFLITE, data.test))
+    write_json(args.out / PHOTOS_JSON, result)
+    print(format_result(result))
+    return 0
+
+
 def raw_resize(image: UInt8) -> UInt8:
     """The baseline: grey, resized to 28x28, inverted if the background is light."""
     small = Image.fromarray(image).convert("L").resize((28, 28), Image.Resampling.BILINEAR)
@@ -103,7 +117,7 @@ def raw_resize(image: UInt8) -> UInt8:
 
 
 def measure_digits(photos: list[Photo], label: Label) -> PhotoRow:
-    """Reads pictures of one condition both ways."""
+    """Read pictures of one condition both ways."""
     raw = found = refused = 0
     for photo in photos:
         image = decode_image(photo.data, photo.name)
@@ -116,7 +130,7 @@ def measure_digits(photos: list[Photo], label: Label) -> PhotoRow:
 
 
 def measure_empties(photos: list[Photo]) -> NoDigitRow:
-    """Counts refusals among pictures of one kind without a digit."""
+    """Count refusals among pictures of one kind without a digit."""
     refused = 0
     for photo in photos:
         try:
@@ -126,13 +140,13 @@ def measure_empties(photos: list[Photo]) -> NoDigitRow:
     return NoDigitRow(photos[0].condition, len(photos), refused)
 
 
-def measure_time(quality: int | None, repeats: int, seed: int) -> PhotoTiming:
-    """Times one 12-megapixel picture, JPEG of the given quality or PNG."""
-    rng = np.random.default_rng(seed)
+def measure_time(quality: int | None) -> PhotoTiming:
+    """Time one 12-megapixel picture, JPEG of the given quality or PNG."""
+    rng = np.random.default_rng(SEED)
     scene = replace(Scene(), size=(3000, 4000), quality=quality, blur=1.5, noise=4)
     data = render(rng, scene, draw_skeleton(rng, 3, 1500, 0.08))
     decode_ms, find_ms = [], []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         start = time.perf_counter()
         image = decode_image(data, "12 megapixels")
         decoded = time.perf_counter()
@@ -144,21 +158,8 @@ def measure_time(quality: int | None, repeats: int, seed: int) -> PhotoTiming:
     return PhotoTiming(kind, scene.size[1], scene.size[0], len(data), *medians)
 
 
-def measure(
-    model: Path, test: Split, per_condition: int = 20, seed: int = 1, repeats: int = 11
-) -> PhotoBench:
-    """Run the whole benchmark.
-
-    Args:
-        model: An artifact that `device/runner.py` reads.
-        test: The test split, from which half the pictures are made.
-        per_condition: Pictures of each condition.
-        seed: Of the pictures.
-        repeats: Of each timing.
-
-    Raises:
-        UserError: The model cannot be used.
-    """
+def measure(model: Path, test: Split) -> PhotoBench:
+    """Read and time all pictures; half of them are made from test images."""
     try:
         classifier = Classifier(model)
     except InputError as error:
@@ -167,53 +168,21 @@ def measure(
     def label(image: UInt8) -> int:
         return classifier.classify(image)[0]
 
-    digits: dict[str, list[Photo]] = {}
-    rows = []
-    for photo in digit_photos(test.images, test.labels, per_condition, seed):
-        batch = digits.setdefault(photo.condition, [])
-        batch.append(photo)
-        if len(batch) == per_condition:
-            rows.append(measure_digits(batch, label))
-            batch.clear()
-    empties: dict[str, list[Photo]] = {}
-    for photo in empty_photos(per_condition, seed):
-        empties.setdefault(photo.condition, []).append(photo)
+    digits = digit_photos(test.images, test.labels, PER_CONDITION, SEED)
+    empties = empty_photos(PER_CONDITION, SEED)
     return PhotoBench(
         model=model.name,
         model_sha256=sha256(model),
-        seed=seed,
-        digits=tuple(rows),
-        empties=tuple(measure_empties(batch) for batch in empties.values()),
-        timings=tuple(measure_time(quality, repeats, seed) for quality in (90, None)),
+        seed=SEED,
+        digits=tuple(measure_digits(batch, label) for batch in _by_condition(digits)),
+        empties=tuple(measure_empties(batch) for batch in _by_condition(empties)),
+        timings=tuple(measure_time(quality) for quality in (90, None)),
     )
 
 
-def format_result(bench: PhotoBench) -> str:
-    """The result for a reader: two Markdown tables and a summary."""
-    digits = [
-        [
-            row.condition,
-            *map(str, (row.n, row.raw_resize_correct)),
-            *map(str, (row.find_digit_correct, row.find_digit_refused)),
-        ]
-        for row in bench.digits
-    ]
-    empties = [[row.condition, str(row.n), str(row.refused)] for row in bench.empties]
-    timings = [
-        f"{timing.width}x{timing.height} {timing.format}, {timing.size_bytes / 1e6:.1f} MB: "
-        f"decode {timing.decode_ms:.0f} ms + find {timing.find_ms:.0f} ms"
-        for timing in bench.timings
-    ]
-    summary = (
-        f"read right: plain resize {bench.raw_resize_accuracy:.1%}, "
-        f"find_digit {bench.accuracy:.1%}; without a digit, refused: {bench.refused_share:.1%}"
-    )
-    header = ["condition", "pictures", "plain resize", "find_digit", "refused"]
-    tables = (
-        markdown_table(header, digits),
-        markdown_table(["without a digit", *header[1::3]], empties),
-    )
-    return "\n".join([tables[0], "", tables[1], "", summary, *timings])
+def _by_condition(photos: Iterator[Photo]) -> Iterator[list[Photo]]:
+    for _, batch in itertools.groupby(photos, lambda photo: photo.condition):
+        yield list(batch)
 
 
 def as_json(bench: PhotoBench) -> dict[str, Any]:
@@ -224,3 +193,43 @@ def as_json(bench: PhotoBench) -> dict[str, Any]:
         "raw_resize_accuracy": bench.raw_resize_accuracy,
         "refused_share": bench.refused_share,
     }
+
+
+def tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Caption, header and rows of each table of what `photos.json` holds."""
+    counts = ("condition", "n", "raw_resize_correct", "find_digit_correct", "find_digit_refused")
+    digits = [[str(row[key]) for key in counts] for row in result["digits"]]
+    empties = [
+        [str(row[key]) for key in ("condition", "n", "refused")] for row in result["empties"]
+    ]
+    timings = [
+        [
+            f"{row['width']}x{row['height']} {row['format']}",
+            f"{row['size_bytes'] / 1e6:.1f}",
+            f"{row['decode_ms']:.0f}",
+            f"{row['find_ms']:.0f}",
+        ]
+        for row in result["timings"]
+    ]
+    header = ["condition", "pictures", "plain resize right", "photo.py right", "photo.py refused"]
+    return [
+        ("Photographs with a digit", header, digits),
+        ("Photographs without a digit", ["condition", "pictures", "refused"], empties),
+        ("Time of a photograph", ["file", "size, MB", "decode, ms", "find, ms"], timings),
+    ]
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    digits, empties = (sum(row["n"] for row in result[key]) for key in ("digits", "empties"))
+    return (
+        f"Of {digits} generated photographs of digits a plain resize is read right "
+        f"{result['raw_resize_accuracy']:.1%}, device/photo.py {result['accuracy']:.1%}; of "
+        f"{empties} without a digit {result['refused_share']:.1%} are refused."
+    )
+
+
+def format_result(result: Mapping[str, Any]) -> str:
+    parts = [
+        f"{caption}:\n\n{markdown_table(head, rows)}" for caption, head, rows in tables(result)
+    ]
+    return "\n\n".join([*parts, summary(result)])

@@ -1,13 +1,12 @@
 """Accuracy on distorted test images, float and int8 side by side: `artifacts/robustness.json`.
 
-    python -m pipeline robustness
-
 Each strength distorts all test images; where a distortion has directions, the images take them in
 turn.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,11 +15,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, ROBUSTNESS_JSON
+from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, ROBUSTNESS_JSON, TRAIN_JSON
 from pipeline.classify import classify_float_and_int8
-from pipeline.data import Images, Split
-from pipeline.files import sha256, write_json
+from pipeline.data import Images, Split, require_trained_on
+from pipeline.data import load as load_data
+from pipeline.files import read_json, sha256, write_json
 from pipeline.progress import progress
+from pipeline.table import markdown_table
 from pipeline.train.augment import FloatImages
 from pipeline.train.training import accuracy
 
@@ -29,36 +30,23 @@ SEED = 1998
 
 @dataclass(frozen=True)
 class Distortion:
-    """One way to spoil images.
-
-    Attributes:
-        name: What it is.
-        unit: Of the strength.
-        strengths: Those measured, the weakest first.
-        apply: (images, strength) -> images, float32 (n, 28, 28), 0..1.
-    """
+    """One way to spoil images."""
 
     name: str
-    unit: str
-    strengths: tuple[float, ...]
-    apply: Callable[[FloatImages, float], FloatImages]
+    unit: str  # of the strength
+    strengths: tuple[float, ...]  # those measured, the weakest first
+    apply: Callable[[FloatImages, float], FloatImages]  # (images, strength) -> images
 
 
 @dataclass(frozen=True)
 class RobustnessRow:
-    """One distortion at one strength.
-
-    Attributes:
-        distortion, strength, unit: What was done.
-        n: Images.
-        accuracy: "float" and "int8", 0..1.
-    """
+    """One distortion at one strength."""
 
     distortion: str
     strength: float
     unit: str
-    n: int
-    accuracy: dict[str, float]
+    n: int  # images
+    accuracy: dict[str, float]  # "float" and "int8", 0..1
 
 
 def rotate(images: FloatImages, degrees: float) -> FloatImages:
@@ -121,16 +109,15 @@ def distort(images: Images, distortion: Distortion, strength: float) -> Images:
     return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
+def run(args: argparse.Namespace) -> int:
+    data = load_data(args.data)
+    require_trained_on(data, read_json(args.out / TRAIN_JSON))
+    print(markdown_table(*table_cells(measure(args.out, data.test)["rows"])))
+    return 0
+
+
 def measure(folder: Path, test: Split) -> dict[str, Any]:
-    """Measure every distortion, and write `robustness.json`.
-
-    Args:
-        folder: It holds the float model and the int8 TFLite file.
-        test: The test images.
-
-    Returns:
-        What it holds.
-    """
+    """Measure every distortion of all test images, and write `robustness.json`."""
     rows: list[RobustnessRow] = []
     n = len(test)
     with progress("robustness") as report:

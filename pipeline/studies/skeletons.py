@@ -19,7 +19,6 @@ def _table() -> dict[str, dict[str, dict[str, Skeleton]]]:
 
 
 def common_digits(digit: int) -> list[Skeleton]:
-    """The common ways to write a digit."""
     return list(_table()["digits"][str(digit)].values())
 
 
@@ -30,23 +29,19 @@ def all_digits(digit: int) -> dict[str, Skeleton]:
 
 
 def letters() -> list[Skeleton]:
-    """Letters that are no digits."""
     return list(_table()["letters"].values())  # type: ignore[arg-type]
 
 
 def bend(
     rng: np.random.Generator, skeleton: Skeleton, jitter: float, matrix: NDArray[np.float64]
 ) -> list[Curve]:
-    """The curves of a skeleton, as a hand would draw it that time.
+    """The curves of a skeleton's strokes, each time a little different, as of a hand.
 
     Args:
         rng: Moves each control point.
         skeleton: The strokes.
         jitter: Standard deviation of the moves, in boxes.
         matrix: (2, 2); it acts on (x, y) of the moved strokes.
-
-    Returns:
-        One curve a stroke.
     """
     curves = []
     for points in skeleton:

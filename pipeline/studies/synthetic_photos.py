@@ -18,7 +18,7 @@ from pipeline.studies.skeletons import bend, common_digits
 
 Float = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Colour = tuple[int, int, int]  # sRGB
 
 WHITE: Colour = (244, 243, 238)
 BLACK: Colour = (28, 28, 34)
@@ -26,56 +26,34 @@ BLACK: Colour = (28, 28, 34)
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture to draw.
+    """One picture to draw. Shares are of 1."""
 
-    Attributes:
-        size: height and width in pixels.
-        drawn: True for a skeleton of our own, False for an MNIST digit scaled up.
-        height: of the digit, as a share of the frame's shorter side.
-        shift: of the digit's centre from the frame's, down and right, -1 to 1; at 1 the digit
-            touches the frame.
-        stroke: width of the pen as a share of the digit's height (skeletons only).
-        paper, ink: sRGB colours.
-        opacity: of the ink, 0 to 1; grain: how much of it misses the paper's pits, 0 to 1.
-        texture: standard deviation of the paper's own grey levels.
-        ruling: distance of ruled lines as a share of the shorter side, 0 for none; squares adds
-            the upright lines; ruling_opacity is theirs.
-        gradient, vignette, shadow: share of light lost at the darkest place.
-        table: True shows a table beside the sheet, and the sheet's shadow on it.
-        holes: number of punched holes along the left side.
-        dust: number of specks.
-        blur: radius in pixels; noise: standard deviation in grey levels.
-        quality: of the JPEG, None for PNG.
-        transparent: True leaves only the ink, on nothing.
-        orientation: EXIF tag, 1 to 8.
-        hard: True for pixels without grey between ink and paper.
-    """
-
-    size: tuple[int, int] = (480, 640)
-    drawn: bool = True
-    height: float = 0.5
+    size: tuple[int, int] = (480, 640)  # height and width in pixels
+    drawn: bool = True  # a skeleton; False: an MNIST digit scaled up
+    height: float = 0.5  # of the digit, as a share of the frame's shorter side
+    # Of the digit's centre from the frame's, down and right, -1 to 1; at 1 it touches the frame.
     shift: tuple[float, float] = (0.0, 0.0)
-    stroke: float = 0.08
+    stroke: float = 0.08  # width of the pen as a share of the digit's height (skeletons only)
     paper: Colour = WHITE
     ink: Colour = BLACK
-    opacity: float = 0.95
-    grain: float = 0.0
-    texture: float = 1.5
-    ruling: float = 0.0
-    squares: bool = False
+    opacity: float = 0.95  # of the ink
+    grain: float = 0.0  # share of the ink that misses the paper's pits
+    texture: float = 1.5  # standard deviation of the paper's own grey levels
+    ruling: float = 0.0  # distance of ruled lines as a share of the shorter side; 0: none
+    squares: bool = False  # upright lines as well
     ruling_opacity: float = 0.35
-    gradient: float = 0.1
+    gradient: float = 0.1  # this and the next two: share of light lost at the darkest place
     vignette: float = 0.0
     shadow: float = 0.0
-    table: bool = False
-    holes: int = 0
-    dust: int = 0
-    blur: float = 0.7
-    noise: float = 2.0
-    quality: int | None = 90
-    transparent: bool = False
-    orientation: int = 1
-    hard: bool = False
+    table: bool = False  # a table beside the sheet, and the sheet's shadow on it
+    holes: int = 0  # punched along the left side
+    dust: int = 0  # specks
+    blur: float = 0.7  # radius in pixels
+    noise: float = 2.0  # standard deviation in grey levels
+    quality: int | None = 90  # of the JPEG; None: PNG
+    transparent: bool = False  # only the ink, on nothing
+    orientation: int = 1  # EXIF tag, 1 to 8
+    hard: bool = False  # no grey between ink and paper
 
 
 @dataclass(frozen=True)
@@ -237,16 +215,8 @@ def _light(rng: np.random.Generator, scene: Scene) -> Float:
 
 
 def _file(image: Image.Image, scene: Scene) -> bytes:
-    undo = {
-        1: None,
-        2: 0,
-        3: 3,
-        4: 1,
-        5: 5,
-        6: 2,
-        7: 6,
-        8: 4,
-    }[scene.orientation]  # Pillow's Transpose that a viewer's turn takes back
+    # Pillow's Transpose that a viewer's turn takes back.
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[scene.orientation]
     exif = Image.Exif()
     exif[0x0112] = scene.orientation
     if undo is not None:
@@ -431,14 +401,14 @@ def digit_photos(
     seed: int,
     conditions: Sequence[str] = tuple(CONDITIONS),
 ) -> Iterator[Photo]:
-    """Half MNIST digits, half skeletons of our own, `per_condition` pictures of each condition.
+    """Half MNIST digits, half skeletons, `per_condition` pictures of each condition.
 
     Args:
-        images: (N, 28, 28) uint8 MNIST test images.
-        labels: (N,) their digits.
-        per_condition: pictures of each condition.
-        seed: same seed, same pictures.
-        conditions: which of CONDITIONS to draw.
+        images: uint8 (N, 28, 28), MNIST test images.
+        labels: (N,), their digits.
+        per_condition: How many.
+        seed: The same seed gives the same pictures.
+        conditions: Keys of `CONDITIONS`.
     """
     for condition in conditions:
         rng = np.random.default_rng((seed, list(CONDITIONS).index(condition)))

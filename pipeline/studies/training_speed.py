@@ -1,7 +1,5 @@
 """Images a second of this project's training loop and of plain `model.fit`, in turn.
 
-    python -m pipeline training-speed
-
 Both train the same network on the same images, already distorted, with AdamW in batches of 128;
 `model.fit` is compiled by XLA, as Keras does where it can. Each round times one pass of each, so
 that a machine that is busy for a while slows both. Distorting images, which a thread does beside
@@ -10,16 +8,18 @@ the loop, is timed by itself.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.artifacts import TRAINING_SPEED_JSON
 from pipeline.config import EpochRecipe, load_recipe
 from pipeline.data import Dataset, preprocess
-from pipeline.files import UserError
+from pipeline.data import load as load_data
+from pipeline.files import UserError, write_json
 from pipeline.table import markdown_table
 from pipeline.train import epochs, lenet5
 from pipeline.train.augment import augment
@@ -28,34 +28,22 @@ IMAGES = 12_800
 ROUNDS = 5
 
 
-@dataclass(frozen=True)
-class Speed:
-    """One way to train.
-
-    Attributes:
-        name: What ran.
-        rounds: Images a second of each round.
-    """
-
-    name: str
-    rounds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Images a second."""
-        return statistics.median(self.rounds)
+def run(args: argparse.Namespace) -> int:
+    data = load_data(args.data)
+    lenet5.import_tensorflow()
+    speeds = measure(data)
+    write_json(args.out / TRAINING_SPEED_JSON, speeds)
+    print(format_speeds(speeds))
+    return 0
 
 
-def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> tuple[Speed, ...]:
-    """Time all in turn, after a pass that compiles.
+def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Images a second of our loop, of `model.fit` and of the augmentation, timed in turn.
 
     Args:
         data: The data set; its first training images are used.
-        images: How many; a multiple of the batch size, or the rest is left out.
-        rounds: Passes of each.
-
-    Returns:
-        The speeds of our loop, of `model.fit` and of the augmentation.
+        images: How many; what is left of a batch is left out.
+        rounds: Passes of each, after one that compiles.
 
     Raises:
         UserError: There are fewer images than a batch.
@@ -72,9 +60,9 @@ def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> tuple[
         augment(x, y, (recipe.seed,), recipe.augmentation)
 
     ways: dict[str, Callable[[], None]] = {
-        "pipeline/epochs.py": _own_loop(recipe, data.classes, x, y),
+        "pipeline/train/epochs.py": _own_loop(recipe, data.classes, x, y),
         "model.fit": _keras_fit(recipe, data.classes, x, y),
-        "pipeline/augment.py, one thread": distort,
+        "pipeline/train/augment.py, one thread": distort,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -83,7 +71,7 @@ def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> tuple[
             run()
             if number > 0:  # the first compiles
                 seconds[name].append(time.perf_counter() - start)
-    return tuple(Speed(name, tuple(images / s for s in taken)) for name, taken in seconds.items())
+    return describe({name: [images / s for s in taken] for name, taken in seconds.items()})
 
 
 def _own_loop(recipe: EpochRecipe, classes: int, x: Any, y: Any) -> Callable[[], None]:
@@ -117,15 +105,15 @@ def _keras_fit(recipe: EpochRecipe, classes: int, x: Any, y: Any) -> Callable[[]
     return run
 
 
-def as_json(speeds: tuple[Speed, ...]) -> dict[str, Any]:
-    """`training-speed.json`: images a second by name, the median and every round."""
-    return {speed.name: {"median": speed.median, "rounds": list(speed.rounds)} for speed in speeds}
+def describe(rounds: dict[str, list[float]]) -> dict[str, Any]:
+    """What `training-speed.json` holds: images a second by name, their median and each round's."""
+    return {name: {"median": statistics.median(r), "rounds": r} for name, r in rounds.items()}
 
 
-def format_speeds(speeds: tuple[Speed, ...]) -> str:
-    """A Markdown table."""
-    rows = [
-        [s.name, f"{s.median:,.0f}", f"{min(s.rounds):,.0f} to {max(s.rounds):,.0f}"]
-        for s in speeds
-    ]
+def format_speeds(speeds: dict[str, Any]) -> str:
+    """The same as a Markdown table."""
+    rows = []
+    for name, of in speeds.items():
+        least, most = min(of["rounds"]), max(of["rounds"])
+        rows.append([name, f"{of['median']:,.0f}", f"{least:,.0f} to {most:,.0f}"])
     return markdown_table(["what", "images a second, median", "rounds"], rows)

@@ -26,32 +26,23 @@ Image28 = NDArray[np.uint8]  # (28, 28), white ink on black
 
 @dataclass(frozen=True)
 class Condition:
-    """How the digits of one set are drawn.
+    """How the digits of one set are drawn."""
 
-    Attributes:
-        pen: Least and greatest width of the pen, as a share of the digit's height.
-        form: From strokes to 28x28.
-        ways: The digits of the set, and the names of each one's skeletons; none: all of them.
-        deslant: True for upright digits, as USPS's were made.
-    """
-
-    pen: tuple[float, float]
-    form: Callable[[np.random.Generator, Ink], Image28]
+    pen: tuple[float, float]  # least and greatest width, as a share of the digit's height
+    form: Callable[[np.random.Generator, Ink], Image28]  # from strokes to 28x28
+    # the digits of the set, and the names of each one's skeletons; none: all of them
     ways: Mapping[int, Sequence[str]]
-    deslant: bool = False
+    deslant: bool = False  # True for upright digits, as USPS's were made
 
 
 def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool = False) -> Ink:
-    """Draw one digit large, cut to its ink.
+    """Draw one digit large, cut to its ink: float32 (h, w), 0 or 1.
 
     Args:
         rng: Of the jitter: each point, slant, width and a rotation of up to 8 degrees.
         skeleton: The strokes.
         pen: The pen's width as a share of the height.
         deslant: True for no slant and no rotation.
-
-    Returns:
-        float32 (h, w), 0 or 1.
     """
     slant = 0.0 if deslant else rng.uniform(-0.1, 0.3)
     turn = 0.0 if deslant else rng.uniform(-0.14, 0.14)
@@ -159,15 +150,12 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def generate(name: str, count: int, seed: int) -> Split:
-    """Generate one set.
+    """Generate one set; the digits take turns.
 
     Args:
         name: A key of `CONDITIONS`.
-        count: How many images; the digits take turns.
+        count: How many images.
         seed: The same seed gives the same images.
-
-    Returns:
-        The images and their labels.
     """
     condition = CONDITIONS[name]
     rng = np.random.default_rng((seed, list(CONDITIONS).index(name)))

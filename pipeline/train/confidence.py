@@ -19,42 +19,25 @@ MAX_ERROR = 0.002  # of the answers on validation images
 
 @dataclass(frozen=True)
 class Answers:
-    """What a threshold gives on a set of images.
+    """What a threshold gives on a set of images."""
 
-    Attributes:
-        coverage: Share of the images that are answered, 0..1.
-        error: Share of those answers that are wrong, 0..1; 0 when there are none.
-    """
-
-    coverage: float
-    error: float
+    coverage: float  # share of the images that are answered, 0..1
+    error: float  # share of those answers that are wrong, 0..1; 0 when there are none
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """The threshold of one network.
+    """The threshold of one network."""
 
-    Attributes:
-        threshold: `runner.py --min-confidence` at which MAX_ERROR of the answers were wrong.
-        validation: What it gives on the images it was chosen on.
-        test: What it gives on the test images.
-    """
-
-    threshold: float
-    validation: Answers
-    test: Answers
+    threshold: float  # `runner.py --min-confidence` at which MAX_ERROR of the answers were wrong
+    validation: Answers  # what it gives on the images it was chosen on
+    test: Answers  # what it gives on the test images
 
 
 def answers(
     probabilities: NDArray[np.floating], labels: NDArray[np.uint8], threshold: float
 ) -> Answers:
-    """Coverage and error at a threshold.
-
-    Args:
-        probabilities: float (N, classes), 0..1.
-        labels: uint8 (N,).
-        threshold: The least probability of an answer, 0..1.
-    """
+    """Coverage and error at a threshold, of (N, classes) probabilities and (N,) labels."""
     answered = probabilities.max(axis=1) >= threshold
     wrong = answered & (probabilities.argmax(axis=1) != labels)
     count = int(answered.sum())
@@ -64,7 +47,7 @@ def answers(
 def choose_threshold(
     probabilities: NDArray[np.floating], labels: NDArray[np.uint8], max_error: float = MAX_ERROR
 ) -> float:
-    """The least threshold, in whole percent, whose answers are wrong at most `max_error` times.
+    """The least threshold, in whole per cent, whose answers are wrong at most `max_error` times.
 
     Args:
         probabilities: float (N, classes), 0..1, of images that the network was not trained on.

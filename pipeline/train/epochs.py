@@ -89,14 +89,7 @@ def select_epoch(accuracies: Sequence[float], images: int) -> int:
     """The latest epoch whose accuracy is within one standard error of the best.
 
     Among many near-equal epochs the very best is so by chance; the later one has had the lower
-    learning rate.
-
-    Args:
-        accuracies: Of each epoch on the validation images, 0..1.
-        images: How many validation images there are.
-
-    Returns:
-        The epoch's index, from 0.
+    learning rate. `accuracies` are 0..1, on so many validation images.
 
     Source: the one-standard-error rule of L. Breiman et al., "Classification and Regression
     Trees", 1984, section 3.4.3.
@@ -109,8 +102,8 @@ def select_epoch(accuracies: Sequence[float], images: int) -> int:
 def schedule(recipe: EpochRecipe, images: int) -> tuple[Rates, Rates]:
     """The learning rate and the average's decay at every step, each (epochs, steps).
 
-    The rate rises through the first epoch (or the whole run, if there is but one), then falls to
-    zero along a cosine. The average's memory is short at the start, or the random first weights
+    The rate rises through the first epoch, then falls to zero along a cosine; of one epoch it
+    rises to the end. The average's memory is short at the start, or the random first weights
     would stay in it for long.
     """
     steps = count_steps(recipe, images)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.data import Dataset
 from pipeline.files import atomic_path
-from pipeline.train.training import TrainResult, load_model, predict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,60 +18,59 @@ if TYPE_CHECKING:
 SAMPLE_DIGITS = range(30, 36)  # the six test digits that the recipe shows
 
 
-def draw(folder: Path, result: TrainResult, data: Dataset, model_path: Path) -> None:
-    """Draw loss, accuracy and six sample digits.
+def draw(
+    folder: Path, history: Mapping[str, list[float]], data: Dataset, answers: NDArray[np.intp]
+) -> None:
+    """Draw loss, accuracy and six sample digits into a folder.
 
     Args:
         folder: Receives `loss.png`, `accuracy.png` and `digits.png`.
-        result: The training's result.
+        history: Of the training, as `train.json` holds it.
         data: The data set.
-        model_path: The trained model.
+        answers: (n,), the model's classes of the first n test images.
     """
-    _save(_loss(result), folder / "loss.png")
-    _save(_accuracy(result), folder / "accuracy.png")
-    _save(_digits(data, model_path), folder / "digits.png")
+    _save(_loss(history), folder / "loss.png")
+    _save(_accuracy(history), folder / "accuracy.png")
+    _save(_digits(data, answers), folder / "digits.png")
 
 
-def _steps(result: TrainResult) -> tuple[str, list[float]]:
-    unit = "step" if "step" in result.history else "epoch"
-    return unit, result.history[unit]
+def _steps(history: Mapping[str, list[float]]) -> tuple[str, list[float]]:
+    unit = "step" if "step" in history else "epoch"
+    return unit, history[unit]
 
 
-def _loss(result: TrainResult) -> Figure:
+def _loss(history: Mapping[str, list[float]]) -> Figure:
     from matplotlib.figure import Figure
 
-    unit, steps = _steps(result)
+    unit, steps = _steps(history)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(title=f"Softmax loss per {unit}", xlabel=unit, ylabel="softmax loss")
-    axes.plot(steps, result.history["train_loss"], "k-")
+    axes.plot(steps, history["train_loss"], "k-")
     return figure
 
 
-def _accuracy(result: TrainResult) -> Figure:
+def _accuracy(history: Mapping[str, list[float]]) -> Figure:
     """Train accuracy as a black line, test (or validation) accuracy as red dashes."""
     from matplotlib.figure import Figure
 
-    unit, steps = _steps(result)
-    other = "test" if "test_accuracy" in result.history else "validation"
+    unit, steps = _steps(history)
+    other = "test" if "test_accuracy" in history else "validation"
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(title=f"Train and {other} accuracy", xlabel=unit, ylabel="accuracy")
-    axes.plot(steps, result.history["train_accuracy"], "k-", label="train")
-    axes.plot(steps, result.history[f"{other}_accuracy"], "r--", label=other)
+    axes.plot(steps, history["train_accuracy"], "k-", label="train")
+    axes.plot(steps, history[f"{other}_accuracy"], "r--", label=other)
     axes.legend(loc="lower right")
     return figure
 
 
-def _digits(data: Dataset, model_path: Path) -> Figure:
+def _digits(data: Dataset, answers: NDArray[np.intp]) -> Figure:
     from matplotlib.figure import Figure
 
-    indices = [i for i in SAMPLE_DIGITS if i < len(data.test)]
-    images, labels = data.test.images[indices], data.test.labels[indices]
-    predicted = predict(load_model(model_path), images).argmax(axis=1)
     figure = Figure(figsize=(6, 4.5), layout="constrained")
-    for position, (image, label, guess) in enumerate(zip(images, labels, predicted, strict=True)):
-        axes = figure.add_subplot(2, 3, position + 1)
-        axes.imshow(image, cmap="gray_r")
-        actual, pred = data.label_names[int(label)], data.label_names[int(guess)]
+    for position, i in enumerate(range(SAMPLE_DIGITS.start, len(answers)), 1):
+        axes = figure.add_subplot(2, 3, position)
+        axes.imshow(data.test.images[i], cmap="gray_r")
+        actual, pred = data.label_names[data.test.labels[i]], data.label_names[answers[i]]
         axes.set_title(f"Actual: {actual} Pred: {pred}", fontsize=10)
         axes.set_axis_off()
     return figure

@@ -6,7 +6,10 @@ section II.B; here with ReLU, max-pooling and a full second convolution, as in t
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from export.quiet import quiet
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +25,22 @@ PUBLISHED_PARAMETERS = {
     "OUTPUT": 84 * 10 + 10,  # 850
 }
 PUBLISHED_TOTAL = 61_706
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow for the CPU alone and without its greeting.
+
+    The greeting comes from C++ at import and at the first look for a GPU. A GPU, if there is one,
+    is left out: its results differ from run to run, and this network is too small to gain by it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # The number of threads decides in which order sums are taken, so it must not depend on how
+    # many processors this process happens to get.
+    os.environ["TF_NUM_INTRAOP_THREADS"] = "2"
+    with quiet():
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
 
 
 def build(
@@ -56,15 +75,9 @@ def build(
 
 
 def check_parameters(model: keras.Model, classes: int) -> None:
-    """Assert the published parameter count of every layer, and their sum.
+    """Raise ValueError unless every layer has its published number of parameters.
 
-    Args:
-        model: A model with the layer names of `build`.
-        classes: The number of classes; the published counts are for 10, the output layer has
-            85 for each.
-
-    Raises:
-        ValueError: A layer is missing or has another count.
+    The published counts are for 10 classes; the output layer has 85 for each.
     """
     expected = {**PUBLISHED_PARAMETERS, "OUTPUT": 85 * classes}
     counted = {layer.name: int(layer.count_params()) for layer in model.layers}

@@ -19,14 +19,11 @@ STEPS = 64  # dots of a scribble
 
 
 def draw_non_digits(images: Images, rng: np.random.Generator) -> Images:
-    """Replaces each image by something else, of a kind drawn at random.
+    """Replace each image by something else, of a kind drawn at random.
 
     Args:
         images: uint8 (n, 28, 28) digits, distorted; two of the kinds are made from them.
         rng: Of all draws.
-
-    Returns:
-        uint8 (n, 28, 28).
     """
     kinds = (_scribble, _cross_strokes, _shuffle_tiles, _pattern, _block)
     which = rng.integers(len(kinds), size=len(images))

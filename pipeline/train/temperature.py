@@ -19,26 +19,17 @@ LIMIT = 10.0  # the temperature is sought within 1 / LIMIT..LIMIT
 
 
 def cross_entropy(logits: NDArray[Any], labels: NDArray[np.uint8]) -> float:
-    """Mean negative logarithm of the true label's probability.
-
-    Args:
-        logits: float (N, classes).
-        labels: uint8 (N,).
-    """
+    """Mean negative logarithm of the true label's probability, of logits (N, classes)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     true = shifted[np.arange(len(labels)), labels]
     return float((np.log(np.exp(shifted).sum(axis=1)) - true).mean())
 
 
 def find_temperature(logits: NDArray[Any], labels: NDArray[np.uint8]) -> float:
-    """Find the number to divide logits by so that the cross-entropy is least.
+    """The number to divide logits by so that the cross-entropy is least.
 
-    Args:
-        logits: float (N, classes), of images that the network was not trained on.
-        labels: uint8 (N,).
-
-    Returns:
-        The temperature; above 1 if the network was too sure of itself.
+    Above 1 if the network was too sure of itself. `logits` (N, classes) are of images that the
+    network was not trained on.
     """
 
     def loss(log_temperature: float) -> float:
@@ -57,15 +48,12 @@ def fold_temperature(model: keras.Model, temperature: float) -> None:
 def expected_calibration_error(
     probabilities: NDArray[np.floating], labels: NDArray[np.uint8], bins: int = 15
 ) -> float:
-    """Mean distance between confidence and accuracy, over bins of equal width, by their size.
+    """Mean distance, 0..1, between confidence and accuracy over bins of equal width, by their size.
 
     Args:
         probabilities: float (N, classes), 0..1.
         labels: uint8 (N,).
         bins: How many.
-
-    Returns:
-        0..1.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +17,11 @@ from numpy.typing import NDArray
 
 from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
-from pipeline.config import CookbookRecipe, Recipe
-from pipeline.data import Dataset, Images, Labels, preprocess
+from pipeline.config import CookbookRecipe, Recipe, load_recipe
+from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess
+from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, sha256, write_json
-from pipeline.train import cookbook, epochs, lenet5
+from pipeline.train import cookbook, epochs, figures, lenet5
 from pipeline.train.confidence import Confidence, answers, choose_threshold
 from pipeline.train.temperature import (
     expected_calibration_error,
@@ -31,38 +35,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What one training run gave; `train.json` holds it.
-
-    Attributes:
-        recipe: The recipe's name.
-        seed: Its seed.
-        parameters: Trainable parameters of the network.
-        epochs: Passes over the training images (a fraction for the cookbook recipe).
-        steps: Updates of the weights.
-        seconds: Wall-clock time of training alone.
-        val_accuracy, test_accuracy: 0..1, of the finished model.
-        test_calibration_error: Expected calibration error on the test set, 0..1.
-        confidence: The threshold below which an answer is unsure, and what it gives.
-        label_names: One name a class.
-        data_sha256: Of the data set, so that a later stage knows that they belong together.
-        model_sha256: Of `lenet5.keras`, for the same reason.
-        history: Lists by name; what they are depends on the recipe.
-    """
+    """What one training run gave; `train.json` holds it."""
 
     recipe: str
     seed: int
-    parameters: int
-    epochs: float
-    steps: int
-    seconds: float
-    val_accuracy: float
-    test_accuracy: float
-    test_calibration_error: float
-    confidence: Confidence
-    label_names: tuple[str, ...]
-    data_sha256: str
-    model_sha256: str
-    history: dict[str, list[float]]
+    parameters: int  # trainable parameters of the network
+    epochs: float  # passes over the training images (a fraction for the cookbook recipe)
+    steps: int  # updates of the weights
+    seconds: float  # wall-clock time of training alone
+    val_accuracy: float  # 0..1
+    test_accuracy: float  # 0..1
+    test_calibration_error: float  # expected calibration error on the test set, 0..1
+    confidence: Confidence  # the threshold below which an answer is unsure, and what it gives
+    label_names: tuple[str, ...]  # one name a class
+    data_sha256: str  # of the data set, so that a later stage knows that they belong together
+    model_sha256: str  # of `lenet5.keras`, for the same reason
+    history: dict[str, list[float]]  # lists by name; what they are depends on the recipe
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load_recipe(args.recipe)
+    dataset = load_data(args.data)
+    lenet5.import_tensorflow()
+    result = train(Path(args.recipe).stem, recipe, dataset, args.out)
+    path = args.out / FLOAT_MODEL
+    got = predict(load_model(path), dataset.test.images[: figures.SAMPLE_DIGITS.stop])
+    figures.draw(args.out / "figures", result.history, dataset, got.argmax(axis=1))
+    print(
+        f"{path}: recipe {result.recipe}, {result.parameters:,} parameters, "
+        f"{result.seconds:.0f} s; validation {result.val_accuracy:.2%}, "
+        f"test {result.test_accuracy:.2%}"
+    )
+    return 0
 
 
 def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
@@ -103,7 +107,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         raise UserError(f"recipe {name}: training diverged; lower its learning_rate")
 
     with atomic_path(out / FLOAT_MODEL) as temporary:
-        model.save(temporary)
+        _save(model, temporary)
     validation = predict(model, data.validation.images)
     test = predict(model, data.test.images)
     threshold = choose_threshold(validation, data.validation.labels)
@@ -131,12 +135,21 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
     return result
 
 
-def load_model(path: Path) -> keras.Model:
-    """Load a float model.
+def _save(model: keras.Model, path: Path) -> None:
+    """Save without the time of day: equal weights give equal bytes."""
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(files["metadata.json"])
+    del metadata["date_saved"]
+    files["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980
 
-    Raises:
-        UserError: It is missing, unreadable or not LeNet-5.
-    """
+
+def load_model(path: Path) -> keras.Model:
+    """Load a float model; raises UserError if it is missing, unreadable or not LeNet-5."""
     import keras
 
     if not path.is_file():
@@ -152,15 +165,7 @@ def load_model(path: Path) -> keras.Model:
 
 
 def require_float_model(path: Path, training: Mapping[str, Any]) -> None:
-    """Refuse a float model that is missing or not the one that training wrote.
-
-    Args:
-        path: The model.
-        training: What `train.json` holds.
-
-    Raises:
-        UserError: It says which.
-    """
+    """Raise UserError for a float model that is missing or, by its `train.json`, another one."""
     if not path.is_file():
         raise UserError(f"{path}: missing; run `make export`")
     if training.get("model_sha256") != sha256(path):
@@ -169,26 +174,13 @@ def require_float_model(path: Path, training: Mapping[str, Any]) -> None:
         )
 
 
-def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
-    """Probabilities of the float model.
-
-    Args:
-        model: The float model.
-        images: uint8 (N, 28, 28).
-
-    Returns:
-        float32 (N, classes).
-    """
+def predict(model: keras.Model, images: Images) -> Probabilities:
+    """Probabilities that the float model gives for images, float32 (N, classes)."""
     starts = range(0, len(images), 1000)
     batches = [model(preprocess(images[i : i + 1000]), training=False) for i in starts]
     return np.concatenate([np.asarray(batch, np.float32) for batch in batches])
 
 
 def accuracy(probabilities: NDArray[np.floating], labels: Labels) -> float:
-    """Share of the images whose most probable class is the true one, 0..1.
-
-    Args:
-        probabilities: float (N, classes).
-        labels: uint8 (N,).
-    """
+    """Share of the images whose most probable class is the true one, 0..1."""
     return float((probabilities.argmax(axis=1) == labels).mean())

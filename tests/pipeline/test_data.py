@@ -162,6 +162,17 @@ def test_number_of_classes_comes_from_the_labels(tmp_path):
     assert got.label_names == ("0", "1", "2", "3")
 
 
+@pytest.mark.parametrize("name", ["\x1b[2JHemd", "He\tmd", "\u202eHemd", "\u200bHemd", "\x9bHemd"])
+def test_class_name_that_would_drive_the_terminal_is_refused(folder, name):
+    (folder / "labels.txt").write_text(f"Hose\n{name}\nKleid\n", "utf-8")
+    assert_refused(folder, "labels.txt", "cannot be printed", ascii(name))
+
+
+def test_class_name_with_a_joiner_is_a_word(folder):
+    (folder / "labels.txt").write_text("\u0645\u06cc\u200c\u0631\u0648\u062f\nb\nc\n", "utf-8")
+    assert data.load(folder).label_names[0].count("\u200c") == 1
+
+
 @pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["utf-8", "with byte order mark"])
 def test_labels_txt_names_the_classes(folder, prefix):
     (folder / "labels.txt").write_bytes(prefix + "Hemd\r\nHose\r\nStrümpfe \r\n\r\n".encode())

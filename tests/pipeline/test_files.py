@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_stage
@@ -133,11 +134,37 @@ def test_sha256_is_that_of_the_standard(tmp_path):
     )
 
 
-def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+def test_pipe_or_device_is_refused_in_one_line_and_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    files.write_bytes(pipe, b"content")
-    assert os.read(reader, 100) == b"content"
-    os.close(reader)
+    with pytest.raises(UserError, match=r"pipe: a device or a pipe; name a file"):
+        files.write_bytes(pipe, b"content")
     assert pipe.is_fifo()
+    assert names(tmp_path) == ["pipe"]
+
+
+def test_content_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    synced = []
+
+    def keep(descriptor):
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((name, path.exists()))
+        if name.is_file():
+            assert name.read_bytes() == b"new"
+
+    monkeypatch.setattr(files.os, "fsync", keep)
+    files.write_bytes(path, b"new")
+    (temporary, existed), last = synced
+    assert (temporary.name, existed) == ("a.json", False)
+    assert last == (tmp_path, True)
+
+
+def test_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files.os, "sync", lambda: synced.append((tmp_path / "tree").exists()))
+    with files.atomic_path(tmp_path / "tree") as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text("content")
+    assert synced == [False]
+    assert names(tmp_path / "tree") == ["a"]

@@ -117,6 +117,15 @@ def test_sqnr_of_hand_computed_values(reference, quantized, expected_db):
     )
 
 
+def test_onnx_file_with_a_name_that_is_not_text_has_no_layers_that_could_be_compared(artifacts):
+    path = artifacts / "lenet5_int8.onnx"
+    images = np.zeros((2, 32, 32, 1), np.float32)
+    float32 = artifacts / "lenet5_fp32.onnx"
+    assert len(layer_noise.measure_onnx(float32, path, images)) >= judge.MIN_LAYERS
+    broken.rename_a_tensor_to_bytes_that_are_no_text(path)
+    assert layer_noise.measure_onnx(float32, path, images) == []
+
+
 def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
     result = json.loads((exported / "parity.json").read_text())
     assert result["status"] == "pass"

@@ -51,7 +51,7 @@ HOSTILE = [
     "]]></svg><iframe src=http://example.com>",
     "a|b\\`*_",
     "n" * 300,
-    "\u202eright to left\u0007",
+    "\u0645\u06cc\u200c\u0631\u0648\u062f",  # Persian; a joiner keeps its halves apart
     "漢字",
     "--- # &amp;",
 ]
@@ -225,8 +225,8 @@ def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, sm
     seeds = measured_sections.seeds(gather(measured, small, seeds=path))
     assert seeds.doubt == "These are of best; the model of this page is of recipe tiny."
     assert seeds.tables[0].caption == "Recipe best, 2 seeds"
-    assert seeds.tables[0].rows[0][:3] == ("lenet5.keras", "98.000%", "1.414")
-    assert seeds.tables[1].rows == [("hooked ones", "90.0%", "80.0%")]
+    assert seeds.tables[0].rows[0][:3] == ["lenet5.keras", "2.000%", "1.414%"]
+    assert seeds.tables[1].rows == [["hooked ones", "90.0%", "80.0%"]]
 
 
 def test_seeds_of_another_data_set_or_damaged_are_refused(measured, small, tmp_path):

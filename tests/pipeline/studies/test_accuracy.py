@@ -1,11 +1,15 @@
 """Means over seeds against a hand-computed table; what is finished is not made again."""
 
 import dataclasses
+import json
+import re
+import shutil
 
 import pytest
+from conftest import ROOT
 
 from pipeline import config
-from pipeline.artifacts import CONVERTED
+from pipeline.artifacts import ACCURACY_JSON, ACCURACY_MD, CONVERTED
 from pipeline.studies import accuracy
 
 
@@ -64,32 +68,98 @@ def test_page_shows_errors_and_an_interval_around_their_mean(mnist):
     assert "0.152% to 0.648%" in page  # 1 - 0.996 -+ 0.00248
 
 
-def test_key_of_a_seed_changes_with_what_decides_its_weights(mnist):
-    recipe = config.load_recipe("best")
-    key = accuracy.training_key(recipe, mnist)
-    assert key == accuracy.training_key(recipe, mnist)
-    others = [
-        accuracy.training_key(dataclasses.replace(recipe, seed=99), mnist),
-        accuracy.training_key(recipe, dataclasses.replace(mnist, sha256="another")),
-        accuracy.training_key(
-            dataclasses.replace(
-                recipe, augmentation=dataclasses.replace(recipe.augmentation, blur=0.9)
-            ),
-            mnist,
+def test_committed_page_is_that_of_the_committed_figures():
+    figures = json.loads(ACCURACY_JSON.read_text())
+    assert ACCURACY_MD.read_text() == accuracy.render(figures)
+
+
+RECIPE = config.load_recipe("best")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        dataclasses.replace(RECIPE, seed=99),
+        dataclasses.replace(RECIPE, epochs=1),
+        dataclasses.replace(
+            RECIPE, augmentation=dataclasses.replace(RECIPE.augmentation, blur=0.9)
         ),
-    ]
-    assert len({key, *others}) == 4
+    ],
+)
+def test_key_of_a_seed_changes_with_each_setting(mnist, recipe):
+    assert accuracy.training_key(recipe, mnist) != accuracy.training_key(RECIPE, mnist)
 
 
-def test_finished_seed_is_not_made_again(tmp_path, monkeypatch, mnist):
+def test_key_of_a_seed_changes_with_the_data(mnist):
+    key = accuracy.training_key(RECIPE, mnist)
+    assert accuracy.training_key(RECIPE, mnist) == key
+    other = dataclasses.replace(mnist, sha256="another")
+    assert accuracy.training_key(RECIPE, other) != key
+
+
+@pytest.fixture
+def make_seed(tmp_path, monkeypatch, mnist):
+    """A function that makes one seed in a copy of the tree, and returns what it had to do."""
+    tree = tmp_path / "tree"
+    for name in ("pipeline", "export", "device"):
+        shutil.copytree(ROOT / name, tree / name)
+    shutil.copy(ROOT / "requirements.lock", tree)
+    monkeypatch.setattr(accuracy, "ROOT", tree)
     made = []
     monkeypatch.setattr(accuracy, "train", lambda *_: made.append("train"))
     monkeypatch.setattr(accuracy.export, "convert", lambda name, *_: made.append(name))
     monkeypatch.setattr(accuracy.native, "generate", lambda *_: made.append("native"))
     monkeypatch.setattr(accuracy.parity, "check_parity", lambda *_: made.append("parity"))
-    recipe = config.load_recipe("best")
-    for _ in range(2):
-        accuracy.make("best", recipe, mnist, tmp_path)
-    assert made == ["train", *CONVERTED, "native", "parity"]
-    accuracy.make("best", dataclasses.replace(recipe, epochs=1), mnist, tmp_path)
-    assert made.count("train") == 2
+
+    def make(recipe=RECIPE):
+        made.clear()
+        accuracy.make("best", recipe, mnist, tmp_path / "seed")
+        return list(made)
+
+    make.tree = tree
+    return make
+
+
+JUDGE = [*CONVERTED, "native", "parity"]
+
+
+def test_finished_seed_is_not_made_again(make_seed):
+    assert make_seed() == ["train", *JUDGE]
+    assert make_seed() == []
+    assert make_seed(dataclasses.replace(RECIPE, epochs=1)) == ["train", *JUDGE]
+
+
+def test_another_split_of_the_data_retrains(make_seed):
+    make_seed()
+    path = make_seed.tree / "pipeline" / "data.py"
+    text = path.read_text()
+    path.write_text(re.sub(r"^SPLIT_SEED = \d+", "SPLIT_SEED = 7", text, flags=re.MULTILINE))
+    assert path.read_text() != text
+    assert make_seed() == ["train", *JUDGE]
+    path.write_text(text)
+    assert make_seed() == ["train", *JUDGE]  # what lies there is of the other split
+
+
+@pytest.mark.parametrize(
+    ("changed", "work"),
+    [
+        ("pipeline/config.py", ["train", *JUDGE]),
+        ("pipeline/train/outliers.py", ["train", *JUDGE]),
+        ("pipeline/train/temperature.py", ["train", *JUDGE]),
+        ("requirements.lock", ["train", *JUDGE]),
+        ("export/to_tflite.py", JUDGE),
+        ("export/c_templates/common.c.in", JUDGE),
+        ("device/native/binding.c", JUDGE),
+        ("device/requirements.lock", JUDGE),
+        ("pipeline/classify.py", JUDGE),
+        ("pipeline/parity/budget.toml", JUDGE),
+        ("pipeline/parity/statistics.py", JUDGE),
+        ("pipeline/report/page.py", []),
+        ("pipeline/studies/accuracy.py", []),
+    ],
+)
+def test_changed_file_remakes_what_it_decides(make_seed, changed, work):
+    make_seed()
+    with (make_seed.tree / changed).open("a") as stream:
+        stream.write("\n# changed\n")
+    assert make_seed() == work

@@ -124,6 +124,6 @@ def test_result_tells_the_shares_over_all_rows(drawn: list[Photo]) -> None:
     bench = PhotoBench("m.tflite", "0" * 64, 5, (row,), (NoDigitRow("blank paper", 2, 1),), ())
     result = photos.as_json(bench)
     assert (result["accuracy"], result["refused_share"]) == (1.0, 0.5)
-    text = photos.format_result(bench)
+    text = photos.format_result(result)
     assert "pen on white paper" in text
-    assert "find_digit 100.0%; without a digit, refused: 50.0%" in text
+    assert "device/photo.py 100.0%; of 2 without a digit 50.0% are refused." in text

@@ -43,9 +43,10 @@ noise = 0.05
 AFTER_ANOTHER_SEED = """
 import dataclasses, sys
 from pathlib import Path
-from pipeline.__main__ import import_tensorflow, load_data
 from pipeline.config import load_recipe
-recipe, data, out = load_recipe(sys.argv[1]), load_data(Path(sys.argv[2])), Path(sys.argv[3])
+from pipeline.data import load
+from pipeline.train.lenet5 import import_tensorflow
+recipe, data, out = load_recipe(sys.argv[1]), load(Path(sys.argv[2])), Path(sys.argv[3])
 import_tensorflow()
 from pipeline.train.training import train
 for seed in (recipe.seed + 1, recipe.seed):
@@ -66,6 +67,11 @@ def short_runs(small_data, tmp_path_factory):
         assert run.returncode == 0, run.stderr
         runs.append((out, run))
     return runs
+
+
+def test_same_seed_gives_the_same_files_whatever_the_time(short_runs):
+    first, second = (out / "lenet5.keras" for out, _ in short_runs)
+    assert first.read_bytes() == second.read_bytes()
 
 
 def weights(folder):
