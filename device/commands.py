@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("predict", "classify pictures")
     command.add_argument("files", nargs="+", metavar="FILE", help="picture, IDX, folder, or -")
     command.add_argument("-k", "--top-k", type=int, default=1, metavar="K", help="answers to show")
+    command.add_argument("--all", action="store_true", help="read all digits of a picture")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
     command.add_argument(
         "--min-confidence",
@@ -147,6 +148,7 @@ def load(args: argparse.Namespace, model: Path | None = None) -> Classifier:
 def predict(args: argparse.Namespace) -> int:
     """Print a line a picture; go on after a bad one."""
     from manifest import label_names
+    from photo import find_digit, find_digits
     from samples import read_samples
 
     if args.top_k < 1:
@@ -156,36 +158,33 @@ def predict(args: argparse.Namespace) -> int:
     classifier = load(args)
     labels = label_names(classifier.model)
     code = 0
-    for name, image in read_samples(args.files):
+    classify = classify_all if args.all else classify_one
+    for name, found in read_samples(args.files, find_digits if args.all else find_digit):
         try:
-            row = classify(classifier, name, image, labels, args)
+            if isinstance(found, InputError):
+                raise found
+            row = classify(classifier, name, found, labels, args)
         except InputError as error:
             code, row = 2, {"file": name, "error": str(error)}
             complain(error)
         if args.json:
             print(json.dumps(row), flush=True)
-        elif "top" in row:
-            top = row["top"]
+        elif "error" not in row:
+            top = row.get("top", [row])
             guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
             answer = f"unsure ({guesses})" if "unsure" in row else guesses
             print(f"{one_line(name)}  {one_line(answer)}  {row['latency_ms']:.1f} ms", flush=True)
     return code
 
 
-def classify(
+def classify_one(
     classifier: Classifier,
     name: str,
-    image: np.ndarray | InputError,
+    image: np.ndarray,
     labels: Sequence[str],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What `--json` prints of one picture, uint8 (28, 28).
-
-    Raises:
-        InputError: The picture could not be read, or is empty.
-    """
-    if isinstance(image, InputError):
-        raise image
+    """What `--json` prints of a picture's digit, uint8 (28, 28); InputError if it is empty."""
     if image.min() == image.max():
         raise InputError(f"{name}: no digit found, the picture is empty")
     start = time.perf_counter()
@@ -195,6 +194,36 @@ def classify(
     top = [{"label": labels[k], "probability": float(probabilities[k])} for k in order]
     row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
     if top[0]["probability"] < args.min_confidence:
+        row["unsure"] = True
+    return row
+
+
+def classify_all(
+    classifier: Classifier,
+    name: str,
+    found: Sequence[tuple[np.ndarray, tuple[int, int, int, int]]],
+    labels: Sequence[str],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """What `--json` prints of a picture's digits: uint8 (28, 28) and their boxes.
+
+    The label is theirs in reading order, the probability the product of theirs.
+    """
+    start = time.perf_counter()
+    answers = [classifier.classify(image) for image, _ in found]
+    latency_ms = (time.perf_counter() - start) * 1e3
+    digits = [
+        {"label": labels[label], "probability": probability, "box": [int(edge) for edge in box]}
+        for (label, probability), (_, box) in zip(answers, found)
+    ]
+    row = {
+        "file": name,
+        "label": "".join(labels[label] for label, _ in answers),
+        "probability": float(np.prod([probability for _, probability in answers])),
+        "digits": digits,
+        "latency_ms": round(latency_ms, 4),
+    }
+    if row["probability"] < args.min_confidence:
         row["unsure"] = True
     return row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Iterator, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import numpy as np
 from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
@@ -12,28 +12,36 @@ from photo import PhotoError, find_digit
 from picture import PictureError, decode_image
 from runner import InputError
 
-Sample = Tuple[str, Union[np.ndarray, InputError]]  # a name, and uint8 (28, 28) or what is wrong
+Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
 
 
-def read_samples(names: Sequence[str]) -> Iterator[Sample]:
-    """The images of files, folders (their files, sorted) and '-' (standard input)."""
+def read_samples(
+    names: Sequence[str], find: Callable[[np.ndarray], Any] = find_digit
+) -> Iterator[Sample]:
+    """The digits in files, folders (their files, sorted) and '-' (standard input).
+
+    Args:
+        names: What the user typed.
+        find: `find_digit`, which gives uint8 (28, 28), or `find_digits`.
+    """
     for name in names:
         path = Path(name)
         try:
             if name == "-":
                 if sys.stdin is None:
                     raise InputError("-: standard input is closed")
-                yield name, read_picture(read_stream(sys.stdin.buffer, name), name)
+                yield name, read_picture(read_stream(sys.stdin.buffer, name), name, find)
             elif path.is_dir():
                 files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
                 if not files:
                     raise InputError(f"{name}: the folder has no files")
-                yield from read_samples([file if file != "-" else "./-" for file in files])
+                yield from read_samples([file if file != "-" else "./-" for file in files], find)
             elif is_idx(path):
                 for i, image in enumerate(images_of(parse_idx(read_bytes(path), name), name)):
-                    yield f"{name}[{i}]", image
+                    whole = (0, 0, *image.shape[::-1])  # its box
+                    yield f"{name}[{i}]", image if find is find_digit else [(image, whole)]
             else:
-                yield name, read_picture(read_bytes(path), name)
+                yield name, read_picture(read_bytes(path), name, find)
         except (InputError, FileError) as error:
             yield name, InputError(str(error))
         except OSError as error:  # a folder that may not be looked into, a name that cannot be
@@ -49,10 +57,10 @@ def images_of(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def read_picture(data: bytes, name: str) -> np.ndarray:
-    """Any picture of a digit -> uint8 (28, 28), white ink on black."""
+def read_picture(data: bytes, name: str, find: Callable[[np.ndarray], Any]) -> Any:
+    """What `find` gives for the bytes of any picture."""
     try:
-        return find_digit(decode_image(data, name))
+        return find(decode_image(data, name))
     except PictureError as error:
         raise InputError(str(error)) from None
     except PhotoError as error:

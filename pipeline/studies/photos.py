@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from device.photo import NoDigit, find_digit
+from device.photo import PhotoError, find_digit
 from device.picture import decode_image
 from device.runner import Classifier, InputError
 from pipeline.artifacts import INT8_TFLITE, PHOTOS_JSON, TRAIN_JSON
@@ -124,7 +124,7 @@ def measure_digits(photos: list[Photo], label: Label) -> PhotoRow:
         raw += label(raw_resize(image)) == photo.label
         try:
             found += label(find_digit(image)) == photo.label
-        except NoDigit:
+        except PhotoError:
             refused += 1
     return PhotoRow(photos[0].condition, len(photos), raw, found, refused)
 
@@ -135,7 +135,7 @@ def measure_empties(photos: list[Photo]) -> NoDigitRow:
     for photo in photos:
         try:
             find_digit(decode_image(photo.data, photo.name))
-        except NoDigit:
+        except PhotoError:
             refused += 1
     return NoDigitRow(photos[0].condition, len(photos), refused)
 

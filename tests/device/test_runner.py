@@ -275,6 +275,36 @@ def test_json_is_one_object_a_line_with_the_keys_of_the_contract(exported, digit
         assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
 
 
+@pytest.fixture
+def number(mnist, tmp_path):
+    """A picture of two digits side by side, dark on light, and what they are."""
+    picture = np.full((200, 400), 220, np.uint8)
+    for left, image in ((50, mnist.test.images[0]), (250, mnist.test.images[1])):
+        picture[44:156, left : left + 112] -= np.kron(image, np.ones((4, 4), np.uint8)) // 2
+    return write_pgm(tmp_path / "number.pgm", picture), "".join(map(str, mnist.test.labels[:2]))
+
+
+def test_two_digits_are_not_answered_as_one(exported, number):
+    run = run_runner("-m", exported / MODELS[1], number[0])
+    assert run.returncode == 2
+    assert run.stderr == f"runner.py: {number[0]}: several digits (2): use --all\n"
+
+
+def test_all_digits_are_read_in_order_with_their_boxes(exported, number):
+    path, label = number
+    run = run_runner("--all", "--json", "-m", exported / MODELS[1], path)
+    assert run.returncode == 0, run.stderr
+    row = json.loads(run.stdout)
+    assert row["label"] == label
+    assert [digit["label"] for digit in row["digits"]] == list(label)
+    product = row["digits"][0]["probability"] * row["digits"][1]["probability"]
+    assert row["probability"] == pytest.approx(product)
+    first, second = (digit["box"] for digit in row["digits"])
+    assert 50 <= first[0] < first[2] <= 162 < 250 <= second[0] < second[2] <= 362
+    text = run_runner("--all", "-m", exported / MODELS[1], path).stdout
+    assert text.startswith(f"{path}  {label}  ")
+
+
 def test_answer_below_the_threshold_is_unsure_and_tells_its_guess(exported, digits, mnist):
     arguments = ("--min-confidence", "1", "-m", exported / "lenet5_fp32.tflite", digits / "a.pgm")
     text, rows = run_runner(*arguments), run_runner("--json", *arguments)
