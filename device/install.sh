@@ -17,8 +17,12 @@
 # Exit codes: 0 verified and in use, 1 failed, 2 bad usage or bad bundle.
 set -eu
 
+say() { # TEXT, as it is: echo would turn \n and \033 in it into what they stand for
+    printf '%s\n' "$1"
+}
+
 fail() { # EXIT_CODE MESSAGE
-    echo "install: $2" >&2
+    say "install: $2" >&2
     exit "$1"
 }
 
@@ -32,12 +36,12 @@ step() { # WHAT COMMAND...
 failed() { # WHAT OUTPUT
     free=$(df -Pm . | awk 'NR == 2 { print $4 }') # before what was half-made is removed
     rm -rf versions/.new
-    echo "$2" | tail -n 5 >&2
+    say "$2" | tail -n 5 >&2
     fail 1 "cannot $1, with $free MiB free; in use: $previous"
 }
 
 not_verified() { # RESULT
-    echo "$1" >&2
+    say "$1" >&2
     fail 1 "the bundle does not verify on this device; in use: $previous"
 }
 
@@ -115,8 +119,8 @@ verify() { # VERSION_FOLDER
     else
         code=0
         said=$("$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null) || code=$?
-        echo "$said"
-        [ $code = 0 ] && [ "$(echo "$said" | tail -n 1)" = PASS ]
+        say "$said"
+        [ $code = 0 ] && [ "$(say "$said" | tail -n 1)" = PASS ]
     fi
 }
 
@@ -147,9 +151,9 @@ install_packages() { # VERSION_FOLDER
 # Where pip has no runtime: the runner with the compiled C, if the system has numpy; else the first
 # command that runs here and verifies, fastest first, as VERSION_FOLDER/lenet5.
 use_native() { # VERSION_FOLDER
-    echo "no packages for this machine and its Python: $(echo "$output" | tail -n 1)"
+    say "no packages for this machine and its Python: $(say "$output" | tail -n 1)"
     if result=$(verify "$1"); then
-        echo "using the compiled C of native/ in runner.py"
+        say "using the compiled C of native/ in runner.py"
         return
     fi
     case $result in
@@ -162,7 +166,7 @@ use_native() { # VERSION_FOLDER
         case $code in
             0)
                 rm -rf "$1/.venv"
-                echo "using the command lenet5 (native/$command)"
+                say "using the command lenet5 (native/$command)"
                 return
                 ;;
             1) not_verified "$result" ;; # it runs here and answers otherwise: no other is tried
@@ -183,14 +187,14 @@ build() { # BUNDLE VERSION_FOLDER
         3) not_verified "$output" ;;
         *) failed "unpack the bundle" "$output" ;;
     esac
-    echo "making the environment and installing the packages"
+    say "making the environment and installing the packages"
     step "make the environment" python3 -I -m venv --system-site-packages "$new/.venv"
     if ! install_packages "$new"; then
         use_native "$new"
     elif ! result=$(verify "$new"); then
         not_verified "$result"
     fi
-    echo "$result"
+    say "$result"
     # The scripts of the environment hold its path, which is about to change.
     [ ! -d "$new/.venv" ] || step "finish the environment" find "$new/.venv/bin" \
         "$new/.venv/pyvenv.cfg" -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
@@ -211,7 +215,7 @@ remove_all_but() { # VERSION_FOLDER...
     for version in versions/*; do
         case " $* " in
             *" $version "*) ;;
-            *) rm -rf "$version" ;;
+            *) rm -rf "$version" || true ;; # of another user, as rm says
         esac
     done
 }
@@ -230,7 +234,7 @@ main() {
     digest=$(sha256sum <"$bundle")
     check_signature "$bundle" "$dir/allowed_signers"
     root=$(read_bundle "$bundle") || fail 2 "$1: $root"
-    folder=versions/${root#lenet5-edge-}-$(echo "$digest" | cut -c 1-12)
+    folder=versions/${root#lenet5-edge-}-$(say "$digest" | cut -c 1-12)
 
     umask 022
     dir=$(realpath -m -- "$dir")
@@ -252,7 +256,7 @@ main() {
 
     state="is in use now"
     if [ -d "$folder" ] && read_bundle "$bundle" "$folder" >/dev/null && result=$(verify "$folder"); then
-        echo "$result"
+        say "$result"
         [ "$previous" != "$folder" ] || state="was in use already"
     else
         build "$bundle" "$folder"
@@ -261,10 +265,10 @@ main() {
         step "switch" ln -s "$folder" .current.new
         step "switch" mv -T .current.new current # in one step
         remove_all_but "$folder" "$previous"
-        find . -maxdepth 1 -name 'bundle*.tar.gz*' -mtime +0 -delete # of earlier deployments
+        find . -maxdepth 1 -name 'bundle*.tar.gz*' -mtime +0 -delete || true # sent for earlier ones
     fi
     step "write to the disk" sync -f .
-    echo "${folder#versions/} $state: $dir/current"
+    say "${folder#versions/} $state: $dir/current"
 }
 
 main "$@"

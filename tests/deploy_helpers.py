@@ -54,7 +54,11 @@ for environment; do :; done
 packages=$environment/lib/{python.name}/site-packages
 mkdir -p "$environment/bin" "$packages"
 ln -s "{python}" "$environment/bin/python"
-printf 'home = {python.parent}\ninclude-system-site-packages = false\n' >"$environment/pyvenv.cfg"
+cat >"$environment/pyvenv.cfg" <<EOF
+home = {python.parent}
+include-system-site-packages = false
+command = venv $PWD/$environment
+EOF
 echo "$OS_PACKAGES" >"$packages/os.pth"
 """
 

@@ -1,8 +1,8 @@
-# What deploy.sh, fleet.sh and bench-pi.sh share. They set `tool`, their name in errors, and source it.
+# Sourced by deploy.sh, fleet.sh, bench-pi.sh and sign.sh, which set `tool`, their name in errors.
 set -eu
 
 fail() { # EXIT_CODE MESSAGE
-    echo "$tool: $2" >&2
+    printf '%s: %s\n' "$tool" "$2" >&2 # echo would turn \n in a name into a new line
     exit "$1"
 }
 
