@@ -1,6 +1,6 @@
-"""A picture file -> its pixels: PGM and NPY with numpy alone, PNG, JPEG and others with Pillow.
+"""A picture file -> its pixels: PGM, PBM and NPY with numpy alone, others with Pillow.
 
-image = decode_image(Path("digit.jpg").read_bytes(), "digit.jpg")  # (H, W) or (H, W, 3) uint8
+image = decode_image(Path("digit.jpg").read_bytes(), "digit.jpg")  # (H, W[, C]) uint8
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,15 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PIXELS = 50_000_000  # refused before decoding
+MAX_BYTES = 60_000_000  # for the pixels of one picture while it is decoded
+MAX_SIDE = 65_535  # pixels
+MAX_FRAMES = 50  # of an animation, looked through for one that is not blank
 WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")  # PPM: also PBM
+BAND_PIXELS = 1_000_000  # converted at once
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+TIFF_OR_HEIC = re.compile(rb"(II\*\0|MM\0\*)|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 
 UInt8 = npt.NDArray[np.uint8]
-Float = npt.NDArray[np.float32]
 
 
 class PictureError(ValueError):
@@ -30,37 +33,44 @@ class PictureError(ValueError):
 
 
 def decode_image(data: bytes, name: str) -> UInt8:
-    """Decodes PGM, NPY or, with Pillow, PNG, JPEG, BMP, GIF or WebP.
+    """Decodes PGM, PBM, NPY or, with Pillow, PNG, JPEG, BMP, GIF, WebP or PPM.
 
-    Large pictures come back reduced by a whole factor, turned upright by their EXIF tag, with
-    transparency filled in. Colour is kept, because only the search for ink knows which colour
-    tells ink from paper.
+    Large pictures come back reduced by a whole factor, turned upright by their EXIF tag; of an
+    animation, the first frame that is not blank. Colour and transparency are kept, because only
+    the search for ink knows what tells ink from paper.
 
     Args:
         data: the whole file.
         name: what to call the picture in an error message.
 
     Returns:
-        (H, W) grey levels or (H, W, 3) RGB, uint8.
+        uint8: (H, W) grey levels, (H, W, 3) RGB, or (H, W, 4) RGBA where something is transparent.
 
     Raises:
-        PictureError: one line that says what is wrong.
+        PictureError: one line that says what is wrong and what to do.
     """
     try:
+        if len(data) > MAX_BYTES:
+            raise PictureError(f"{len(data)} bytes; save it smaller: {MAX_BYTES} are allowed")
         if data.startswith(b"\x93NUMPY"):
-            return _decode_npy(data)
-        if data[:2] in (b"P2", b"P5"):
-            return _decode_pgm(data)
+            return _simplest(_decode_npy(data))
+        if data[:2] in (b"P1", b"P2", b"P4", b"P5"):
+            return _decode_netpbm(data)
         return _decode_with_pillow(data)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, bytes_per_pixel: float) -> None:
+    """Refuses before decoding what would take too much memory."""
     if width < 1 or height < 1:
         raise PictureError("the picture has no pixels")
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{width}x{height} pixels are more than the {MAX_PIXELS} allowed")
+    need = width * height * bytes_per_pixel
+    if max(width, height) > MAX_SIDE or need > MAX_BYTES:
+        raise PictureError(
+            f"{width}x{height} pixels take {need / 1e6:.0f} MB; save it smaller or as JPEG: "
+            f"{MAX_BYTES / 1e6:.0f} MB and {MAX_SIDE} pixels a side are allowed"
+        )
 
 
 def _decode_npy(data: bytes) -> UInt8:
@@ -76,70 +86,74 @@ def _decode_npy(data: bytes) -> UInt8:
         raise PictureError("damaged NPY header") from error
     if dtype.kind not in "buf" or dtype.itemsize > 8:
         raise PictureError(f"NPY of {dtype} where uint8, uint16, bool or float is needed")
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)):
         raise PictureError(f"NPY of shape {shape} where (H, W) or (H, W, 3) is needed")
-    _check_size(shape[1], shape[0])
-    size_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    body = data[stream.tell() :]
-    if len(body) != size_bytes:
-        raise PictureError(f"NPY holds {len(body)} bytes of pixels where {size_bytes} are needed")
-    values = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
-    return _grey_if_equal(_without_alpha(_as_uint8(values)))
+    channels = shape[2] if len(shape) == 3 else 1
+    _check_size(shape[1], shape[0], channels * (1 if dtype.itemsize == 1 else 5))
+    count = shape[0] * shape[1] * channels
+    if len(data) - stream.tell() != count * dtype.itemsize:
+        raise PictureError(f"NPY of shape {shape} and {dtype} with too few or too many bytes")
+    values = np.frombuffer(data, dtype, offset=stream.tell())
+    values = values.reshape(shape, order="F" if fortran else "C")
+    if dtype.kind == "b":
+        return values.view(np.uint8) * np.uint8(255)
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        return values if dtype.itemsize == 1 else (values >> 8).astype(np.uint8)
+    low, high = float(values.min()), float(values.max())
+    if dtype.kind != "f" or not (low >= 0 and high <= 255):  # NaN fails as well
+        raise PictureError("NPY pixels must be uint8, uint16, bool or floats in 0..1 or 0..255")
+    return _scaled(values, 1 if high <= 1 else 255)
 
 
-def _as_uint8(values: npt.NDArray[np.generic]) -> UInt8:
-    """bool, uint8, uint16 or finite floats in 0..1 or 0..255 -> 0..255."""
-    kind, itemsize = values.dtype.kind, values.dtype.itemsize
-    if kind == "b":
-        return values.astype(np.uint8) * np.uint8(255)
-    if kind == "u" and itemsize == 1:
-        return values.astype(np.uint8)
-    if kind == "u" and itemsize == 2:
-        return (values.astype(np.uint16) >> 8).astype(np.uint8)
-    if kind == "f":
-        low, high = float(np.min(values)), float(np.max(values))
-        if not (low >= 0 and high <= 255):  # also catches NaN
-            raise PictureError("float pixels must be finite and within 0..1 or 0..255")
-        scale = 255 if high <= 1 else 1
-        return np.rint(values.astype(np.float32) * scale).astype(np.uint8)
-    raise PictureError(f"pixels of {values.dtype} where uint8, uint16, bool or float is needed")
+def _scaled(values: npt.NDArray[Any], largest: float) -> UInt8:
+    """0..largest -> 0..255."""
+    wide = values.astype(np.float32)
+    wide *= 255 / largest
+    return np.rint(wide, out=wide).astype(np.uint8)
 
 
-# Netpbm: 'P2' or 'P5', width, height and largest value, apart by white space or comments.
+# Netpbm: 'P1' to 'P5', width, height and, of a PGM, largest value, apart by space or comments.
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
-_PGM_HEADER = re.compile(
-    rb"P([25])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,5})\s"
-)
+_NUMBER = _GAP + rb"(\d{1,9})"
+_NETPBM_HEADER = re.compile(rb"P(?:([14])%b%b|([25])%b%b%b)\s" % (5 * (_NUMBER,)))
 
 
-def _decode_pgm(data: bytes) -> UInt8:
-    """Plain (P2) or raw (P5) PGM, 8 or 16 bits (https://netpbm.sourceforge.net/doc/pgm.html)."""
-    header = _PGM_HEADER.match(data)
+def _decode_netpbm(data: bytes) -> UInt8:
+    """PBM and PGM, plain or raw (https://netpbm.sourceforge.net/doc/pgm.html)."""
+    header = _NETPBM_HEADER.match(data)
     if header is None:
-        raise PictureError("damaged PGM header")
-    kind, width, height, largest = (int(group) for group in header.groups())
-    _check_size(width, height)
+        raise PictureError("damaged PGM or PBM header")
+    kind, width, height, *rest = (int(group) for group in header.groups() if group)
+    largest = rest[0] if rest else 1
+    _check_size(width, height, 1 if kind == 4 or (kind == 5 and largest == 255) else 5)
     if not 0 < largest < 65536:
         raise PictureError(f"PGM with {largest} as its largest value")
-    pixels = width * height
-    body = data[header.end() :]
-    if kind == 2:
-        values = _plain_values(body, pixels)
+    values: npt.NDArray[Any]
+    if kind in (1, 2):
+        values = _plain_values(data[header.end() :], width * height, digits=kind == 1)
     else:
+        row = -(-width // 8) if kind == 4 else width
         dtype = np.dtype(np.uint8 if largest < 256 else ">u2")
-        if len(body) < pixels * dtype.itemsize:
-            raise PictureError("truncated PGM")
-        values = np.frombuffer(body, dtype, count=pixels)
+        if len(data) - header.end() < row * height * dtype.itemsize:
+            raise PictureError("truncated PGM or PBM")
+        values = np.frombuffer(data, dtype, row * height, header.end())
+        if kind == 4:
+            values = np.unpackbits(values.reshape(height, row), axis=1)[:, :width]
     if not (values.max() <= largest and values.min() >= 0):  # NaN fails as well
-        raise PictureError("PGM pixel beyond its largest value")
-    if largest != 255:
-        values = np.rint(values.astype(np.float32) * (255 / largest))
-    return values.astype(np.uint8).reshape(height, width)
+        raise PictureError("PGM or PBM pixel beyond its largest value")
+    if kind in (1, 4):
+        return (1 - values.astype(np.uint8)).reshape(height, width) * np.uint8(255)  # 1 is black
+    image: UInt8 = values if largest == 255 and kind == 5 else _scaled(values, largest)
+    return image.reshape(height, width)
 
 
-def _plain_values(body: bytes, count: int) -> npt.NDArray[np.generic]:
+def _plain_values(body: bytes, count: int, digits: bool) -> npt.NDArray[Any]:
+    """Numbers apart by white space, or digits with or without."""
+    body = re.sub(rb"#[^\r\n]*", b" ", body)
+    if digits:
+        body = b" ".join(re.findall(rb"\S", body))
     if len(body) < 2 * count - 1:
-        raise PictureError("truncated PGM")
+        raise PictureError("truncated PGM or PBM")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy warns of text that is no number
         try:
@@ -149,54 +163,98 @@ def _plain_values(body: bytes, count: int) -> npt.NDArray[np.generic]:
 
 
 def _decode_with_pillow(data: bytes) -> UInt8:
+    foreign = TIFF_OR_HEIC.match(data)
+    if foreign:
+        kind = "TIFF" if foreign[1] else "HEIC"
+        raise PictureError(f"{kind} is not read; convert it first: convert FILE digit.jpg")
     try:
         from PIL import Image
     except ImportError:
         raise PictureError(
             "PNG and JPEG need Pillow (pip install pillow); PGM needs none"
         ) from None
+    stream = io.BytesIO(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit is below Pillow's
-            opened = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+            opened = Image.open(stream, formats=PILLOW_FORMATS)
     except Image.DecompressionBombError:
-        raise PictureError(f"more than the {MAX_PIXELS} pixels allowed") from None
+        raise PictureError("save it smaller: more pixels than are allowed") from None
     except Exception as error:  # damaged headers fail in many ways
-        raise PictureError("not a PNG, JPEG, BMP, GIF, WebP, PGM or NPY picture") from error
-    _check_size(*opened.size)
+        raise PictureError("not a PNG, JPEG, BMP, GIF, WebP, PGM, PBM or NPY picture") from error
+    _check_size(*opened.size, _bytes_per_pixel(opened, data, stream.tell()))
     try:
-        factor = _reduction(opened.width, opened.height, WORKING_PIXELS)
-        if factor in (6, 7):  # a quarter by the decoder and half of that below is an eighth too
-            factor = 8
-        opened.draft(None, (opened.width // factor, opened.height // factor))  # JPEG only
-        image = _simple_mode(opened)
-        factor = _reduction(image.width, image.height, WORKING_PIXELS)
-        pixels = np.asarray(image.reduce(factor) if factor > 1 else image)
-        turned = _upright(pixels, _orientation(image))
+        return _simplest(_first_with_ink(opened))
     except Exception as error:  # damaged bodies fail in many ways
         raise PictureError("damaged or truncated picture") from error
-    return _grey_if_equal(_without_alpha(turned))
 
 
-def _reduction(width: int, height: int, pixels: int) -> int:
-    """The whole factor by which both sides shrink to leave at most about `pixels` pixels."""
-    return max(1, round(math.sqrt(width * height / pixels)))
+def _bytes_per_pixel(opened: Image.Image, data: bytes, position: int) -> float:
+    """What Pillow's decoders hold, as measured; `position` is where the header ends."""
+    if opened.format == "WEBP":
+        return 20
+    if opened.format not in ("JPEG", "MPO"):
+        return {"1": 1, "L": 1, "P": 1}.get(opened.mode, 4)
+    # A JPEG is decoded row by row and reduced if its first scan holds all its colours (ITU T.81,
+    # B.2.3). Otherwise libjpeg keeps 16 bits of each colour, of which some may be at half size.
+    colours = len(opened.getbands())
+    length = 6 + 2 * colours
+    scan = data[position - length : position - length + 3]
+    if scan == bytes((0, length, colours)) and "progressive" not in opened.info:
+        return 4 / 64
+    from PIL.JpegImagePlugin import get_sampling
+
+    return {2: 3, 1: 4}.get(get_sampling(opened), 2 * colours)
 
 
-def _simple_mode(image: "Image.Image") -> "Image.Image":
-    """Any Pillow mode -> L, LA, RGB or RGBA, 8 bits a channel."""
+def _first_with_ink(opened: Image.Image) -> UInt8:
+    """The first frame that is not blank, or the last that was looked at."""
+    width, height = opened.size
+    factor = _reduction(width, height)
+    if factor in (6, 7):  # a quarter by the decoder and half of that below is an eighth too
+        factor = 8
+    opened.draft(None, (width // factor, height // factor))  # JPEG only
+    pixels = _reduced(opened)
+    for frame in range(1, MAX_FRAMES if width * height * 16 <= MAX_BYTES else 1):
+        if (pixels != pixels[0, 0]).any():
+            break
+        try:
+            opened.seek(frame)
+        except EOFError:
+            break
+        pixels = _reduced(opened)
+    return _upright(pixels, _orientation(opened))
+
+
+def _reduced(image: Image.Image) -> UInt8:
+    """Converted and shrunk to about WORKING_PIXELS, in bands to save memory."""
+    width, height = image.size
+    factor = _reduction(width, height)
+    rows = factor * max(1, BAND_PIXELS // (factor * width))
+    bands = (
+        _simple_mode(image.crop((0, top, width, min(top + rows, height))))
+        for top in range(0, height, rows)
+    )
+    return np.concatenate([np.asarray(band.reduce(factor)) for band in bands])
+
+
+def _reduction(width: int, height: int) -> int:
+    """The whole factor by which both sides shrink to leave about WORKING_PIXELS."""
+    return max(1, round(math.sqrt(width * height / WORKING_PIXELS)))
+
+
+def _simple_mode(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> L, RGB or RGBA, 8 bits a channel."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit grey PNG
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
         return image.convert("RGBA")
-    if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return image
-    return image.convert({"1": "L", "PA": "RGBA"}.get(image.mode, "RGB"))
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _orientation(image: "Image.Image") -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF tag 0x0112, 1..8; a damaged EXIF block counts as none."""
     try:
         return int(image.getexif().get(0x0112, 1))
@@ -215,40 +273,10 @@ def _upright(pixels: UInt8, orientation: int) -> UInt8:
     return pixels
 
 
-def _grey_if_equal(pixels: UInt8) -> UInt8:
-    """(H, W, 3) with three equal channels -> (H, W)."""
-    if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
-        return pixels[..., 0]
+def _simplest(pixels: UInt8) -> UInt8:
+    """Without an alpha channel that hides nothing, and grey where all colours are equal."""
+    if pixels.shape[2:] == (4,) and (pixels[..., 3] == 255).all():
+        pixels = pixels[..., :3]
+    if pixels.shape[2:] in ((1,), (3,)) and (pixels[..., :1] == pixels).all():
+        pixels = pixels[..., 0]
     return pixels
-
-
-def _without_alpha(pixels: UInt8) -> UInt8:
-    """(H, W[, 1 to 4]) -> (H, W) or (H, W, 3): transparent parts filled with a fitting paper.
-
-    Ink alone on nothing gets white paper, or black if the ink is light. A whole picture with
-    some transparent parts (say, round corners) has them filled with its own paper's colour.
-    """
-    if pixels.ndim == 2 or pixels.shape[2] == 3:
-        return pixels
-    if pixels.shape[2] == 1:
-        return pixels[..., 0]
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]
-    if alpha.min() < 255:
-        fill = _fill_colour(colour, alpha[..., 0])
-        share = alpha.astype(np.float32) / 255
-        colour = np.rint(colour * share + fill * (1 - share)).astype(np.uint8)
-    return colour[..., 0] if colour.shape[2] == 1 else colour
-
-
-def _fill_colour(colour: UInt8, alpha: UInt8) -> Float:
-    opaque = colour[alpha > 127]  # (n, channels)
-    if len(opaque) == 0:
-        opaque = colour[alpha > 0]
-    if len(opaque) == 0:
-        return np.full(colour.shape[2], 255, np.float32)
-    level = opaque.mean(axis=1)
-    is_picture = len(opaque) > alpha.size / 2 and np.ptp(np.percentile(level, (2, 98))) > 40
-    if is_picture:
-        paper: Float = np.median(opaque, axis=0).astype(np.float32)
-        return paper
-    return np.full(colour.shape[2], 0 if level.mean() > 127 else 255, np.float32)
