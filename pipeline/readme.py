@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from device.bench import rows as bench_rows
-from device.bench.result import BenchResult
 from pipeline.bench.findings import findings
 from pipeline.bench.result import read_result
 from pipeline.export import ARTIFACTS
@@ -63,10 +62,11 @@ def collect(folder: Path) -> dict[str, Any]:
     }
 
 
-def summarize_bench(bench: BenchResult) -> dict[str, Any]:
+def summarize_bench(bench: dict[str, Any]) -> dict[str, Any]:
     """What it says, and its rows of one image on one thread, without the figures of each round."""
+    detailed = ("rounds_us", "quantiles_us")
     single = bench_rows.single_rows(bench)
-    rows = [{k: v for k, v in row.items() if k not in ("rounds", "quantiles_us")} for row in single]
+    rows = [{key: row[key] for key in row if key not in detailed} for row in single]
     return {**bench, "rows": rows, "findings": findings(bench)}
 
 

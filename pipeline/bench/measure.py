@@ -13,7 +13,6 @@ from typing import Any
 from device.bench import machine
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
-from device.bench.result import BenchResult
 from device.bench.rounds import FULL, Benchmark, Effort
 from pipeline.bench.findings import findings
 from pipeline.bench.variants import variants
@@ -57,7 +56,7 @@ def subjects(
     return tuple(chosen)
 
 
-def measure(folder: Path, data: Dataset, effort: Effort) -> BenchResult:
+def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
     """Measure every artifact on every runtime.
 
     Args:
@@ -74,7 +73,7 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> BenchResult:
     return bench_rows.describe(benchmark)
 
 
-def keep(result: BenchResult, path: Path) -> None:
+def keep(result: Mapping[str, Any], path: Path) -> None:
     """Write a result, but never an incomplete one in place of a complete one.
 
     Args:
