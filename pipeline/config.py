@@ -5,20 +5,16 @@ Every value has a type and a range; an unknown key or a value outside is refused
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 import reprlib
 import sys
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import (
     Annotated,
     Any,
-    Literal,
     TypeVar,
     Union,
     get_args,
@@ -194,61 +190,32 @@ def check(kind: Any, value: Any, where: str, limits: tuple[float, float] | None 
     """Check a value of a TOML or JSON file against a type.
 
     Args:
-        kind: int, float (finite), bool, str (that prints), a record as for `from_table`, a
-            Literal; a list, tuple, dict or union of such; `Annotated[one of these, limits]`.
+        kind: int, float (finite), bool, str (that prints), a record as for `from_table`, a list
+            of one of these; `Annotated[one of these, limits]`, or one of these `| None`.
         value: The value; an integer may stand for a float.
         where: What to call it in an error.
         limits: The least and the greatest that is allowed, of a list the length.
 
-    Returns:
-        The value, as a record or float where it stands for one.
-
     Raises:
         UserError: It has another type or lies outside the limits.
     """
+    if get_origin(kind) in (Union, UnionType):
+        return None if value is None else check(get_args(kind)[0], value, where)
     if get_origin(kind) is Annotated:
         kind, limits = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return _check_union(get_args(kind), value, where)
-    got = _convert(kind, value, where)
-    low, high = limits or (-sys.float_info.max, sys.float_info.max)
-    size = len(got) if isinstance(got, list) else got
-    if (limits or kind in (int, float)) and not low <= size <= high:  # NaN fails as well
-        raise UserError(f"{where} is {reprlib.repr(value)}, not within {low}..{high}")
-    return got
-
-
-def _check_union(kinds: Sequence[Any], value: Any, where: str) -> Any:
-    """The value as the first kind that fits; the error is the last one's, None apart."""
-    if value is None and NoneType in kinds:
-        return None
-    *others, last = [kind for kind in kinds if kind is not NoneType]
-    for kind in others:
-        with contextlib.suppress(UserError):
-            return check(kind, value, where)
-    return check(last, value, where)
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """The value as a type, without limits."""
-    origin, arguments = get_origin(kind), get_args(kind)
     is_record = dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    is_list = get_origin(kind) is list
     if is_record and type(value) is dict:
         return from_table(kind, value, where)
-    if origin is dict and type(value) is dict:
-        return {check(str, k, where): check(arguments[1], v, where) for k, v in value.items()}
-    if origin is list and type(value) is list:
-        arguments *= len(value)
-    if origin in (list, tuple) and type(value) is list and len(value) == len(arguments):
-        return [check(arguments[i], value[i], f"{where}[{i}]") for i in range(len(value))]
-    if kind is float and type(value) is int:
-        return float(value) if abs(value) <= sys.float_info.max else math.inf
-    if (type(value) is kind and (kind is not str or value.isprintable())) or (
-        origin is Literal and value in arguments
-    ):
-        return value
-    if type(value) is kind:
+    name = "table" if is_record else "list" if is_list else kind.__name__
+    if type(value) is not (list if is_list else kind) and (kind, type(value)) != (float, int):
+        raise UserError(f"{where} is {reprlib.repr(value)}, not of type {name}")
+    if kind is str and not value.isprintable():
         raise UserError(f"{where} is {reprlib.repr(value)}, which does not print")
-    names = ", ".join(arguments) if origin is Literal else (origin or kind).__name__
-    name = "table" if is_record else names
-    raise UserError(f"{where} is {reprlib.repr(value)}, not of type {name}")
+    if limits is None and kind in (int, float):
+        limits = (-sys.float_info.max, sys.float_info.max)
+    if limits and not limits[0] <= (len(value) if is_list else value) <= limits[1]:  # or NaN
+        raise UserError(f"{where} is {reprlib.repr(value)}, not within {limits[0]}..{limits[1]}")
+    if is_list:
+        return [check(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    return float(value) if kind is float else value

@@ -87,7 +87,7 @@ def collect(folder: Path) -> dict[str, Any]:
 
 def without_rounds(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of bench.json without the figures of each round."""
-    return {key: value for key, value in row.items() if key not in ("rounds", "quantiles_us")}
+    return {key: value for key, value in row.items() if key not in ("rounds_us", "quantiles_us")}
 
 
 def render(results: Mapping[str, Any]) -> dict[str, str]:

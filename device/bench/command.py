@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Iterator
 
@@ -67,16 +66,7 @@ def images_to_time(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @contextlib.contextmanager
 def lines_on_stderr(title: str) -> Iterator[ReportProgress]:
-    """A progress report of a line every five seconds."""
-    start = last = time.monotonic()
-
-    def report(done: int, total: int, text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done and (now - last >= 5 or done == total):
-            last = now
-            left_s = (now - start) / done * (total - done)
-            line = f"{title} {done}/{total} {text}, {left_s:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
-
-    yield report
+    """A progress report of a line each."""
+    yield lambda done, total, what: print(
+        f"{title} {done}/{total} {what}", file=sys.stderr, flush=True
+    )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .result import COLD_START_PARTS
+
 BATCHES = (8, 64, 256)  # images at once, where the model takes more than one
 PATIENCE_S = 300.0  # what takes longer to load or to answer hangs
 
@@ -172,7 +174,6 @@ def time_cold_start(subject: BenchSubject) -> dict[str, Any]:
         return {}
     reply = json.loads(output)
     marks_ns = [begun_ns, *reply["marks_ns"]]
-    parts = ("interpreter", "import", "load", "first")
-    times_ms = {part: (b - a) / 1e6 for part, a, b in zip(parts, marks_ns, marks_ns[1:])}
-    total_ms = (marks_ns[-1] - begun_ns) / 1e6
-    return {**times_ms, "total": total_ms, "peak_rss_mib": reply["peak_rss_mib"]}
+    parts_ms = [(marks_ns[i + 1] - marks_ns[i]) / 1e6 for i in range(len(COLD_START_PARTS))]
+    times_ms = {**dict(zip(COLD_START_PARTS, parts_ms)), "total": sum(parts_ms)}
+    return {**times_ms, "peak_rss_mib": reply["peak_rss_mib"]}

@@ -1,18 +1,19 @@
-"""The form of a result, such as bench.json. `pipeline/bench/result.py` checks files against it.
+"""What a result, such as bench.json, holds. `pipeline/bench/result.py` checks files against it.
 
 The pair in an `Annotated` is the range of a number, or of the length of a list.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, List, Literal, Tuple, TypedDict
+from typing import Annotated, List, TypedDict
 
 SCHEMA_VERSION = 3
+COLD_START_PARTS = ("interpreter", "import", "load", "first")
 
 Positive = Annotated[float, (1e-9, 1e15)]
 Count = Annotated[int, (1, 2**53)]
-Share = Annotated[float, (0.0, 1.0)]
-Interval = Tuple[Positive, Positive]  # of 95 % confidence
+Rounds = Annotated[List[Positive], (1, 10**6)]
+Interval = Annotated[List[Positive], (2, 2)]  # of 95 % confidence
 
 
 class State(TypedDict):
@@ -52,7 +53,7 @@ class Method(TypedDict):
     p90_confidence: str
     seconds: float
     interrupted: bool
-    terms: dict[str, str]  # what the figures of a row mean
+    notes: list[str]  # what the figures mean
 
 
 class Latency(TypedDict):
@@ -65,8 +66,7 @@ class Latency(TypedDict):
     mean: Positive
 
 
-# In ms, medians of some processes. A class could not have the key "import".
-ColdStart = TypedDict(
+ColdStart = TypedDict(  # in ms, medians; a class could not have the key "import"
     "ColdStart",
     {
         "interpreter": float,
@@ -79,61 +79,32 @@ ColdStart = TypedDict(
 )
 
 
-class Rounds(TypedDict):
-    """The rounds' median latencies in us, and over the launches their median."""
+class BenchRow(TypedDict):
+    """One subject with one number of threads and one batch.
 
-    p50_us: Annotated[List[Annotated[List[Positive], (1, 10**6)]], (1, 10**6)]  # by launch
-    median_us: Positive
-    p50_ci95_us: Interval | None
-
-
-class RowName(TypedDict):
-    """What every row has."""
+    Its figures may be used if its status is "ok". If it is "not_run", they are None.
+    """
 
     artifact: str
     runtime: str
     threads: Count
     batch: Count
+    status: str  # "ok", "invalid" or "not_run"
     reason: str
     sha256: str | None
-
-
-class BenchRow(RowName):
-    """A row that was measured; its figures may be used if its status is "ok"."""
-
-    status: Literal["ok", "invalid"]
-    runtime_version: str
-    accuracy: Share | None
-    calls: Count
-    latency_us: Latency
+    runtime_version: str | None
+    size_bytes: Count | None
+    accuracy: Annotated[float, (0.0, 1.0)] | None
+    calls: Count | None
+    latency_us: Latency | None
     invoke_us: Latency | None
-    quantiles_us: Annotated[List[Positive], (101, 101)]  # the 0th to the 100th
-    throughput_ips: Positive
-    rounds: Rounds
+    quantiles_us: Annotated[List[Positive], (101, 101)] | None  # the 0th to the 100th
+    throughput_ips: Positive | None
+    rounds_us: Annotated[List[Rounds], (1, 10**6)] | None  # their medians, by launch
     cold_start_ms: ColdStart | None
     peak_rss_mib: Positive | None
-    size_bytes: Count
     ratio_to_baseline: Positive | None
     ratio_ci95: Interval | None
-
-
-class NotRunRow(RowName):
-    """A row that could not be measured has no figure."""
-
-    status: Literal["not_run"]
-    runtime_version: None
-    accuracy: None
-    calls: None
-    latency_us: None
-    invoke_us: None
-    quantiles_us: None
-    throughput_ips: None
-    rounds: None
-    cold_start_ms: None
-    peak_rss_mib: None
-    size_bytes: None
-    ratio_to_baseline: None
-    ratio_ci95: None
 
 
 class BenchResult(TypedDict):
@@ -142,4 +113,4 @@ class BenchResult(TypedDict):
     schema_version: int
     host: Host
     method: Method
-    rows: list[NotRunRow | BenchRow]
+    rows: list[BenchRow]

@@ -5,40 +5,29 @@ from __future__ import annotations
 import hashlib
 import math
 from statistics import median
-from typing import Any, List, Mapping, Sequence, Union, cast
+from typing import Any, Mapping, Sequence
 
 from .machine import describe_machine
 from .processes import BenchSubject
-from .result import (
-    SCHEMA_VERSION,
-    BenchResult,
-    BenchRow,
-    ColdStart,
-    Interval,
-    Latency,
-    Method,
-    NotRunRow,
-)
+from .result import COLD_START_PARTS, SCHEMA_VERSION, BenchRow
 from .rounds import Benchmark, Measurement
 
-AnyRow = Union[NotRunRow, BenchRow]
 # MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
 # confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
 MLPERF_P90_CALLS = 24_576
-TERMS = {
-    "latency_us": "one image a call: Classifier.classify, a uint8 28x28 image in, label and "
-    "probability out; more images a call: Classifier.predict; the clock's own time is included",
-    "invoke_us": "the runtime's own call alone, on an input that is in place",
-    "percentiles": "nearest rank, of all timed calls",
-    "rounds": "each round times every row once, in a new random order; the others are loaded and "
-    "asleep meanwhile",
-    "ratio_to_baseline": "of the median latencies in the same round; the median of a launch's "
+NOTES = [
+    "latency_us: for one image Classifier.classify, a uint8 28x28 image in, label and probability "
+    "out; for more Classifier.predict; the clock's own time is included",
+    "invoke_us: the runtime's own call alone, on an input that is in place",
+    "percentiles: nearest rank, of all timed calls",
+    "rounds: each times every row once, in a new random order; the others are loaded and asleep",
+    "ratio_to_baseline: of the median latencies in the same round; the median of a launch's "
     "rounds, then of the launches, with its 95 % confidence interval from order statistics",
-    "size_bytes": "of the file that is loaded: of C, its compiled library",
-    "cold_start_ms": "of new processes, the median; files are in the page cache, Python's modules "
-    "are compiled, BLAS has one thread",
-    "peak_rss_mib": "VmHWM of the same processes, the median",
-}
+    "size_bytes: of the file that is loaded; of C, its compiled library",
+    "cold_start_ms: median of new processes; files are in the page cache, Python's modules are "
+    "compiled, BLAS has one thread",
+    "peak_rss_mib: median of the same processes, VmHWM",
+]
 
 
 # --- Figures --------------------------------------------------------------------------------
@@ -60,7 +49,7 @@ def quantiles_us(times_ns: Sequence[int]) -> list[float]:
     return [round(percentile(ordered, percent) / 1000, 3) for percent in range(101)]
 
 
-def summarize_us(times_ns: Sequence[int]) -> Latency:
+def summarize_us(times_ns: Sequence[int]) -> dict[str, float]:
     """Least, percentiles and mean in us."""
     quantiles = quantiles_us(times_ns)
     mean = round(sum(times_ns) / len(times_ns) / 1000, 3)
@@ -68,7 +57,7 @@ def summarize_us(times_ns: Sequence[int]) -> Latency:
     return {"min": quantiles[0], "p50": p50, "p90": p90, "p99": p99, "mean": mean}
 
 
-def median_ci95(values: Sequence[float]) -> Interval | None:
+def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
     """A 95 % confidence interval of the median, from order statistics.
 
     It assumes nothing about the distribution, which for times has a long tail: each value lies
@@ -115,8 +104,8 @@ def ratios_of(values: Launches, baseline: Launches) -> list[float]:
 # --- The result -----------------------------------------------------------------------------
 
 
-def describe(benchmark: Benchmark) -> BenchResult:
-    """What bench.json holds.
+def describe(benchmark: Benchmark) -> dict[str, Any]:
+    """What bench.json holds: `result.BenchResult`.
 
     Args:
         benchmark: After `run`; when it was interrupted, what was measured until then is told.
@@ -124,25 +113,25 @@ def describe(benchmark: Benchmark) -> BenchResult:
     measured = [m for m in benchmark.measurements if m.bursts]
     single = {m.subject: m for m in measured if m.is_single}
     baseline = next(iter(single.values()), None)
-    rows: List[AnyRow] = []
+    rows = []
     for subject in benchmark.subjects:
         if subject in single:
             cold = benchmark.cold_starts.get(subject, [])
             rows.append(measured_row(single[subject], baseline, cold))
         else:
             reason = benchmark.failed.get(subject, "interrupted before its first round")
-            rows.append(not_run_row(subject, reason))
+            rows.append({**new_row(subject, 1, 1), "status": "not_run", "reason": reason})
     rows += [measured_row(m, None, []) for m in measured if not m.is_single]
     states = {"before": benchmark.before, "after": benchmark.after}
     return {
         "schema_version": SCHEMA_VERSION,
-        "host": cast(Any, {**describe_machine(), **states}),
+        "host": {**describe_machine(), **states},
         "method": describe_method(benchmark, list(single.values())),
         "rows": rows,
     }
 
 
-def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> Method:
+def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> dict[str, Any]:
     """How it was measured, in figures and words."""
     # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
     fewest = min((sum(len(burst["call"]) for burst in m.bursts) for m in single), default=0)
@@ -159,35 +148,26 @@ def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> Meth
         f"{MLPERF_P90_CALLS:,} to know p90 with 99 % confidence",
         "seconds": round(benchmark.seconds, 1),
         "interrupted": benchmark.interrupted,
-        "terms": TERMS,
+        "notes": NOTES,
     }
 
 
-def row_name(
-    subject: BenchSubject, threads: int, batch: int, status: str, reason: str
-) -> dict[str, Any]:
-    """What every row has."""
+def new_row(subject: BenchSubject, threads: int, batch: int) -> dict[str, Any]:
+    """A row without figures."""
     data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
     return {
+        **dict.fromkeys(BenchRow.__annotations__),
         "artifact": subject.file,
         "runtime": subject.runtime,
         "threads": threads,
         "batch": batch,
-        "status": status,
-        "reason": reason,
         "sha256": None if data is None else hashlib.sha256(data).hexdigest(),
     }
 
 
-def not_run_row(subject: BenchSubject, reason: str) -> NotRunRow:
-    """The row of a subject that could not be measured."""
-    nothing = dict.fromkeys(NotRunRow.__annotations__)
-    return cast(NotRunRow, {**nothing, **row_name(subject, 1, 1, "not_run", reason)})
-
-
 def measured_row(
     measurement: Measurement, baseline: Measurement | None, cold: Sequence[dict[str, Any]]
-) -> BenchRow:
+) -> dict[str, Any]:
     """One row.
 
     Args:
@@ -195,19 +175,20 @@ def measured_row(
         baseline: What its ratio is taken to; None: no ratio.
         cold: Its cold starts, of `time_cold_start`.
     """
-    subject, threads, batch = measurement.subject, measurement.threads, measurement.batch
-    reasons = [measurement.reason, measurement.throttling]
     started = [start for start in cold if start]
-    if len(started) < len(cold):
-        reasons.append(f"{len(cold) - len(started)} of {len(cold)} cold starts failed")
+    failed = len(cold) - len(started)
+    reasons = [measurement.reason, measurement.throttling]
+    reasons.append(f"{failed} of {len(cold)} cold starts failed" if failed else "")
     reason = "; ".join(filter(None, reasons))
     bursts, rounds_us = measurement.bursts, round_medians_us(measurement)
     calls_ns = [ns for burst in bursts for ns in burst["call"]]
     invokes_ns = [ns for burst in bursts for ns in burst.get("invoke", [])]
-    medians_us = [median(launch) for launch in rounds_us]
     ratios = ratios_of(rounds_us, round_medians_us(baseline)) if baseline else []
     peaks_mib = [s["peak_rss_mib"] for s in started if s["peak_rss_mib"] is not None]
-    figures = {
+    return {
+        **new_row(measurement.subject, measurement.threads, measurement.batch),
+        "status": "invalid" if reason else "ok",
+        "reason": reason,
         "runtime_version": measurement.about["runtime_version"],
         "size_bytes": measurement.about["size_bytes"],
         "accuracy": measurement.accuracy,
@@ -215,26 +196,20 @@ def measured_row(
         "latency_us": summarize_us(calls_ns),
         "invoke_us": summarize_us(invokes_ns) if invokes_ns else None,
         "quantiles_us": quantiles_us(calls_ns),
-        "throughput_ips": round(batch * 1e9 * len(calls_ns) / sum(calls_ns), 1),
-        "rounds": {
-            "p50_us": rounds_us,
-            "median_us": round(median(medians_us), 4),
-            "p50_ci95_us": median_ci95(medians_us),
-        },
-        "ratio_to_baseline": median(ratios) if ratios else None,
-        "ratio_ci95": median_ci95(ratios),
+        "throughput_ips": round(measurement.batch * 1e9 * len(calls_ns) / sum(calls_ns), 1),
+        "rounds_us": rounds_us,
         "cold_start_ms": summarize_cold_starts(started) if started else None,
         "peak_rss_mib": round(median(peaks_mib), 1) if peaks_mib else None,
+        "ratio_to_baseline": median(ratios) if ratios else None,
+        "ratio_ci95": median_ci95(ratios),
     }
-    name = row_name(subject, threads, batch, "invalid" if reason else "ok", reason)
-    return cast(BenchRow, {**name, **figures})
 
 
-def summarize_cold_starts(started: Sequence[dict[str, Any]]) -> ColdStart:
+def summarize_cold_starts(started: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The medians over the processes."""
-    parts = ("interpreter", "import", "load", "first", "total")
+    parts = (*COLD_START_PARTS, "total")
     medians = {part: round(median(start[part] for start in started), 2) for part in parts}
-    return cast(ColdStart, {**medians, "processes": len(started)})
+    return {**medians, "processes": len(started)}
 
 
 # --- For a reader ---------------------------------------------------------------------------
@@ -259,12 +234,12 @@ def faster_or_slower(ratio: float) -> str:
     return f"{factor} times {'faster' if ratio < 1 else 'slower'}"
 
 
-def single_rows(result: Mapping[str, Any]) -> list[AnyRow]:
+def single_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of one image at a time on one thread."""
     return [row for row in result["rows"] if row["threads"] == row["batch"] == 1]
 
 
-def valid_rows(result: Mapping[str, Any]) -> list[BenchRow]:
+def valid_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of `single_rows` whose figures may be used: of no throttled one, for one."""
     return [row for row in single_rows(result) if row["status"] == "ok"]
 
@@ -273,15 +248,14 @@ def table_cells(result: Mapping[str, Any]) -> list[list[str]]:
     """Latency, as texts under `HEADER`; of a row that is not ok its status."""
     cells = []
     for row in single_rows(result):
-        texts = [row["status"], "", "", ""]
-        accuracy = ""
+        texts = ["", row["status"], "", "", ""]
         if row["status"] == "ok":
-            latency, ratio = row["latency_us"], row["ratio_to_baseline"]
-            is_baseline = name(row) == result["method"]["baseline"]
-            compared = "" if ratio is None or is_baseline else faster_or_slower(ratio)
-            texts = [f"{latency[key]:.1f}" for key in ("p50", "p90", "p99")] + [compared]
-            accuracy = cell(row["accuracy"], ".2%")
-        cells.append([row["artifact"], row["runtime"], accuracy, *texts])
+            ratio = row["ratio_to_baseline"]
+            is_baseline = ratio is None or name(row) == result["method"]["baseline"]
+            latency = [f"{row['latency_us'][key]:.1f}" for key in ("p50", "p90", "p99")]
+            compared = "" if is_baseline else faster_or_slower(ratio)
+            texts = [cell(row["accuracy"], ".2%"), *latency, compared]
+        cells.append([row["artifact"], row["runtime"], *texts])
     return cells
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence, TextIO
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
@@ -29,123 +29,111 @@ class Loaded(NamedTuple):
         classify: uint8 (28, 28) -> (label, probability).
         predict: uint8 (N, 28, 28) -> (labels, probabilities).
         invoke: The runtime's own call alone, on an input that is in place; None: not timed apart.
+        about: Tells `runtime_version`, and `size_bytes` of the file that is loaded.
     """
 
     classify: Callable[[np.ndarray], Any]
     predict: Callable[[np.ndarray], Any]
     invoke: Callable[[], Any] | None
+    about: Callable[[], dict[str, Any]]
 
 
-class Loader:
-    """How the runner loads a model. A subclass loads something else (pipeline/bench).
+def import_runtime(model: Path, runtime: str) -> None:
+    """Import what `load` needs, so that the two can be timed apart."""
+    import runner
 
-    Attributes:
-        model, runtime: What is loaded.
+    if runtime != "native":  # its import is its load
+        runner.import_runtime(runtime, ".interpreter" if model.suffix == ".tflite" else "")
+
+
+def load(model: Path, runtime: str, threads: int) -> Loaded:
+    """Load a model as the runner does.
+
+    Raises:
+        ValueError, OSError: It cannot be loaded.
     """
+    from runner import Classifier, native_library
 
-    def __init__(self, model: Path, runtime: str) -> None:
-        self.model, self.runtime = model, runtime
+    classifier = Classifier(model, runtime, threads)
 
-    def import_runtime(self) -> None:
-        """Import what `load` needs, so that the two can be timed apart."""
-        import runner
-
-        if self.runtime != "native":  # its import is its load
-            submodule = ".interpreter" if self.model.suffix == ".tflite" else ""
-            runner.import_runtime(self.runtime, submodule)
-
-    def load(self, threads: int) -> Loaded:
-        """Load the model, with so many threads.
-
-        Raises:
-            ValueError, OSError: It cannot be loaded.
-        """
-        from runner import Classifier
-
-        classifier = Classifier(self.model, self.runtime, threads)
-        return Loaded(classifier.classify, classifier.predict, classifier.model.invoke)
-
-    def version(self) -> str:
-        """The version of the runtime that is loaded."""
+    def about() -> dict[str, Any]:
         from info import runtime_version
 
-        return runtime_version(self.runtime)
+        file = native_library(model) if runtime == "native" else model
+        return {"runtime_version": runtime_version(runtime), "size_bytes": file.stat().st_size}
 
-    def size_bytes(self) -> int:
-        """The size of the file that is loaded: of C, the compiled library."""
-        if self.runtime != "native":
-            return self.model.stat().st_size
-        from runner import native_library
-
-        return native_library(self.model).stat().st_size
+    return Loaded(classifier.classify, classifier.predict, classifier.model.invoke, about)
 
 
-def main(argv: Sequence[str], started_ns: int, loader: type[Loader] = Loader) -> int:
+def main(
+    argv: Sequence[str],
+    started_ns: int,
+    import_runtime: Callable[[Path, str], None] = import_runtime,
+    load: Callable[[Path, str, int], Loaded] = load,
+) -> int:
     """`cold MODEL RUNTIME` or `serve MODEL RUNTIME THREADS CORE IMAGES.npz`; replies are JSON.
 
-    CORE is the processor to stay on, or `any`.
+    CORE is the processor to stay on, or `any`. The development machine has other ways to load
+    (pipeline/bench).
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a runtime may greet on standard output
-    mode, subject = argv[0], loader(Path(argv[1]), argv[2])
+
+    def reply(value: Any) -> None:
+        print(json.dumps(value), file=replies, flush=True)
+
+    mode, model, runtime = argv[0], Path(argv[1]), argv[2]
     try:
         if mode == "cold":
-            reply(replies, cold_start(subject, started_ns))
-        else:
-            threads, core, images = argv[3:]
-            serve(subject, int(threads), core, Path(images), replies)
+            marks_ns = [started_ns, *cold_start_ns(model, runtime, import_runtime, load)]
+            reply({"marks_ns": marks_ns, "peak_rss_mib": peak_rss_mib()})
+            return 0
+        threads, core, images = argv[3:]
+        if core != "any" and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {int(core)})
+        loaded = load(model, runtime, int(threads))
     except (ValueError, OSError) as error:  # the runner's InputError is a ValueError
-        reply(replies, {"error": str(error)})
+        reply({"error": str(error)})
         return 2
+    serve(loaded, Path(images), reply)
     return 0
 
 
-def reply(replies: TextIO, value: Any) -> None:
-    """Write one line of JSON."""
-    print(json.dumps(value), file=replies, flush=True)
-
-
-def cold_start(subject: Loader, started_ns: int) -> dict[str, Any]:
-    """Import, load and classify one picture, and say when each was done.
-
-    Returns:
-        `marks_ns`: the clock at the first line, after the imports, the load and the first answer;
-        `peak_rss_mib`, after some more answers.
-    """
-    marks_ns = [started_ns]
-    subject.import_runtime()
-    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    loaded = subject.load(threads=1)
-    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+def cold_start_ns(
+    model: Path,
+    runtime: str,
+    import_runtime: Callable[[Path, str], None],
+    load: Callable[[Path, str, int], Loaded],
+) -> list[int]:
+    """The clock after the imports, the load and the first of some answers."""
+    marks_ns = []
     picture = np.zeros((28, 28), np.uint8)
+    import_runtime(model, runtime)
+    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+    loaded = load(model, runtime, 1)
+    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
     loaded.classify(picture)
     marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    time_calls(loaded.classify, [(picture,)], INPUTS)
-    return {"marks_ns": marks_ns, "peak_rss_mib": peak_rss_mib()}
+    time_calls(loaded.classify, [(picture,)], INPUTS)  # for the peak of memory
+    return marks_ns
 
 
-def serve(subject: Loader, threads: int, core: str, file: Path, replies: TextIO) -> None:
-    """Load the model, then answer one request a line of standard input until it ends.
+def serve(loaded: Loaded, file: Path, reply: Callable[[Any], None]) -> None:
+    """Answer one request a line of standard input until it ends.
 
-    A request is {"batch", "calls", "all_cores"}, for a burst, or {}, for the accuracy.
+    A request is what `time_burst` takes, or {} for the accuracy.
     """
-    if core != "any" and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(core)})
     with np.load(file, allow_pickle=False) as archive:
         images, labels = archive["images"], archive["labels"]  # uint8 (N, 28, 28), (N,) or (0,)
-    loaded = subject.load(threads)
-    about = {"runtime_version": subject.version(), "size_bytes": subject.size_bytes()}
-    reply(replies, {**about, "timer_overhead_ns": timer_overhead_ns()})
+    reply({**loaded.about(), "timer_overhead_ns": timer_overhead_ns()})
     inputs = images[np.arange(INPUTS) % len(images)]
     for number, line in enumerate(sys.stdin):
-        request = json.loads(line)
-        if request:
+        if request := json.loads(line):
             # In turn forwards and backwards: the first finds the caches colder than the other.
-            invoke_first = bool(number % 2)
-            reply(replies, time_burst(loaded, inputs, invoke_first=invoke_first, **request))
+            reply(time_burst(loaded, inputs, invoke_first=bool(number % 2), **request))
         else:
             right = loaded.predict(images)[0] == labels if len(labels) else None
-            reply(replies, {"accuracy": None if right is None else float(right.mean())})
+            reply({"accuracy": None if right is None else float(right.mean())})
 
 
 def time_burst(

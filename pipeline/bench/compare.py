@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
+from device.bench.rows import median_ci95
 from pipeline.files import UserError
 from pipeline.table import markdown_table
 
@@ -20,7 +22,7 @@ class Change:
 
     Attributes:
         key: Artifact, runtime, threads, batch.
-        before, after: The medians of the rounds' medians in us, with their 95 % intervals; a
+        before, after: The medians of the launches' medians in us, with their 95 % intervals; a
             status instead where there is no valid figure: "not_run", "invalid" or "missing".
         percent: How much longer it takes after; None where either is missing.
         percent_ci: From the ends of both intervals, so at least 95 %; None with too few rounds.
@@ -73,8 +75,8 @@ def _latencies(result: Mapping[str, Any]) -> dict[Key, Latency | str]:
         key = (row["artifact"], row["runtime"], row["threads"], row["batch"])
         latencies[key] = row["status"]
         if row["status"] == "ok":
-            interval = row["rounds"]["p50_ci95_us"]
-            latencies[key] = (row["rounds"]["median_us"], tuple(interval) if interval else None)
+            medians_us = [median(launch) for launch in row["rounds_us"]]
+            latencies[key] = (median(medians_us), median_ci95(medians_us))
     return latencies
 
 

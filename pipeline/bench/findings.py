@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from device.bench.result import BenchRow
 from device.bench.rows import median_ci95, name, percentile, ratios_of, three_figures, valid_rows
 from pipeline.bench.variants import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
 
+Row = Mapping[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
 KEPT_FROM = {
     WITHOUT_XNNPACK: "without the XNNPACK delegate",
@@ -42,9 +42,9 @@ class Ratio:
         return f"{value} times (95 % CI {low} to {high})"
 
 
-def ratio_of(slow: BenchRow, fast: BenchRow) -> Ratio | None:
+def ratio_of(slow: Row, fast: Row) -> Ratio | None:
     """The ratio of two rows' latencies; None with too few rounds for an interval."""
-    ratios = ratios_of(slow["rounds"]["p50_us"], fast["rounds"]["p50_us"])
+    ratios = ratios_of(slow["rounds_us"], fast["rounds_us"])
     interval = median_ci95(ratios)
     return Ratio(median(ratios), *interval) if interval else None
 
@@ -74,23 +74,23 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def reads_worse(row: BenchRow, rows: Sequence[BenchRow]) -> bool:
+def reads_worse(row: Row, rows: Sequence[Row]) -> bool:
     """Whether a row's accuracy is far below the best one's; False where images had no labels."""
     known = [other["accuracy"] for other in rows if other["accuracy"] is not None]
     return row["accuracy"] is not None and bool(row["accuracy"] < max(known) - READS_WORSE)
 
 
-def can_be_shipped(row: BenchRow) -> bool:
+def can_be_shipped(row: Row) -> bool:
     """Whether the runner does what was timed: a runtime that is kept from something it does not."""
     return row["runtime"] != "keras" and row["runtime"] == runtime_of(row["runtime"])
 
 
-def p50_us(row: BenchRow) -> float:
+def p50_us(row: Row) -> float:
     """The median latency."""
     return float(row["latency_us"]["p50"])
 
 
-def what_to_ship(rows: Sequence[BenchRow]) -> list[str]:
+def what_to_ship(rows: Sequence[Row]) -> list[str]:
     """The fastest row, and the smallest file when that is another one."""
     fastest = min(rows, key=p50_us)
     equals = [
@@ -115,7 +115,7 @@ def what_to_ship(rows: Sequence[BenchRow]) -> list[str]:
     return lines
 
 
-def against_baseline(rows: Sequence[BenchRow]) -> list[str]:
+def against_baseline(rows: Sequence[Row]) -> list[str]:
     """How much the fastest gains on the Keras model."""
     baseline = next((row for row in rows if row["runtime"] == "keras"), None)
     fastest = min(filter(can_be_shipped, rows), key=p50_us)
@@ -124,7 +124,7 @@ def against_baseline(rows: Sequence[BenchRow]) -> list[str]:
     return [f"{name(baseline)} takes {gain} as long as {name(fastest)}."]
 
 
-def float_or_int8(rows: Sequence[BenchRow]) -> list[str]:
+def float_or_int8(rows: Sequence[Row]) -> list[str]:
     """Which of the two is faster, on each runtime that ran both."""
     lines = []
     for row in rows:
@@ -141,7 +141,7 @@ def float_or_int8(rows: Sequence[BenchRow]) -> list[str]:
     return lines
 
 
-def kernels(rows: Sequence[BenchRow]) -> list[str]:
+def kernels(rows: Sequence[Row]) -> list[str]:
     """What the XNNPACK delegate and AMX change, where both were measured."""
     lines = []
     for row, (kept_from, what) in itertools.product(rows, KEPT_FROM.items()):
@@ -154,7 +154,7 @@ def kernels(rows: Sequence[BenchRow]) -> list[str]:
     return lines
 
 
-def throughput(rows: Sequence[BenchRow]) -> list[str]:
+def throughput(rows: Sequence[Row]) -> list[str]:
     """The most images a second."""
     best = max(filter(can_be_shipped, rows), key=lambda row: row["throughput_ips"])
     threads = "one thread" if best["threads"] == 1 else f"{best['threads']} threads"
@@ -165,7 +165,7 @@ def throughput(rows: Sequence[BenchRow]) -> list[str]:
     ]
 
 
-def start_and_memory(rows: Sequence[BenchRow]) -> list[str]:
+def start_and_memory(rows: Sequence[Row]) -> list[str]:
     """The quickest start and the least memory."""
     lines = []
     starts = [(row, start) for row in rows if (start := row["cold_start_ms"])]
@@ -183,7 +183,7 @@ def start_and_memory(rows: Sequence[BenchRow]) -> list[str]:
     return lines
 
 
-def overhead(rows: Sequence[BenchRow]) -> list[str]:
+def overhead(rows: Sequence[Row]) -> list[str]:
     """What the runner adds to the runtime's own call, at most."""
     added_us = [p50_us(row) - row["invoke_us"]["p50"] for row in rows if row["invoke_us"]]
     if not added_us:
@@ -194,11 +194,11 @@ def overhead(rows: Sequence[BenchRow]) -> list[str]:
     ]
 
 
-def steadiness(rows: Sequence[BenchRow]) -> str:
+def steadiness(rows: Sequence[Row]) -> str:
     """How far the rounds of one row differ: more than a few per cent on a machine that is busy."""
     spreads = {}
     for row in rows:
-        rounds = sorted(us for launch in row["rounds"]["p50_us"] for us in launch)
+        rounds = sorted(us for launch in row["rounds_us"] for us in launch)
         middle_half = percentile(rounds, 75) - percentile(rounds, 25)
         spreads[name(row)] = middle_half / percentile(rounds, 50)
     most = max(spreads, key=lambda row: spreads[row])
@@ -208,7 +208,7 @@ def steadiness(rows: Sequence[BenchRow]) -> str:
     )
 
 
-def find(rows: Sequence[BenchRow], artifact: str, runtime: str) -> BenchRow | None:
+def find(rows: Sequence[Row], artifact: str, runtime: str) -> Row | None:
     """The row of that name."""
     matches = (row for row in rows if (row["artifact"], row["runtime"]) == (artifact, runtime))
     return next(matches, None)

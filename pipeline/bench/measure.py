@@ -13,7 +13,6 @@ from typing import Any
 from device.bench import machine
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
-from device.bench.result import BenchResult
 from device.bench.rounds import FULL, Benchmark, Effort
 from pipeline.artifacts import FLOAT_MODEL, ROOT
 from pipeline.artifacts import subjects as artifact_subjects
@@ -54,7 +53,7 @@ def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
     return tuple(chosen)
 
 
-def measure(folder: Path, data: Dataset, effort: Effort) -> BenchResult:
+def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
     """Measure every artifact on every runtime.
 
     Args:
@@ -71,7 +70,7 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> BenchResult:
     return bench_rows.describe(benchmark)
 
 
-def keep(result: BenchResult, path: Path) -> None:
+def keep(result: Mapping[str, Any], path: Path) -> None:
     """Write a result, but never an incomplete one in place of a complete one.
 
     Args:

@@ -10,8 +10,13 @@ from device.bench.result import SCHEMA_VERSION, BenchResult
 from pipeline.config import from_table
 from pipeline.files import UserError
 
+FIGURES = (  # that a row has, all or none
+    *("runtime_version", "size_bytes", "calls", "latency_us", "quantiles_us", "throughput_ips"),
+    "rounds_us",
+)
 
-def read_result(path: Path) -> BenchResult:
+
+def read_result(path: Path) -> dict[str, Any]:
     """Read a result and check all of it.
 
     Args:
@@ -29,7 +34,7 @@ def read_result(path: Path) -> BenchResult:
     return check_result(value, str(path))
 
 
-def check_result(value: Any, where: str) -> BenchResult:
+def check_result(value: Any, where: str) -> dict[str, Any]:
     """Check all that a result holds.
 
     Args:
@@ -41,4 +46,9 @@ def check_result(value: Any, where: str) -> BenchResult:
     """
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{where}: not a result of this version's `make bench`; measure again")
-    return from_table(BenchResult, value, where)
+    result: dict[str, Any] = {**from_table(BenchResult, value, where)}
+    for i, row in enumerate(result["rows"]):
+        missing = [key for key in FIGURES if row[key] is None]
+        if missing and (row["status"] == "ok" or len(missing) < len(FIGURES)):
+            raise UserError(f"{where}: rows[{i}]: {missing[0]} is missing")
+    return result

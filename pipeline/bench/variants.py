@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from device.bench import worker
 from device.runner import Classifier
@@ -36,39 +37,35 @@ def runtime_of(variant: str) -> str:
     return variant.partition(" without ")[0]
 
 
-class VariantLoader(worker.Loader):
-    """Loads a model as the runner does, kept from something."""
+def import_runtime(model: Path, variant: str) -> None:
+    """Import ai-edge-litert."""
+    import ai_edge_litert.interpreter  # noqa: F401
 
-    def import_runtime(self) -> None:
-        """Import ai-edge-litert."""
-        import ai_edge_litert.interpreter  # noqa: F401
 
-    def load(self, threads: int) -> worker.Loaded:
-        """Load the model.
+def load(model: Path, variant: str, threads: int) -> worker.Loaded:
+    """Load a model as the runner does, kept from something.
 
-        Raises:
-            ValueError: As `Classifier` does.
-            OSError: This process could not be kept from AMX.
-        """
-        from ai_edge_litert import interpreter
+    Raises:
+        InputError: As `Classifier` does.
+        OSError: This process could not be kept from AMX.
+    """
+    from ai_edge_litert import interpreter
 
-        if self.runtime.endswith(WITHOUT_AMX):
-            amx.deny()
-        if self.runtime.endswith(WITHOUT_XNNPACK):
-            interpreter.Interpreter = functools.partial(  # this process has one model
-                interpreter.Interpreter,
-                experimental_op_resolver_type=(
-                    interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-                ),
-            )
-        classifier = Classifier(self.model, LITERT, threads)
-        return worker.Loaded(classifier.classify, classifier.predict, classifier.model.invoke)
-
-    def version(self) -> str:
-        """The version of ai-edge-litert."""
-        return version(LITERT)
+    if variant.endswith(WITHOUT_AMX):
+        amx.deny()
+    if variant.endswith(WITHOUT_XNNPACK):
+        interpreter.Interpreter = functools.partial(  # this process has one model
+            interpreter.Interpreter,
+            experimental_op_resolver_type=(
+                interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            ),
+        )
+    classifier = Classifier(model, LITERT, threads)
+    calls = classifier.classify, classifier.predict, classifier.model.invoke
+    about = {"runtime_version": version(LITERT), "size_bytes": model.stat().st_size}
+    return worker.Loaded(*calls, lambda: about)
 
 
 def main(argv: Sequence[str], started_ns: int) -> int:
     """As `device/bench/worker.py`."""
-    return worker.main(argv, started_ns, VariantLoader)
+    return worker.main(argv, started_ns, import_runtime, load)

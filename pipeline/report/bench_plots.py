@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from device.bench.result import COLD_START_PARTS
 from device.bench.rows import faster_or_slower, three_figures
 from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
@@ -24,7 +25,6 @@ from pipeline.report.svg import (
 )
 
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-COLD_START_PARTS = ("interpreter", "import", "load", "first")
 
 BenchRow = Mapping[str, Any]  # of `bench.json`
 

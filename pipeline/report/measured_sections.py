@@ -87,9 +87,7 @@ def _batch_table(rows: Sequence[BenchRow]) -> Table:
 
 def _machine(bench: Mapping[str, Any]) -> Table:
     """The machine and the method, as the file tells them."""
-    method = bench["method"]
-    facts = {**bench["host"], **method, **method["terms"]}
-    del facts["terms"]
+    facts = {**bench["host"], **bench["method"]}
     cells = [(key.replace("_", " "), _plain(value)) for key, value in facts.items()]
     return Table("Where and how it was measured", ("what", "value"), cells)
 

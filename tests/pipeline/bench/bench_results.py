@@ -24,11 +24,7 @@ def row(artifact, runtime, p50_us, **values):
         "peak_rss_mib": None,
         "ratio_to_baseline": 1.0,
         "ratio_ci95": None,
-        "rounds": {
-            "p50_us": rounds,
-            "median_us": p50_us,
-            "p50_ci95_us": [p50_us * 0.99, p50_us * 1.01],
-        },
+        "rounds_us": rounds,
         **values,
     }
 
@@ -52,7 +48,7 @@ def result(*rows, cpu="one"):
         "method": {
             **{"baseline": "k", "launches": 7, "rounds_per_launch": 1, "calls_per_round": 9},
             **{"images": 100, "pinned_core": 1, "timer_overhead_ns": 70.0, "seconds": 9.0},
-            **{"p90_confidence": "c", "interrupted": False, "terms": {"invoke_us": "i"}},
+            **{"p90_confidence": "c", "interrupted": False, "notes": ["n"]},
         },
         "rows": list(rows),
     }

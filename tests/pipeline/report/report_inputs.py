@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from device.bench.result import RowName
 from pipeline.files import sha256, write_json
 from pipeline.pi_test.matrix import PiCell, PiMatrix
 from pipeline.studies import photos
@@ -33,7 +32,7 @@ def bench(folder):
     subjects += [(row["artifact"], row["runtime"], row["accuracy"]) for row in parity["rows"]]
     rows = [bench_row(folder, *subject) for subject in subjects]
     name = {**rows[1], "runtime": "absent", "status": "not_run", "reason": "none"}
-    kept = {*RowName.__annotations__, "status"}
+    kept = ("artifact", "runtime", "threads", "batch", "status", "reason", "sha256")
     rows.append({key: name[key] if key in kept else None for key in name})
     rows.append({**rows[2], "threads": 2, "batch": 64, "ratio_to_baseline": None})
     state = dict.fromkeys(("load_1min", "clock_mhz", "temperature_c", "throttled"))
@@ -48,7 +47,7 @@ def bench(folder):
             **{"baseline": "lenet5.keras on keras", "launches": 6, "rounds_per_launch": 1},
             **{"calls_per_round": 17, "images": 2000, "pinned_core": 1, "timer_overhead_ns": 70},
             **{"p90_confidence": "c", "seconds": 9, "interrupted": False},
-            "terms": {"latency_us": "image in, label out"},
+            "notes": ["image in, label out"],
         },
         "rows": rows,
     }
@@ -68,11 +67,7 @@ def bench_row(folder, artifact, runtime, accuracy):
         "reason": "",
         "accuracy": accuracy,
         "calls": 100,
-        "rounds": {
-            "p50_us": [[p50]] * 6,
-            "median_us": p50,
-            "p50_ci95_us": [p50 - 0.1, p50 + 0.1],
-        },
+        "rounds_us": [[p50]] * 6,
         "latency_us": latency_us,
         "invoke_us": None if runtime == "keras" else latency_us,
         "quantiles_us": [p50 - 1] * 50 + [p50] + [p50 + 9] * 50,
