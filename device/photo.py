@@ -438,7 +438,7 @@ def _find_ink(image: UInt8) -> Ink:
     planes = _blur(np.ascontiguousarray(image.transpose(2, 0, 1)))
     best: tuple[float, Ink | None] = 0.0, None
     scale, thinnest = 1, 0.0
-    while scale == 1 or min(planes.shape[1:]) >= 24:
+    while scale == 1 or min(planes.shape[1:]) >= 48:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in _layers(planes, radius):
             found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
@@ -704,7 +704,7 @@ def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bo
     if not digit_like[main]:  # it ran into a line or the frame
         return [mask] if rivals <= MAX_RIVALS else []
     extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
-    large = digit_like & (extent > 0.5) & (extent < 2) & (thickness > 0.3) & (thickness < 3)
+    large = digit_like & (extent > 0.5) & (extent < 2)
     small = (
         (parts.area > SPECK * parts.area[main])
         & (extent < 1.5)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from device.photo import NoDigit, find_digit
+from device.photo import PhotoError, find_digit
 from device.picture import decode_image
 from device.runner import Classifier, InputError
 from pipeline.data import Split
@@ -111,7 +111,7 @@ def measure_digits(photos: list[Photo], label: Label) -> DigitRow:
         raw += label(raw_resize(image)) == photo.label
         try:
             found += label(find_digit(image)) == photo.label
-        except NoDigit:
+        except PhotoError:
             refused += 1
     return DigitRow(photos[0].condition, len(photos), raw, found, refused)
 
@@ -122,7 +122,7 @@ def measure_empties(photos: list[Photo]) -> EmptyRow:
     for photo in photos:
         try:
             find_digit(decode_image(photo.data, photo.name))
-        except NoDigit:
+        except PhotoError:
             refused += 1
     return EmptyRow(photos[0].condition, len(photos), refused)
 
