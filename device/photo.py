@@ -33,13 +33,14 @@ MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_DIGITS = 20  # of a number; more is texture, or a page of writing
+MAX_RIVALS = 1  # things as much like a digit as one that runs into a line or the frame
 
-MAX_RIVALS = 1
 REACH = 0.35  # of a digit's extent: what is farther away is no part of it
-MAX_ACROSS = 2.1  # strokes of a digit from left to right, on average
+MIN_PART = 0.03  # of a digit's area: what is smaller is no part of it
+MAX_PARTS = 40  # that are put together
 MAX_GAP = 0.2  # of a digit's extent, between its parts
-SPECK = 0.03  # of a digit's area: what is smaller is no part of it
-ABREAST = 0.7  # of the height of one of two digits side by side, the other's
+ABREAST = 0.7  # of the height of one digit, the height of another beside it, at least
+MAX_ACROSS = 2.1  # strokes of one digit from left to right, on average; 998 of 1,000 in MNIST
 
 SHEET_SIDE = 50  # pixels of the shorter side where the sheet is looked for
 MAX_CALM = 0.12  # of the light, between neighbours on paper
@@ -136,11 +137,11 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
 
 
 def _in_mnist_form(strokes: Float) -> UInt8:
-    """(h, w) 0..1 -> (28, 28) 0..255."""
+    """(h, w) 0..1 -> (28, 28) 0..255; refuses two digits that touch, by their many strokes."""
     digit = _centre_by_mass(_box(_even_thickness(strokes)))
-    ink = digit > 160
-    starts = ink[:, 1:] & ~ink[:, :-1]
-    if starts.sum() > MAX_ACROSS * ink.any(axis=1).sum():
+    ink = np.pad(digit > 160, ((0, 0), (1, 0)))
+    strokes_across = (ink[:, 1:] & ~ink[:, :-1]).sum() / ink.any(axis=1).sum()
+    if strokes_across > MAX_ACROSS:
         raise SeveralDigits("digits that touch: leave a gap between them")
     return digit
 
@@ -207,12 +208,6 @@ class Cut:
     top: int
     left: int
     scale: int
-
-    def within(self, window: tuple[slice, slice], strokes: Float) -> Cut:
-        """The same at a window of the strokes."""
-        rows, columns = window
-        top, left = self.top + rows.start * self.scale, self.left + columns.start * self.scale
-        return Cut(strokes[window], top, left, self.scale)
 
     def box(self) -> Box:
         """Around the ink, in pixels of the picture."""
@@ -438,7 +433,7 @@ def _find_ink(image: UInt8) -> Ink:
     planes = _blur(np.ascontiguousarray(image.transpose(2, 0, 1)))
     best: tuple[float, Ink | None] = 0.0, None
     scale, thinnest = 1, 0.0
-    while scale == 1 or min(planes.shape[1:]) >= 24:
+    while scale == 1 or min(planes.shape[1:]) >= 48:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in _layers(planes, radius):
             found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
@@ -704,9 +699,9 @@ def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bo
     if not digit_like[main]:  # it ran into a line or the frame
         return [mask] if rivals <= MAX_RIVALS else []
     extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
-    large = digit_like & (extent > 0.5) & (extent < 2) & (thickness > 0.3) & (thickness < 3)
+    large = digit_like & (extent > 0.5) & (extent < 2)
     small = (
-        (parts.area > SPECK * parts.area[main])
+        (parts.area > MIN_PART * parts.area[main])
         & (extent < 1.5)
         & (parts.rim == 0)
         & (thickness > 0.5)
@@ -720,24 +715,28 @@ def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bo
 
 def _beside(parts: Parts, main: int) -> Bool:
     """(n,) the parts within a quarter of its size of one part, and that part."""
-    gap = parts.extent[main] / 4
-    apart_along = (parts.top > parts.bottom[main] + gap) | (parts.bottom < parts.top[main] - gap)
-    apart_across = (parts.left > parts.right[main] + gap) | (parts.right < parts.left[main] - gap)
-    beside: Bool = ~(apart_along | apart_across)
+    everything = np.arange(len(parts.area))
+    beside: Bool = (
+        _apart(parts, everything[main : main + 1], everything)[0] <= parts.extent[main] / 4
+    )
     return beside
 
 
 def _near(parts: Parts, large: Int, small: Int, reach: float) -> list[Int]:
     """Groups of large parts whose boxes lie close to one another, each with the small ones near."""
-    upper, lower = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])
     members = np.concatenate([large, small])
-    apart = np.maximum(
-        upper[:, large, None] - lower[:, None, members],
-        upper[:, None, members] - lower[:, large, None],
-    ).max(axis=0)
-    a, b = np.nonzero(apart <= reach)
+    a, b = np.nonzero(_apart(parts, large, members) <= reach)
     group = _joined(len(members), a, b)[0]
     return [members[group == i] for i in np.unique(group[: len(large)])]
+
+
+def _apart(parts: Parts, some: Int, others: Int) -> Int:
+    """(m,) and (n,) parts -> (m, n) pixels between their boxes, along the axis where it is more."""
+    first, last = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])
+    before = first[:, some, None] - last[:, None, others]
+    after = first[:, None, others] - last[:, some, None]
+    pixels: Int = np.maximum(before, after).max(axis=0)
+    return pixels
 
 
 # ------------------------------------------------------------- one digit from another
@@ -747,7 +746,8 @@ def _separate(cut: Cut) -> list[Cut]:
     """The digits in a cut, each with the parts that a gap in its stroke has set apart."""
     ink = cut.strokes > 0.5
     parts = _parts(ink, ink.astype(np.uint8))
-    groups = _groups(parts, np.flatnonzero(parts.area > SPECK * parts.area.max()))
+    largest = np.argsort(-parts.area)[:MAX_PARTS]
+    groups = _groups(parts, largest[parts.area[largest] > MIN_PART * parts.area.max()])
     extents = [max(_size(parts, group)) for group in groups]
     digits = []
     for group, extent in zip(groups, extents, strict=True):
@@ -755,8 +755,8 @@ def _separate(cut: Cut) -> list[Cut]:
         if extent < 0.5 * max(extents):
             continue  # a comma, or dust
         if width > MAX_WIDTH * height:
-            if len(groups) < 3:  # a base too far away to be sure of
-                raise NoDigit("no digit found")
+            if len(groups) < 3:
+                raise NoDigit("no digit found")  # a two whose base is too far away to be sure of
             continue  # a line under a number
         digits.append(cut if len(groups) == 1 else _alone(cut, parts, group))
     if not digits:
@@ -806,23 +806,24 @@ def _is_one_digit(parts: Parts, a: Int, b: Int, gap: float) -> bool:
 
 
 def _alone(cut: Cut, parts: Parts, group: Int) -> Cut:
-    """One digit, without the others."""
+    """One digit, with the grey at its edges and without the others."""
     chosen = np.isin(np.arange(len(parts.area)), group)
     mask = parts.draw(chosen)
     near = (_spread(mask.astype(np.uint8), 2) > 0) & ~parts.draw(~chosen)
-    return cut.within(_bounds(mask, margin=2), cut.strokes * near)
+    rows, columns = _bounds(mask, margin=2)
+    top, left = cut.top + rows.start * cut.scale, cut.left + columns.start * cut.scale
+    return Cut((cut.strokes * near)[rows, columns], top, left, cut.scale)
 
 
 def _in_reading_order(digits: list[Cut]) -> list[Cut]:
     """From left to right in each line, the upper line first."""
-    lines: list[list[tuple[Box, Cut]]] = []
-    for box, digit in sorted(((d.box(), d) for d in digits), key=lambda found: found[0][1]):
-        middle = (box[1] + box[3]) / 2
-        line = next((line for line in lines if middle < line[0][0][3]), None)
-        if line is None:
-            lines.append(line := [])
-        line.append((box, digit))
-    return [digit for line in lines for _, digit in sorted(line, key=lambda found: found[0][0])]
+    lines: list[list[Cut]] = []
+    for digit in sorted(digits, key=lambda digit: digit.box()[1]):
+        _, top, _, bottom = digit.box()
+        if not lines or (top + bottom) / 2 > lines[-1][0].box()[3]:
+            lines.append([])
+        lines[-1].append(digit)
+    return [digit for line in lines for digit in sorted(line, key=lambda digit: digit.box()[0])]
 
 
 # ---------------------------------------------------------------- from strokes to MNIST
