@@ -159,7 +159,7 @@ use_native() { # VERSION_FOLDER
     case $result in
         *FAIL) not_verified "$result" ;;
     esac
-    for command in x86_64/lenet5 aarch64/lenet5-dotprod aarch64/lenet5 armv7/lenet5 armv6/lenet5; do
+    for command in x86_64/lenet5 aarch64/lenet5 armv7/lenet5 armv6/lenet5; do
         ln -sfn "native/$command" "$1/lenet5"
         code=0
         { result=$(verify "$1"); } 2>/dev/null || code=$? # the shell tells of illegal instructions

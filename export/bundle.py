@@ -14,7 +14,7 @@ from typing import Any
 MANIFEST = "manifest.json"
 FIRST_TIME_S = 1_577_836_800  # 2020-01-01
 TIMES_S = 2**26  # two years
-EXECUTABLE = (".py", ".sh", "/lenet5", "/lenet5-dotprod")
+EXECUTABLE = (".py", ".sh", "/lenet5")
 
 
 def write_bundle(

@@ -1,12 +1,24 @@
-"""The native stage: int8 TFLite -> C source, compiled, and the outputs that it must reproduce."""
+"""The native stage: int8 TFLite -> C source, compiled, and the outputs that it must reproduce.
+
+The compiler is that of the Python package `ziglang` (clang), which compiles for every Pi, so that
+no compiler of the system is needed. The binaries hold all they need: the command has no C library
+in it (device/native/static_linux.c says why), and the Python library takes nothing from outside but
+Python and, on AArch64, getauxval. So both run on systems with glibc and with musl, and the same
+source gives the same bytes on any machine.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +29,6 @@ from export.quantized_lenet5 import UnsupportedModelError
 from export.requantization import ArithmeticBoundError
 from export.to_c import to_c
 from pipeline.artifacts import (
-    ARCHITECTURES,
     DEVICE_PYTHON,
     INT8_TFLITE,
     NATIVE_FOLDER,
@@ -32,8 +43,28 @@ from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json
 
 GOLDEN_MAGIC = b"LENET5G1"  # then 784 pixels and the int8 outputs of each image
-MAKEFILE_FOLDER = ROOT / "device" / "native"
-BINARIES = ("lenet5", "lenet5-dotprod", "lenet5_int8.so")  # of an architecture, those it has
+C_FOLDER = ROOT / "device" / "native"
+
+# What zig calls each architecture: target and processor, the least of those that are meant.
+TARGETS = {
+    "x86_64": ("x86_64-linux-musl", "x86_64"),
+    "aarch64": ("aarch64-linux-musl", "generic"),  # Pi 3, 4, 5, Zero 2 W
+    "armv7": ("arm-linux-musleabihf", "cortex_a7"),  # Pi 2 and later with a 32-bit system
+    "armv6": ("arm-linux-musleabihf", "arm1176jzf_s"),  # Pi 1, Zero
+}
+COMMAND, LIBRARY = "lenet5", "lenet5_int8.so"
+COMMAND_SOURCES = ("lenet5.c", "image_file.c", "static_linux.c")
+LIBRARY_SOURCES = ("binding.c",)
+COMPILE = (
+    "-c",
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+)
+# -fPIC: one runtime library for both, where zig would compile two.
+LINK = ("-fPIC", "-nostdlib", "-rtlib=compiler-rt", "-s", "-Wl,--gc-sections")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +77,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     """Write the C source, compile it for this machine, and keep outputs that it must reproduce.
 
     The golden outputs are tflite-runtime's, default kernels (docs/adr/0007-native-reference.md);
-    where that does not run, the compiled C's own; where there is no compiler either, none.
+    where that does not run, the compiled C's own.
 
     Args:
         folder: It holds the int8 TFLite file; `native/` in it is written to.
@@ -54,10 +85,10 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         device_python: The interpreter of the device environment.
 
     Returns:
-        What was made, or was not and why, a line each.
+        What was made, a line each.
 
     Raises:
-        UserError: The model is missing or not covered.
+        UserError: The model is missing or not covered, or the C does not compile or run here.
     """
     model = folder / INT8_TFLITE
     if not model.is_file():
@@ -69,8 +100,8 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     except (UnsupportedModelError, ArithmeticBoundError) as error:
         raise UserError(f"{model}: {error}") from None
     lines = [f"{source}: {source.stat().st_size:,} bytes"]
-    problem = build(folder / NATIVE_FOLDER, "library")
-    lines.append(f"library: not compiled: {problem}" if problem else "library: compiled")
+    build(folder / NATIVE_FOLDER, [this_architecture()])
+    lines.append(f"{folder / 'native' / this_architecture()}: the command and the Python library")
     outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     whose = "tflite-runtime"
     if isinstance(outputs, str):
@@ -78,7 +109,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         outputs = classify_apart(source, "native", Path(sys.executable), data.test.images)
         whose = "the compiled C itself"
     if isinstance(outputs, str):
-        return [*lines, f"golden outputs: none: {outputs}"]
+        raise UserError(f"{source}: compiled, but it does not run here: {outputs}")
     with atomic_path(folder / NATIVE_GOLDEN) as temporary:
         temporary.write_bytes(golden_file(data.test.images, outputs.raw.view(np.int8)))
     return [*lines, f"{folder / NATIVE_GOLDEN}: outputs of {whose} for {len(data.test):,} images"]
@@ -110,41 +141,10 @@ def read_golden(path: Path, images: Images) -> NDArray[np.int8]:
     raise UserError(f"{path}: missing, damaged or of other images; delete it and run `make export`")
 
 
-def build(folder: Path, goal: str, arch: str | None = None) -> str:
-    """Compile the C source with device/native/Makefile into `folder/ARCH`.
-
-    Args:
-        folder: It holds `lenet5_int8.c` and `.h`.
-        goal: "library" (what Python loads) or "native" (the static command as well).
-        arch: One of `ARCHITECTURES`; None: this machine.
-
-    Returns:
-        Why it could not be compiled, in one line; empty when it could.
-    """
-    if not shutil.which("make"):
-        return "no make here"
-    # Relative: make splits absolute paths at spaces, and a clone may lie behind some.
-    command = ["make", "--silent", "--no-print-directory", "-C", str(MAKEFILE_FOLDER)]
-    command += [f"MODEL={os.path.relpath(folder, MAKEFILE_FOLDER)}"]
-    command += [f"ARCH={arch}"] if arch else []
-    # A make above this one hands down its flags, such as --question.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-
-    def make(goal: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, goal], capture_output=True, text=True, env=environment)
-
-    compiler = make("compiler")
-    if compiler.returncode == 0 and not shutil.which(compiler.stdout.strip()):
-        return f"no {compiler.stdout.strip()} here"
-    made = compiler if compiler.returncode else make(goal)
-    errors = [line for line in made.stderr.splitlines() if "error" in line.lower()]
-    return (errors or [f"make: exit code {made.returncode}"])[0] if made.returncode else ""
-
-
 def bundle_files(
     folder: Path, images: Images, chosen: NDArray[np.intp]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The native part of a bundle: the sources always, binaries for which there is a compiler.
+    """The native part of a bundle: the sources, and binaries for every architecture.
 
     Args:
         folder: It holds the artifacts.
@@ -153,32 +153,23 @@ def bundle_files(
 
     Returns:
         Contents by path inside the bundle, and what the manifest says: `binaries` (their paths by
-        architecture) and `missing` (why there are none, by architecture).
+        architecture) and `missing` (none).
 
     Raises:
-        UserError: The golden outputs are damaged, or a binary does not reproduce them.
+        UserError: The golden outputs are damaged, a binary does not compile, or this machine's
+            does not reproduce them.
     """
     native = folder / NATIVE_FOLDER
-    sources = [path for path in sorted(MAKEFILE_FOLDER.iterdir()) if path.is_file()]
+    sources = [path for path in sorted(C_FOLDER.iterdir()) if path.is_file()]
     sources += [native / "lenet5_int8.c", native / "lenet5_int8.h"]
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
-    description: dict[str, Any] = {"binaries": {}, "missing": {}}
-    if not (folder / NATIVE_GOLDEN).is_file():
-        reason = "neither tflite-runtime nor a compiler to make golden outputs with"
-        return files, {**description, "missing": dict.fromkeys(ARCHITECTURES, reason)}
     outputs = read_golden(folder / NATIVE_GOLDEN, images)
     files[NATIVE_GOLDEN] = golden_file(images[chosen], outputs[chosen])
-    for arch in ARCHITECTURES:
-        problem = build(native, "native", arch)
-        if problem:
-            description["missing"][arch] = problem
-            continue
-        if arch == this_architecture():
-            verify(native / arch / "lenet5", folder / NATIVE_GOLDEN)
-        names = [f"native/{arch}/{name}" for name in BINARIES if (native / arch / name).is_file()]
-        files |= {name: (folder / name).read_bytes() for name in names}
-        description["binaries"][arch] = names
-    return files, description
+    build(native, TARGETS)
+    verify(native / this_architecture() / COMMAND, folder / NATIVE_GOLDEN)
+    binaries = {arch: [f"native/{arch}/{name}" for name in (COMMAND, LIBRARY)] for arch in TARGETS}
+    files |= {name: (folder / name).read_bytes() for names in binaries.values() for name in names}
+    return files, {"binaries": binaries, "missing": {}}
 
 
 def verify(command: Path, golden: Path) -> None:
@@ -191,3 +182,69 @@ def verify(command: Path, golden: Path) -> None:
     if run.returncode != 0:
         said = (run.stdout + run.stderr).strip() or f"exit code {run.returncode}"
         raise UserError(f"{command}: {said}")
+
+
+# --- The compiler -------------------------------------------------------------------------------
+
+
+def build(folder: Path, architectures: Iterable[str]) -> None:
+    """Compile the command and the Python library into `folder/ARCHITECTURE`.
+
+    The first time, zig compiles a runtime library of its own too: some seconds an architecture.
+
+    Args:
+        folder: It holds `lenet5_int8.c` and `.h`.
+        architectures: Some keys of `TARGETS`.
+
+    Raises:
+        UserError: There is no such architecture, or the compiler failed.
+    """
+    chosen = list(architectures)
+    unknown = [arch for arch in chosen if arch not in TARGETS]
+    if unknown:
+        raise UserError(f"{unknown[0]}: no binaries for it, only for {', '.join(TARGETS)}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda arch: _build(folder, arch), chosen))
+
+
+def _build(folder: Path, arch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{arch}-") as name:
+        work = Path(name)
+        model = folder.resolve() / "lenet5_int8.c"
+        sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
+        for source in (*sources, model):  # one at a time: of several, zig keeps the first object
+            _zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
+        for kind, parts, result in (
+            (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
+            (("-shared",), LIBRARY_SOURCES, LIBRARY),
+        ):
+            objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
+            _zig(arch, [*kind, *LINK, *objects, "-o", result], work)
+        _seal(work / LIBRARY)
+        (folder / arch).mkdir(exist_ok=True)
+        for result in (COMMAND, LIBRARY):
+            (work / result).replace(folder / arch / result)
+
+
+def _zig(arch: str, arguments: list[str], folder: Path) -> None:
+    """Run `zig cc` in a folder; raise UserError with the first error that it prints."""
+    target, processor = TARGETS[arch]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, f"-mcpu={processor}"]
+    # Its cache lies in .venv, which can be written where HOME cannot. Nothing else comes from this
+    # process's environment, where compilers look for flags and folders.
+    cache = str(Path(sys.prefix) / "zig-cache")
+    environment = {"PATH": os.environ.get("PATH", os.defpath)}
+    environment |= {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        errors = [line for line in said if "error" in line.lower()]
+        raise UserError(f"compiling for {arch}: {(errors or said[-1:])[0].strip()}")
+
+
+def _seal(library: Path) -> None:
+    """Append the CRC-32 and the size, four bytes each, that `device/runner.py` checks first."""
+    content = library.read_bytes()
+    library.write_bytes(content + struct.pack("<II", zlib.crc32(content), len(content)))

@@ -12,10 +12,11 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "image_file.h"
 #include "lenet5_int8.h"
@@ -27,53 +28,115 @@ enum {
     BENCH_CALLS = 20000,
     BENCH_LOOPS = 100, /* of BENCH_CALLS / BENCH_LOOPS calls each */
     SYNTHETIC_IMAGES = 64,
+    LARGEST_FILE_BYTES = 64 << 20,
     IMAGE_BYTES = LENET5_INT8_IMAGE_BYTES,
     CLASSES = LENET5_INT8_CLASSES
 };
 
-static const size_t LARGEST_FILE_BYTES = (size_t)256 << 20;
+/* ---- Text and files: by system calls alone, so that static_linux.c can stand in for a libc ---- */
+
+typedef struct {
+    int file;
+    int failed; /* a part could not be written */
+    size_t used;
+    char bytes[4096];
+} text;
+
+static text out = {.file = STDOUT_FILENO};
+
+static void flush(text *t)
+{
+    size_t done = 0;
+    while (done < t->used && !t->failed) {
+        const ssize_t written = write(t->file, t->bytes + done, t->used - done);
+        t->failed = written < 0;
+        done += written > 0 ? (size_t)written : 0;
+    }
+    t->used = 0;
+}
+
+static void put(text *t, const char *string)
+{
+    for (; *string != '\0'; string++) {
+        if (t->used == sizeof t->bytes) {
+            flush(t);
+        }
+        t->bytes[t->used++] = *string;
+    }
+}
+
+static void put_digits(text *t, uint32_t value, size_t least)
+{
+    char digits[11];
+    size_t at = sizeof digits - 1;
+    digits[at] = '\0';
+    while (value > 0 || sizeof digits - 1 - at < least) {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    }
+    put(t, digits + at);
+}
+
+static void put_number(text *t, size_t value)
+{
+    put_digits(t, (uint32_t)value, 1);
+}
+
+/* "12.345" for three decimals. Rounded like printf: a half goes to the even digit. */
+static void put_decimal(text *t, double value, size_t decimals)
+{
+    static const uint32_t units[] = {1, 10, 100, 1000, 10000};
+    const double exact = value * units[decimals] < 4e9 ? value * units[decimals] : 4e9;
+    uint32_t steps = (uint32_t)exact;
+    const double rest = exact - steps;
+    steps += rest > 0.5 || (rest >= 0.5 && steps % 2 == 1);
+    put_digits(t, steps / units[decimals], 1);
+    put(t, ".");
+    put_digits(t, steps % units[decimals], decimals);
+}
 
 static int complain(const char *path, const char *problem)
 {
-    fprintf(stderr, "%s: %s\n", path, problem);
+    text error = {.file = STDERR_FILENO};
+    put(&error, path);
+    put(&error, ": ");
+    put(&error, problem);
+    put(&error, "\n");
+    flush(&error);
     return BAD_INPUT;
 }
 
-/* Whole contents of a file, to be freed; NULL after a complaint. */
-static uint8_t *read_file(const char *path, size_t *size)
+/* Whole contents of a file, valid until the next one is read; NULL after a complaint. */
+static const uint8_t *read_file(const char *path, size_t *size)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) {
-        complain(path, strerror(errno));
-        return NULL;
-    }
-    size_t capacity = 65536;
-    uint8_t *data = malloc(capacity);
+    static uint8_t contents[LARGEST_FILE_BYTES + 1];
+    const int file = open(path, O_RDONLY);
+    ssize_t got = file < 0 ? -1 : 1;
     *size = 0;
-    while (data != NULL) {
-        *size += fread(data + *size, 1, capacity - *size, file);
-        if (*size < capacity || capacity > LARGEST_FILE_BYTES) {
-            break;
-        }
-        uint8_t *larger = realloc(data, capacity * 2);
-        if (larger == NULL) {
-            free(data);
-        }
-        data = larger;
-        capacity *= 2;
+    while (got > 0 && *size < sizeof contents) {
+        got = read(file, contents + *size, sizeof contents - *size);
+        *size += got > 0 ? (size_t)got : 0;
     }
-    const char *problem = data == NULL                  ? "not enough memory"
-                          : ferror(file) != 0           ? strerror(errno)
-                          : *size >= LARGEST_FILE_BYTES ? "file is larger than 256 MiB"
-                                                        : NULL;
-    fclose(file);
+    const int error = errno;
+    if (file >= 0) {
+        close(file);
+    }
+    const char *problem = got >= 0            ? NULL
+                          : error == ENOENT ? "no such file"
+                          : error == EACCES ? "permission denied"
+                          : error == EISDIR ? "is a folder"
+                                            : "cannot be read";
+    if (problem == NULL && *size > LARGEST_FILE_BYTES) {
+        problem = "file is larger than 64 MiB";
+    }
     if (problem != NULL) {
         complain(path, problem);
-        free(data);
         return NULL;
     }
-    return data;
+    return contents;
 }
+
+/* ---- What it does ---------------------------------------------------------------------------- */
 
 static size_t largest(const int8_t output[CLASSES])
 {
@@ -92,24 +155,28 @@ static int classify(const char *path)
     int8_t output[CLASSES];
     images found;
     size_t size;
-    uint8_t *data = read_file(path, &size);
+    const uint8_t *data = read_file(path, &size);
     if (data == NULL) {
         return BAD_INPUT;
     }
     const char *problem =
         find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, &found);
     if (problem != NULL) {
-        free(data);
         return complain(path, problem);
     }
     for (size_t i = 0; i < found.count; i++) {
         lenet5_int8_run(found.pixels + i * IMAGE_BYTES, output, scratch);
         const size_t label = largest(output);
         const int steps = output[label] - LENET5_INT8_OUTPUT_ZERO_POINT;
-        printf("%s\t%zu\t%zu\t%.4f\n", path, i, label,
-               (double)steps * (double)LENET5_INT8_OUTPUT_SCALE);
+        put(&out, path);
+        put(&out, "\t");
+        put_number(&out, i);
+        put(&out, "\t");
+        put_number(&out, label);
+        put(&out, "\t");
+        put_decimal(&out, (double)steps * (double)LENET5_INT8_OUTPUT_SCALE, 4);
+        put(&out, "\n");
     }
-    free(data);
     return DONE;
 }
 
@@ -120,13 +187,12 @@ static int verify(const char *path)
     int8_t output[CLASSES];
     images records;
     size_t size;
-    uint8_t *data = read_file(path, &size);
+    const uint8_t *data = read_file(path, &size);
     if (data == NULL) {
         return BAD_INPUT;
     }
     const char *problem = find_golden(data, size, RECORD, &records);
     if (problem != NULL) {
-        free(data);
         return complain(path, problem);
     }
     size_t different = 0;
@@ -135,23 +201,36 @@ static int verify(const char *path)
         lenet5_int8_run(record, output, scratch);
         different += memcmp(output, record + IMAGE_BYTES, CLASSES) != 0;
     }
-    free(data);
-    printf("%zu of %zu outputs equal (%s kernels)\n", records.count - different, records.count,
-           lenet5_int8_kernels());
+    put_number(&out, records.count - different);
+    put(&out, " of ");
+    put_number(&out, records.count);
+    put(&out, " outputs equal (");
+    put(&out, lenet5_int8_kernels());
+    put(&out, " kernels)\n");
     return different == 0 ? DONE : CHECK_FAILED;
 }
 
+/* Since the machine started. 32 bits of seconds are enough for that. */
 static double now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+    return (double)(int32_t)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
-static int compare_doubles(const void *a, const void *b)
+/* Shell sort, ascending. */
+static void sort(double *values, size_t count)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    for (size_t gap = count / 2; gap > 0; gap /= 2) {
+        for (size_t i = gap; i < count; i++) {
+            const double value = values[i];
+            size_t at = i;
+            for (; at >= gap && values[at - gap] > value; at -= gap) {
+                values[at] = values[at - gap];
+            }
+            values[at] = value;
+        }
+    }
 }
 
 /* Time single calls on the images, in turn, and then loops of them. Loops are short and the median
@@ -179,47 +258,64 @@ static void time_calls(const uint8_t *pixels, size_t count)
         }
         loop_us[loop] = now_us() - start;
     }
-    qsort(latency_us, BENCH_CALLS, sizeof latency_us[0], compare_doubles);
-    qsort(loop_us, BENCH_LOOPS, sizeof loop_us[0], compare_doubles);
-    printf("{\"kernels\": \"%s\", \"n\": %d, \"latency_us\": {\"min\": %.3f, \"p50\": %.3f, "
-           "\"p90\": %.3f, \"p99\": %.3f, \"mean\": %.3f}, \"throughput_ips\": %.0f}\n",
-           lenet5_int8_kernels(), BENCH_CALLS, latency_us[0], latency_us[BENCH_CALLS / 2],
-           latency_us[BENCH_CALLS / 10 * 9], latency_us[BENCH_CALLS / 100 * 99],
-           sum_us / BENCH_CALLS, BENCH_CALLS / BENCH_LOOPS / loop_us[BENCH_LOOPS / 2] * 1e6);
+    sort(latency_us, BENCH_CALLS);
+    sort(loop_us, BENCH_LOOPS);
+    const struct {
+        const char *name;
+        double value;
+    } figures[] = {{"min", latency_us[0]},
+                   {"p50", latency_us[BENCH_CALLS / 2]},
+                   {"p90", latency_us[BENCH_CALLS / 10 * 9]},
+                   {"p99", latency_us[BENCH_CALLS / 100 * 99]},
+                   {"mean", sum_us / (double)BENCH_CALLS}};
+    put(&out, "{\"kernels\": \"");
+    put(&out, lenet5_int8_kernels());
+    put(&out, "\", \"n\": ");
+    put_number(&out, BENCH_CALLS);
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        put(&out, i == 0 ? ", \"latency_us\": {\"" : ", \"");
+        put(&out, figures[i].name);
+        put(&out, "\": ");
+        put_decimal(&out, figures[i].value, 3);
+    }
+    put(&out, "}, \"throughput_ips\": ");
+    put_number(&out, (size_t)(BENCH_CALLS / BENCH_LOOPS / loop_us[BENCH_LOOPS / 2] * 1e6));
+    put(&out, "}\n");
 }
 
 /* Without a file: noise, since the time does not depend on the pixels. */
 static int bench(const char *path)
 {
-    images found;
-    size_t size = (size_t)SYNTHETIC_IMAGES * IMAGE_BYTES;
-    uint8_t *data = path == NULL ? malloc(size) : read_file(path, &size);
-    if (data == NULL) {
-        return BAD_INPUT;
-    }
+    static uint8_t noise[SYNTHETIC_IMAGES * IMAGE_BYTES];
+    images found = {noise, SYNTHETIC_IMAGES};
     if (path == NULL) {
         uint32_t state = 1;
-        for (size_t i = 0; i < size; i++) {
+        for (size_t i = 0; i < sizeof noise; i++) {
             state = (uint32_t)((uint64_t)state * 1664525u + 1013904223u);
-            data[i] = (uint8_t)(state >> 24);
+            noise[i] = (uint8_t)(state >> 24);
+        }
+    } else {
+        size_t size;
+        const uint8_t *data = read_file(path, &size);
+        if (data == NULL) {
+            return BAD_INPUT;
+        }
+        const char *problem =
+            find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, &found);
+        if (problem != NULL) {
+            return complain(path, problem);
+        }
+        if (found.count == 0) {
+            return complain(path, "no images in the file");
         }
     }
-    const char *problem =
-        find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, &found);
-    if (problem == NULL && found.count == 0) {
-        problem = "no images in the file";
-    }
-    if (problem == NULL) {
-        time_calls(found.pixels, found.count);
-    }
-    free(data);
-    return problem == NULL ? DONE : complain(path, problem);
+    time_calls(found.pixels, found.count);
+    return DONE;
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: lenet5 FILE... | lenet5 --bench [IMAGES] | lenet5 --verify GOLDEN\n");
-    return BAD_INPUT;
+    return complain("usage", "lenet5 FILE... | lenet5 --bench [IMAGES] | lenet5 --verify GOLDEN");
 }
 
 int main(int argc, char **argv)
@@ -240,8 +336,6 @@ int main(int argc, char **argv)
             code = result > code ? result : code;
         }
     }
-    if (fflush(stdout) != 0) {
-        return complain("standard output", strerror(errno));
-    }
-    return code;
+    flush(&out);
+    return out.failed ? complain("standard output", "cannot be written") : code;
 }

@@ -6,7 +6,6 @@ import ctypes
 import gzip
 import json
 import os
-import platform
 import shutil
 import struct
 import subprocess
@@ -33,6 +32,8 @@ from random_models import random_inputs, random_lenet5, realistic_lenet5
 
 from device.runner import Classifier, InputError, load_native, native_library
 from export.to_c import to_c
+from pipeline import native
+from pipeline.files import UserError
 from pipeline.studies import non_digits
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -167,10 +168,9 @@ def test_trained_model_of_another_seed_and_data_set_is_bit_exact(
         np.testing.assert_array_equal(run(images), expected)
 
 
-def test_command_verifies_a_model_of_six_classes(other_model: Path, tmp_path: Path) -> None:
-    done = _run("make", "-s", "-C", NATIVE, f"MODEL={other_model / 'native'}", f"OUT={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    done = _run(tmp_path / "lenet5", "--verify", other_model / "native" / "golden.bin")
+def test_command_verifies_a_model_of_six_classes(other_model: Path) -> None:
+    folder = other_model / "native"
+    done = _run(folder / native.MACHINE / "lenet5", "--verify", folder / "golden.bin")
     assert (done.returncode, done.stdout.split(" (")[0]) == (0, "240 of 240 outputs equal")
 
 
@@ -217,54 +217,57 @@ def test_no_integer_wraps_or_loses_bits_unmeant(
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.fixture(scope="session")
+def binaries(lenet5: Lenet5) -> Path:
+    """A folder with what the bundle holds for each architecture."""
+    native.build(lenet5.source.parent, native.TARGETS)
+    return lenet5.source.parent
+
+
 @pytest.mark.parametrize(
-    ("compiler", "flags", "emulator", "name"),
+    ("arch", "processor", "kernels"),
     [
-        ("aarch64-linux-gnu-gcc", [], ["qemu-aarch64", "-cpu", "cortex-a53"], "neon"),
-        ("aarch64-linux-gnu-gcc", [], ["qemu-aarch64", "-cpu", "cortex-a72"], "neon"),
-        (
-            "aarch64-linux-gnu-gcc",
-            ["-march=armv8.2-a+dotprod"],
-            ["qemu-aarch64", "-cpu", "max"],
-            "neondot",
-        ),
-        (
-            "arm-linux-gnueabihf-gcc",
-            ["-march=armv7-a", "-mfpu=neon-vfpv4"],
-            ["qemu-arm", "-cpu", "cortex-a7"],
-            "neon",
-        ),
-        (
-            "arm-linux-gnueabi-gcc",
-            ["-march=armv6", "-marm", "-mfloat-abi=soft"],
-            ["qemu-arm", "-cpu", "arm1176"],
-            "portable",
-        ),
-        ("s390x-linux-gnu-gcc", [], ["qemu-s390x"], "portable"),  # big-endian
+        ("aarch64", "cortex-a53", "neon"),  # Pi 3, Zero 2 W
+        ("aarch64", "cortex-a72", "neon"),  # Pi 4
+        ("aarch64", "cortex-a76", "neondot"),  # Pi 5
+        ("armv7", "cortex-a7", "neon"),  # Pi 2
+        ("armv6", "arm1176", "portable"),  # Pi 1, Zero
     ],
 )
-def test_binary_for_another_processor_is_bit_exact_under_qemu(
-    compiler: str,
-    flags: list[str],
-    emulator: list[str],
-    name: str,
-    lenet5: Lenet5,
-    golden: Path,
-    tmp_path: Path,
+def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
+    arch: str, processor: str, kernels: str, binaries: Path, golden: Path
+) -> None:
+    emulator = require("qemu-aarch64" if arch == "aarch64" else "qemu-arm")
+    done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"600 of 600 outputs equal ({kernels} kernels)\n"
+
+
+def test_command_for_this_machine_chooses_the_best_kernels_it_has(
+    binaries: Path, golden: Path
+) -> None:
+    done = _run(binaries / native.MACHINE / "lenet5", "--verify", golden)
+    if native.MACHINE == "x86_64":
+        assert f"({x86_kernels()[-1].lower()} kernels)" in done.stdout
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("compiler", "emulator", "name"),
+    [
+        ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "cortex-a72"], "neon"),
+        ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "cortex-a76"], "neondot"),
+        ("s390x-linux-gnu-gcc", ["qemu-s390x"], "portable"),  # big-endian
+    ],
+)
+def test_command_of_another_compiler_is_bit_exact_under_qemu(
+    compiler: str, emulator: list[str], name: str, lenet5: Lenet5, golden: Path, tmp_path: Path
 ) -> None:
     require(compiler)
     require(emulator[0])
-    binary = compile_c(
-        tmp_path / "lenet5",
-        "-O2",
-        "-static",
-        *flags,
-        "-I",
-        str(lenet5.source.parent),
-        *COMMAND,
-        str(lenet5.source),
-        compiler=compiler,
-    )
+    include = ["-I", str(lenet5.source.parent)]
+    files = [*COMMAND, str(lenet5.source)]
+    binary = compile_c(tmp_path / "lenet5", "-O2", "-static", *include, *files, compiler=compiler)
     done = _run(*emulator, binary, "--verify", golden)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"600 of 600 outputs equal ({name} kernels)\n"
@@ -391,10 +394,9 @@ def test_parser_never_promises_pixels_outside_the_file(find_images: Any, data: b
 
 
 @pytest.fixture(scope="session")
-def library(lenet5: Lenet5) -> Path:
-    """What device/native/Makefile makes for Python on this machine; the command lies beside it."""
-    done = _run("make", "--silent", "-C", NATIVE, f"MODEL={lenet5.source.parent}")
-    assert done.returncode == 0, done.stderr
+def library(lenet5: Lenet5, binaries: Path) -> Path:
+    """What Python loads on this machine."""
+    assert (binaries / native.MACHINE / "lenet5_int8.so").is_file()
     return native_library(lenet5.source)
 
 
@@ -519,15 +521,10 @@ def test_damaged_library_is_refused_before_it_is_loaded(
     assert "\n" not in str(caught.value)
 
 
-def test_library_of_another_machine_is_one_line(lenet5: Lenet5, tmp_path: Path) -> None:
-    arch = "armv7" if platform.machine() != "armv7l" else "aarch64"
-    compiler = {"armv7": "arm-linux-gnueabihf-gcc", "aarch64": "aarch64-linux-gnu-gcc"}[arch]
-    require(compiler)
-    folder = lenet5.source.parent
-    done = _run("make", "-s", "-C", NATIVE, f"MODEL={folder}", f"ARCH={arch}", f"OUT={tmp_path}")
-    assert done.returncode == 0, done.stderr
+def test_library_of_another_machine_is_one_line(binaries: Path) -> None:
+    arch = "armv7" if native.MACHINE != "armv7" else "aarch64"
     with pytest.raises(InputError, match="not for this machine") as caught:
-        Classifier(tmp_path / "lenet5_int8.so")
+        Classifier(binaries / arch / "lenet5_int8.so")
     assert "\n" not in str(caught.value)
 
 
@@ -537,18 +534,74 @@ def test_c_that_is_not_compiled_says_what_to_do(lenet5: Lenet5, tmp_path: Path) 
         Classifier(source)
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "armv7", "armv6"])
+def _copy(lenet5: Lenet5, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for path in (lenet5.source, lenet5.source.with_suffix(".h")):
+        shutil.copy(path, folder)
+    return folder
+
+
 def test_same_source_gives_the_same_binaries_wherever_it_lies(
-    arch: str, lenet5: Lenet5, tmp_path: Path
+    lenet5: Lenet5, binaries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = []
-    for folder in (tmp_path / "here", tmp_path / "further" / "away"):
-        shutil.copytree(NATIVE, folder)
-        for path in (lenet5.source, lenet5.source.with_suffix(".h")):
-            shutil.copy(path, folder)
-        require(_run("make", "-s", "-C", folder, f"ARCH={arch}", "compiler").stdout.strip())
-        done = _run("make", "-s", "-C", folder, f"ARCH={arch}")
-        assert done.returncode == 0, done.stderr
-        results.append({path.name: path.read_bytes() for path in (folder / arch).iterdir()})
-    assert "lenet5" in results[0]
-    assert results[0] == results[1]
+    monkeypatch.setattr(native, "C_FOLDER", Path(shutil.copytree(NATIVE, tmp_path / "sources")))
+    elsewhere = _copy(lenet5, tmp_path / "further" / "a way")
+    native.build(elsewhere, native.TARGETS)
+    for arch in native.TARGETS:
+        for name in ("lenet5", "lenet5_int8.so"):
+            assert (elsewhere / arch / name).read_bytes() == (binaries / arch / name).read_bytes()
+            assert str(tmp_path).encode() not in (elsewhere / arch / name).read_bytes()
+
+
+def test_compiling_needs_no_compiler_of_the_system_and_no_home(
+    lenet5: Lenet5, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _copy(lenet5, tmp_path / "native")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setenv("CPATH", str(tmp_path / "other-headers"))
+    native.build(folder, [native.MACHINE])
+    assert {path.name for path in (folder / native.MACHINE).iterdir()} == {
+        "lenet5",
+        "lenet5_int8.so",
+    }
+
+
+def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(
+    lenet5: Lenet5, tmp_path: Path
+) -> None:
+    folder = _copy(lenet5, tmp_path / "native")
+    native.build(folder, ["aarch64"])
+    before = (folder / "aarch64" / "lenet5").read_bytes()
+    with (folder / "lenet5_int8.c").open("a") as source:
+        source.write("int broken(void) { return missing; }\n")
+    with pytest.raises(UserError, match=r"compiling for aarch64: .*error.*'missing'") as caught:
+        native.build(folder, ["aarch64"])
+    assert "\n" not in str(caught.value)
+    assert (folder / "aarch64" / "lenet5").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "aarch64",
+        "lenet5_int8.c",
+        "lenet5_int8.h",
+    ]
+
+
+def test_unknown_architecture_is_refused_by_name(lenet5: Lenet5) -> None:
+    with pytest.raises(UserError, match=r"^mips: no binaries for it, only for x86_64, aarch64"):
+        native.build(lenet5.source.parent, ["mips"])
+
+
+def test_makefile_compiles_command_and_library_with_the_devices_own_compiler(
+    lenet5: Lenet5, golden: Path, tmp_path: Path
+) -> None:
+    require("gcc")
+    folder = Path(shutil.copytree(NATIVE, tmp_path / "native"))
+    for path in (lenet5.source, lenet5.source.with_suffix(".h")):
+        shutil.copy(path, folder)
+    done = _run("make", "--silent", "-C", folder, "CC=gcc")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    made = folder / native.MACHINE
+    assert _run(made / "lenet5", "--verify", golden).returncode == 0
+    assert Classifier(made / "lenet5_int8.so").predict(lenet5.images[:5]).raw.tolist() == (
+        lenet5.outputs[:5].tolist()
+    )
