@@ -73,7 +73,7 @@ def damaged(draw):
                 holder[draw(st.text())] = draw(VALUES)
             else:
                 holder.append(draw(VALUES))
-        except (KeyError, IndexError, TypeError):  # an earlier change took it away
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change took it away
             continue
     return value
 
