@@ -11,6 +11,7 @@ SCHEMA_VERSION = 3
 COLD_START_PARTS = ("interpreter", "import", "load", "first")
 
 Positive = Annotated[float, (1e-9, 1e15)]
+Part = Annotated[float, (0.0, 1e15)]  # that may be rounded to zero
 Count = Annotated[int, (1, 2**53)]
 Rounds = Annotated[List[Positive], (1, 10**6)]
 Interval = Annotated[List[Positive], (2, 2)]  # of 95 % confidence
@@ -69,11 +70,11 @@ class Latency(TypedDict):
 ColdStart = TypedDict(  # in ms, medians; a class could not have the key "import"
     "ColdStart",
     {
-        "interpreter": float,
-        "import": float,
-        "load": float,
-        "first": float,
-        "total": float,
+        "interpreter": Part,
+        "import": Part,
+        "load": Part,
+        "first": Part,
+        "total": Positive,
         "processes": Count,
     },
 )

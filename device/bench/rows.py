@@ -304,12 +304,11 @@ def format_result(result: Mapping[str, Any]) -> str:
 
 def describe_problems(result: Mapping[str, Any]) -> list[str]:
     """One line for each row that is not ok, and one for a run that was broken off."""
-    lines = [
-        f"{name(row)}, {row['threads']} threads, batch {row['batch']}: {row['status']}: "
-        f"{row['reason']}"
-        for row in result["rows"]
-        if row["status"] != "ok"
-    ]
+    single, lines = single_rows(result), []
+    for row in result["rows"]:
+        where = "" if row in single else f", threads: {row['threads']}, batch: {row['batch']}"
+        if row["status"] != "ok":
+            lines.append(f"{name(row)}{where}: {row['status']}: {row['reason']}")
     if result["method"]["interrupted"]:
         lines.append("interrupted: the figures are of the rounds until then")
     return lines

@@ -18,7 +18,6 @@ import numpy as np
 
 SETTLING_CALLS = 16  # at the start of a burst: others have had the caches since the last one
 OVERHEAD_CALLS = 10_001
-LIMIT_NS = 10**9  # of a burst on all cores, where a call can take 50 ms
 INPUTS = 256  # different images in turn, so that no branch predictor learns the one
 
 
@@ -127,23 +126,15 @@ def serve(loaded: Loaded, file: Path, reply: Callable[[Any], None]) -> None:
         images, labels = archive["images"], archive["labels"]  # uint8 (N, 28, 28), (N,) or (0,)
     reply({**loaded.about(), "timer_overhead_ns": timer_overhead_ns()})
     inputs = images[np.arange(INPUTS) % len(images)]
-    for number, line in enumerate(sys.stdin):
+    for line in sys.stdin:
         if request := json.loads(line):
-            # In turn forwards and backwards: the first finds the caches colder than the other.
-            reply(time_burst(loaded, inputs, invoke_first=bool(number % 2), **request))
+            reply(time_burst(loaded, inputs, **request))
         else:
             right = loaded.predict(images)[0] == labels if len(labels) else None
             reply({"accuracy": None if right is None else float(right.mean())})
 
 
-def time_burst(
-    loaded: Loaded,
-    images: np.ndarray,
-    batch: int,
-    calls: int,
-    all_cores: bool = False,
-    invoke_first: bool = False,
-) -> dict[str, list[int]]:
+def time_burst(loaded: Loaded, images: np.ndarray, batch: int, calls: int) -> dict[str, list[int]]:
     """Time some calls, after some that are not timed.
 
     Args:
@@ -151,27 +142,22 @@ def time_burst(
         images: uint8 (INPUTS, 28, 28).
         batch: Images a call.
         calls: How many calls of each kind.
-        all_cores: End the burst after a second.
-        invoke_first: The order of the kinds.
 
     Returns:
         Durations in ns: `call` of the whole call and, for a batch of one, `invoke` of the runtime's
         own call alone.
     """
-    single = batch == 1
-    inputs = [(images[i] if single else images[i : i + batch],) for i in range(0, INPUTS, batch)]
-    kinds: dict[str, tuple[Callable[..., Any], Sequence[tuple[Any, ...]]]] = {
-        "call": (loaded.classify if single else loaded.predict, inputs)
-    }
-    if single and loaded.invoke:
-        kinds["invoke"] = (loaded.invoke, [()])
-    limit_ns = LIMIT_NS if all_cores else None
-    settling = max(1, min(SETTLING_CALLS // batch, calls // 4))
+    kinds: list[tuple[str, Callable[..., Any], list[tuple[Any, ...]]]]
+    if batch > 1:
+        batches = [(images[i : i + batch],) for i in range(0, INPUTS, batch)]
+        kinds = [("call", loaded.predict, batches)]
+    else:
+        kinds = [("call", loaded.classify, [(image,) for image in images])]
+        kinds += [("invoke", loaded.invoke, [()])] if loaded.invoke else []
     times_ns = {}
-    for kind in reversed(kinds) if invoke_first else kinds:
-        call, arguments = kinds[kind]
-        time_calls(call, arguments, settling, limit_ns=limit_ns)
-        times_ns[kind] = time_calls(call, arguments, calls, limit_ns=limit_ns)
+    for kind, call, arguments in kinds:
+        time_calls(call, arguments, max(1, min(SETTLING_CALLS // batch, calls // 4)))
+        times_ns[kind] = time_calls(call, arguments, calls)
     return times_ns
 
 
@@ -180,7 +166,6 @@ def time_calls(
     inputs: Sequence[tuple[Any, ...]],
     count: int,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
-    limit_ns: int | None = None,
 ) -> list[int]:
     """Call a function again and again and time each call.
 
@@ -189,21 +174,16 @@ def time_calls(
         inputs: Its arguments, taken in turn.
         count: How many calls.
         clock_ns: The clock.
-        limit_ns: No further call is made once the calls have taken so long.
 
     Returns:
         The duration of each call in ns, with the clock's own overhead in it.
     """
     times_ns = [0] * count
-    spent_ns = 0
     for i in range(count):
         arguments = inputs[i % len(inputs)]
         start = clock_ns()
         call(*arguments)
         times_ns[i] = clock_ns() - start
-        spent_ns += times_ns[i]
-        if limit_ns is not None and spent_ns > limit_ns:
-            return times_ns[: i + 1]
     return times_ns
 
 

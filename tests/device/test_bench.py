@@ -35,12 +35,6 @@ def test_durations_are_what_the_clock_says_around_each_call():
     assert seen == ["a", "b", "a"]
 
 
-def test_calls_that_take_too_long_end_the_burst():
-    ticks = iter([0, 6 * 10**8, 10**9, 16 * 10**8])
-    times_ns = worker.time_calls(int, [()], 9, lambda: next(ticks), limit_ns=10**9)
-    assert times_ns == [6 * 10**8, 6 * 10**8]
-
-
 @pytest.mark.parametrize(("batch", "kind"), [(1, "call"), (1, "invoke"), (8, "call")])
 def test_a_call_that_takes_a_known_time_comes_out_right_within_5_percent(batch, kind):
     busy_ns = {"classify": 200_000, "predict": 400_000, "invoke": 100_000}
@@ -381,7 +375,7 @@ def test_tables_show_each_row_and_leave_the_baseline_uncompared(measured):
     assert re.search("as fast|times (faster|slower)$", litert[-1])
     assert [cells[3:] for cells in not_run] == [["not_run", "", "", ""]] * 2
     text = rows.format_result(measured)
-    assert "missing.onnx on onnxruntime, 1 threads, batch 1: not_run: " in text
+    assert "missing.onnx on onnxruntime: not_run: " in text
     assert "baseline: lenet5_fp32.onnx on onnxruntime; each row has at least 24 timed calls" in text
 
 

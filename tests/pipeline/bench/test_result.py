@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 from bench_results import not_run, result, row
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from pipeline.bench import compare, measure
 from pipeline.bench.result import check_result, read_result
 from pipeline.files import UserError
+from pipeline.report import measured_sections
+from pipeline.report.gather import Input
 
 START = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0) | {"processes": 20}
 GOOD = result(
@@ -73,7 +76,7 @@ def damaged(draw):
                 holder[draw(st.text())] = draw(VALUES)
             else:
                 holder.append(draw(VALUES))
-        except (KeyError, IndexError, TypeError):  # an earlier change took it away
+        except (KeyError, IndexError, TypeError, AttributeError):  # an earlier change took it away
             continue
     return value
 
@@ -95,6 +98,20 @@ def test_a_damaged_result_is_refused_in_one_line_or_can_be_shown_and_compared(tm
             assert compare.format_changes(compare.compare(before, after, 10.0))
         except UserError as error:
             assert "no row in common" in str(error)
+
+
+@pytest.mark.parametrize("figure", [1e-9, 1e15])
+def test_what_lies_at_the_ends_of_the_ranges_can_be_drawn(figure):
+    value = copy.deepcopy(GOOD)
+    row = value["rows"][1]
+    row |= {"artifact": "$\\frac{", "rounds_us": [[figure]], "quantiles_us": [figure] * 101}
+    row |= {"latency_us": dict.fromkeys(row["latency_us"], figure), "accuracy": 0}
+    row |= {"cold_start_ms": {**dict.fromkeys(START, figure), "processes": 1}}
+    row |= dict.fromkeys(("throughput_ips", "peak_rss_mib", "ratio_to_baseline"), figure)
+    measured = Input(check_result(value, "b.json"))
+    report = SimpleNamespace(bench=measured, device=measured)
+    for section in (measured_sections.speed, measured_sections.footprint):
+        assert section(report).plots
 
 
 def test_a_good_result_is_read_as_it_is(tmp_path):

@@ -60,7 +60,7 @@ def test_what_exists_here_alone_is_timed_and_reads_the_images_right(
     worker = Worker(subject, 1, "any", images)
     try:
         assert worker.receive()["size_bytes"] == subject.artifact.stat().st_size
-        burst = worker.ask(batch=1, calls=3, all_cores=False)
+        burst = worker.ask(batch=1, calls=3)
         assert len(burst["call"]) == 3
         assert ("invoke" in burst) == (runtime != "keras")
         assert worker.ask()["accuracy"] > 0.7
