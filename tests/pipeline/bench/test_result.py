@@ -13,7 +13,7 @@ from pipeline.bench import compare, measure
 from pipeline.bench.result import check_result, read_result
 from pipeline.files import UserError
 from pipeline.report import measured_sections
-from pipeline.report.gather import Input
+from pipeline.report.gather import Source
 
 START = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0) | {"processes": 20}
 GOOD = result(
@@ -108,7 +108,7 @@ def test_what_lies_at_the_ends_of_the_ranges_can_be_drawn(figure):
     row |= {"latency_us": dict.fromkeys(row["latency_us"], figure), "accuracy": 0}
     row |= {"cold_start_ms": {**dict.fromkeys(START, figure), "processes": 1}}
     row |= dict.fromkeys(("throughput_ips", "peak_rss_mib", "ratio_to_baseline"), figure)
-    measured = Input(check_result(value, "b.json"))
+    measured = Source(check_result(value, "b.json"))
     report = SimpleNamespace(bench=measured, device=measured)
     for section in (measured_sections.speed, measured_sections.footprint):
         assert section(report).plots
