@@ -27,12 +27,13 @@ hosts=$(ansible all --inventory "$inventory" --list-hosts) ||
 case $hosts in
     *"hosts (0)"*) fail 2 "$inventory: names no device; write one a line: pi@host" ;;
 esac
-# By the environment: Ansible would take quotes and braces in a path for its own.
-LENET5_EDGE_BUNDLE=$(realpath "$bundle")
-export LENET5_EDGE_BUNDLE
+# Under a plain name: Ansible would take quotes, braces and $ in a path for its own.
+links=$(mktemp -d)
+trap 'rm -rf "$links"' EXIT
+ln -s "$(realpath "$bundle")" "$links/bundle.tar.gz"
+[ ! -f "$bundle.sig" ] || ln -s "$(realpath "$bundle.sig")" "$links/bundle.tar.gz.sig"
 status=0
-ansible-playbook --inventory "$inventory" \
-    --extra-vars '{"lenet5_edge_bundle": "{{ lookup(\"env\", \"LENET5_EDGE_BUNDLE\") }}"}' \
+ansible-playbook --inventory "$inventory" --extra-vars "lenet5_edge_bundle=$links/bundle.tar.gz" \
     "$@" "$here/../device/ansible/deploy.yml" || status=$?
 case $status in
     0) ;;

@@ -500,7 +500,7 @@ HOSTILE = {
     "bytecode": add(f"{ROOT_NAME}/__pycache__/runner.cpython-311.pyc", b"x"),
     "link not in the manifest": add(f"{ROOT_NAME}/l", type=tarfile.SYMTYPE, linkname="/"),
     "twice": add(f"{ROOT_NAME}/answer", b"PASS"),
-    "missing": lambda members: members.pop(1),
+    "missing": lambda members: members.pop(0),
     "another program": rename("lenet6-edge-1.0.0"),
     "no version": rename("lenet5-edge-x"),
     "a version with odd characters": rename("lenet5-edge-1|x"),
