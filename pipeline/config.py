@@ -107,7 +107,7 @@ class ParityBudget:
     float_max_abs_dp: float = within(0.0, 1.0)  # greatest difference of a probability
     int8_max_loss_pp: float = within(0.0, 100.0)  # accuracy lost, in percentage points
     int8_min_agreement: float = within(0.0, 1.0)
-    int8_min_sqnr_db: float = within(-200.0, 200.0)  # signal-to-noise ratio of any layer's output
+    int8_max_sqnr_loss_db: float = within(0.0, 200.0)  # of any layer, against an ideal int8's
     # Where the float model errs on a larger share of images than this, int8 may lose and flip
     # more in proportion, since there are more near ties.
     reference_error: float = within(1e-6, 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class Dataset:
     test: Split  # what the final figures are taken on, and nothing else
     label_names: tuple[str, ...]  # one name a class
     source: Path  # where it was read
-    sha256: str  # of all images and labels, in hexadecimal
+    sha256: str  # of all images, labels and their names, in hexadecimal
 
     @property
     def classes(self) -> int:
@@ -107,8 +108,10 @@ def load(folder: Path) -> Dataset:
     digest = hashlib.sha256()
     for array in (train.images, train.labels, test.images, test.labels):
         digest.update(array.tobytes())
-    train, validation = _split_off_validation(train, folder)
     names = _label_names(folder, classes)
+    if names != _numbers(classes):
+        digest.update(json.dumps(names).encode())
+    train, validation = _split_off_validation(train, folder)
     return Dataset(train, validation, test, names, folder, digest.hexdigest())
 
 
@@ -273,10 +276,15 @@ def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
     )
 
 
+def _numbers(classes: int) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    return tuple(str(label) for label in range(classes))
+
+
 def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
     path = folder / "labels.txt"
     if not path.is_file():
-        return tuple(str(label) for label in range(classes))
+        return _numbers(classes)
     try:
         text = _read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:

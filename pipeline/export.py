@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ from pipeline.artifacts import (
     INT8_TFLITE,
     PROJECT,
     ROOT,
-    TRAIN_JSON,
     project_version,
 )
 from pipeline.data import Dataset, calibration_images
 from pipeline.data import load as load_data
-from pipeline.files import UserError, atomic_path, read_json
+from pipeline.files import UserError, atomic_path
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.training import load_model
 
@@ -55,7 +55,7 @@ def convert(name: str, folder: Path, data: Dataset) -> Path:
         UserError: An input is missing or unreadable.
     """
     path = folder / name
-    metadata = file_metadata(read_json(folder / TRAIN_JSON, "label_names")["label_names"])
+    metadata = file_metadata(data.label_names)
     with atomic_path(path) as temporary:
         if name == INT8_ONNX:
             source = folder / FP32_ONNX
@@ -84,7 +84,7 @@ def check_onnx(path: Path) -> None:
         ) from None
 
 
-def file_metadata(label_names: list[str]) -> dict[str, Any]:
+def file_metadata(label_names: Sequence[str]) -> dict[str, Any]:
     """What every artifact says of itself."""
     metadata = {
         "name": PROJECT,

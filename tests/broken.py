@@ -105,3 +105,34 @@ def calibrated_on_one_image(path, model_path, folder):
     """The activation ranges come from a single training image."""
     samples = data.calibration_images(data.load(folder), 1)
     to_tflite.write_int8(load_model(model_path), samples, path, METADATA)
+
+
+def truncating_requantization(path):
+    """Every product is rounded down to 8 bits: half a step less in each bias says the same."""
+
+    def truncate(model):
+        graph = model.subgraphs[0]
+        for operator in list(graph.operators):
+            if operator.inputs is None or len(operator.inputs) < 3:
+                continue  # a pooling, the flattening, the softmax
+            given, weights, bias = (graph.tensors[i] for i in operator.inputs[:3])
+            output = graph.tensors[operator.outputs[0]]
+            steps = given.quantization.scale[0] * np.array(weights.quantization.scale)
+            half = np.rint(0.5 * output.quantization.scale[0] / steps).astype(np.int32)
+            buffer = model.buffers[bias.buffer]
+            values = np.frombuffer(bytes(bytearray(buffer.data)), np.int32) - half
+            buffer.data = np.frombuffer(values.astype(np.int32).tobytes(), np.uint8)
+
+    rewrite_tflite(path, truncate)
+
+
+def label_names_exchanged(path):
+    """The metadata calls class 3 "5" and class 5 "3"; the checksum is right."""
+    content = path.read_bytes()
+    changed = content.replace(b'"3", "4", "5"', b'"5", "4", "3"')
+    assert changed != content
+    path.write_bytes(_sealed(changed))
+
+
+def _sealed(content):
+    return seal.seal(re.sub(rb'"crc32": "[0-9a-f]{8}"', b'"crc32": "00000000"', content))

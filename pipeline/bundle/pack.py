@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,11 @@ from numpy.typing import NDArray
 from export import bundle, to_onnx, to_tflite
 from pipeline import native
 from pipeline.artifacts import (
+    DEVICE_PYTHON,
     INT8_TFLITE,
+    NATIVE_FOLDER,
+    NATIVE_GOLDEN,
+    NATIVE_LIBRARY,
     NATIVE_SOURCE,
     PARITY_JSON,
     PROBABILITIES,
@@ -22,9 +32,11 @@ from pipeline.artifacts import (
     TRAIN_JSON,
     bundle_name,
     project_version,
+    this_architecture,
     tool_versions,
 )
 from pipeline.bundle import wheels
+from pipeline.classify import classify_apart
 from pipeline.data import Dataset, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, remove_partial_files, sha256
@@ -67,8 +79,7 @@ def pack(
     """
     parity = read_json(folder / PARITY_JSON, "status", "reference", "rows")
     check_may_be_packed(folder, parity)
-    training = read_json(folder / TRAIN_JSON, "label_names")
-    require_trained_on(data, training)
+    require_trained_on(data, read_json(folder / TRAIN_JSON))
     built = to_tflite.read_metadata(folder / INT8_TFLITE)
     probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
     chosen = choose_golden(probabilities)
@@ -85,17 +96,91 @@ def pack(
         "name": PROJECT,
         "version": project_version(),
         "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
-        "labels": training["label_names"],
+        "labels": list(data.label_names),
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
-        "native": native_description,
+        "native": {
+            **native_description,
+            **judged_binaries(
+                native_description["binaries"], parity, files[NATIVE_SOURCE].decode()
+            ),
+        },
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
         "tools": tool_versions(),
     }
     path = dist / f"{bundle_name(target)}.tar.gz"
     with atomic_path(path) as temporary:
         bundle.write_bundle(files, manifest, bundle_name(), temporary)
+        verify_packed(temporary, folder, data)
     return path, native_description["missing"]
+
+
+def judged_binaries(
+    binaries: Mapping[str, Sequence[str]], parity: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """Which binaries were run here before packing, and with which kernels.
+
+    Args:
+        binaries: The paths in the bundle, by architecture.
+        parity: What `parity.json` holds.
+        source: The C, which names its kernels.
+
+    Returns:
+        `judged`: the kernels that ran, by path; `not_judged`: the paths and kernels of the others.
+    """
+    rows = [row for row in parity["rows"] if row["artifact"] == NATIVE_SOURCE]
+    kernels = {row["runtime_version"] for row in rows if row["status"] == "pass"}
+    here = [n for n in binaries.get(this_architecture(), ()) if n.endswith(("/lenet5", ".so"))]
+    judged = dict.fromkeys(here, ", ".join(sorted(kernels))) if kernels else {}
+    names = [name for of_one in binaries.values() for name in of_one]
+    others = sorted(set(re.findall(r'"(\w+)", network_', source)) - kernels)
+    not_judged = {"binaries": [name for name in names if name not in judged], "kernels": others}
+    return {"judged": judged, "not_judged": not_judged}
+
+
+def verify_packed(archive: Path, folder: Path, data: Dataset) -> None:
+    """Unpack a bundle elsewhere and verify what a device will: files, models and binaries.
+
+    Args:
+        archive: The bundle.
+        folder: The artifacts that it was made of.
+        data: The data set.
+
+    Raises:
+        UserError: Something in it does not answer as parity recorded.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere:
+        with tarfile.open(archive) as opened:
+            opened.extractall(elsewhere, filter="data")
+        unpacked = Path(elsewhere, bundle_name())
+        for python in (DEVICE_PYTHON, Path(sys.executable)):
+            if python.is_file():  # parity has judged whether it may be missing
+                run_checked(
+                    [str(python), "-E", "-s", "-B", "runner.py", "verify", "--all"], unpacked
+                )
+        binaries = unpacked / "native" / this_architecture()
+        if (binaries / "lenet5").is_file():
+            native.verify(binaries / "lenet5", unpacked / NATIVE_GOLDEN)
+        if (binaries / NATIVE_LIBRARY).is_file() and (folder / NATIVE_GOLDEN).is_file():
+            expected = native.read_golden(folder / NATIVE_GOLDEN, data.test.images)
+            source = unpacked / NATIVE_SOURCE
+            got = classify_apart(source, "native", Path(sys.executable), data.test.images)
+            if isinstance(got, str) or not np.array_equal(got.raw, expected):
+                raise UserError(
+                    f"{folder / NATIVE_FOLDER / this_architecture() / NATIVE_LIBRARY}: "
+                    "its outputs are not the golden ones; run `make export`"
+                )
+
+
+def run_checked(command: Sequence[str], folder: Path) -> None:
+    """Run a command of an unpacked bundle; UserError with what it said if it fails."""
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if run.returncode != 0:
+        said = (run.stdout + run.stderr).strip().splitlines()
+        wrong = [line for line in said if not line.startswith(("ok ", "not run ", "FAIL"))]
+        raise UserError(
+            f"the bundle does not verify: {(wrong or said or ['no output'])[0]}; run `make export`"
+        )
 
 
 def device_files() -> dict[str, bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,10 +15,9 @@ from typing import Any
 import numpy as np
 from packaging.markers import Marker
 
+from export import to_tflite
 from pipeline.artifacts import (
     FLOAT_MODEL,
-    FP32_ONNX,
-    FP32_TFLITE,
     INT8_ONNX,
     INT8_TFLITE,
     PARITY_JSON,
@@ -27,7 +28,7 @@ from pipeline.artifacts import (
 )
 from pipeline.classify import Outputs, classify_apart
 from pipeline.config import AllowedNotRun, ParityBudget, load_parity_budget
-from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, require_trained_on
+from pipeline.data import Dataset, Images, Probabilities, preprocess, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
 from pipeline.parity import layer_noise
@@ -41,7 +42,8 @@ from pipeline.parity.judge import (
     with_layers,
 )
 from pipeline.progress import progress
-from pipeline.train.training import require_float_model
+from pipeline.train.lenet5 import import_tensorflow
+from pipeline.train.training import load_model, require_float_model
 
 NOISE_IMAGES = 256
 
@@ -96,14 +98,14 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
             path = folder / subject.artifact
             got = classify_apart(path, subject.runtime, subject.python, test.images)
-            row = _judge(subject, folder, got, reference, test.labels, budget)
+            row = _judge(subject, folder, got, reference, data, budget)
             rows.append(with_bits(row, got, promised))
             if isinstance(got, Outputs):
                 if (subject.artifact, subject.runtime) == SAME_BITS_AS:
                     promised = got
                 probabilities[f"{subject.artifact}@{subject.runtime}"] = got.probabilities
         report(len(todo), len(todo), "layer by layer")
-    layers = tuple(_layers(folder, rows, test.images))
+    layers = _layers(folder, rows, test.images)
     judged = with_layers(rows, layers, budget)
     result = ParityResult(
         status=overall_status(judged),
@@ -142,7 +144,7 @@ def _judge(
     folder: Path,
     got: Outputs | str,
     reference: Probabilities,
-    labels: Labels,
+    data: Dataset,
     budget: ParityBudget,
 ) -> ParityRow:
     path = folder / subject.artifact
@@ -154,9 +156,11 @@ def _judge(
                 reason = f"{allowance.reason} ({got})"
                 return ParityRow(*who, "", digest, "not_run", reason, allowed=True)
         return ParityRow(*who, "", digest, "not_run", got)
-    reasons, figures = judge(subject, labels, reference, got.probabilities, budget)
+    reasons, figures = judge(subject, data.test.labels, reference, got.probabilities, budget)
     if not subject.is_float and not _is_int8(path, got):
         reasons.append("it is not an int8 model")
+    if path.suffix != ".c" and _label_names(path) != list(data.label_names):  # C has none
+        reasons.append(f"the names of its labels are not those of {data.source}")
     status = "fail" if reasons else "pass"
     return ParityRow(*who, got.runtime_version, digest, status, "; ".join(reasons), **figures)
 
@@ -183,23 +187,34 @@ def _is_int8(path: Path, got: Outputs) -> bool:
     return bool(products) and all(dequantized.issuperset(node.input[:2]) for node in products)
 
 
+def _label_names(path: Path) -> Any:
+    """The names of the classes by a model's own metadata; None where it names none."""
+    import onnx
+
+    try:
+        if path.suffix == ".tflite":
+            return to_tflite.read_metadata(path).get("labels")
+        properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        return json.loads(properties["labels"])
+    except (ValueError, KeyError):
+        return None
+
+
 def _layers(
     folder: Path, rows: Sequence[ParityRow], images: Images
-) -> list[layer_noise.TensorNoise]:
-    """Noise by layer of the int8 artifacts that ran, where the float one to compare with passed."""
-    ran = {
-        row.artifact
-        for row in rows
-        if row.runtime != "tflite-runtime"  # which cannot be loaded in this process
-        and (row.status == "pass" or (row.n and "int8" in row.artifact))
-    }
-    samples = preprocess(images[:NOISE_IMAGES])
-    noise: list[layer_noise.TensorNoise] = []
-    if {FP32_TFLITE, INT8_TFLITE} <= ran:
-        noise += layer_noise.measure_tflite(folder / FP32_TFLITE, folder / INT8_TFLITE, samples)
-    if {FP32_ONNX, INT8_ONNX} <= ran:
-        noise += layer_noise.measure_onnx(folder / FP32_ONNX, folder / INT8_ONNX, samples)
-    return noise
+) -> tuple[layer_noise.TensorNoise, ...]:
+    """Noise by layer of the int8 artifacts that ran, against the float model."""
+    # Not of one that ran on tflite-runtime alone, which cannot be loaded in this process.
+    ran = {row.artifact for row in rows if row.n and row.runtime != "tflite-runtime"}
+    import_tensorflow()
+    weights = load_model(folder / FLOAT_MODEL).get_weights()
+    samples = preprocess(images[:NOISE_IMAGES])  # float32 (256, 32, 32, 1)
+    noise = (
+        layer_noise.measure(folder / artifact, weights, samples)
+        for artifact in (INT8_TFLITE, INT8_ONNX)
+        if artifact in ran
+    )
+    return tuple(itertools.chain.from_iterable(noise))
 
 
 # --- What later stages read of it ---------------------------------------------------------------

@@ -17,7 +17,6 @@ from pipeline.parity.statistics import mcnemar_exact_p, paired_counts, paired_di
 from pipeline.table import markdown_table
 
 SAME_BITS_AS = (INT8_TFLITE, "tflite-runtime")  # what the C file promises (ADR 7)
-MIN_LAYERS = 8  # of a LeNet-5 whose layers could all be compared
 MAX_SCALE = 10.0  # how far a poor reference can stretch the int8 budget
 ROUNDING = 1e-9  # a share that meets its limit must not fail by a float's last bit
 
@@ -155,7 +154,7 @@ def with_bits(row: ParityRow, got: Outputs | str, promised: Outputs | None) -> P
 def with_layers(
     rows: Sequence[ParityRow], layers: Sequence[TensorNoise], budget: ParityBudget
 ) -> tuple[ParityRow, ...]:
-    """Fail the rows of an int8 artifact with a layer that is noisier than the budget.
+    """Fail the rows of an int8 artifact with a layer that is much noisier than 8 bits must be.
 
     Labels can survive what damages every layer: weights cast without rounding change no more
     labels than good ones, but lose 10 dB. An int8 artifact whose layers could not be measured
@@ -167,13 +166,15 @@ def with_layers(
         reason = ""
         if "int8" in row.artifact and row.runtime != "native" and row.status != "not_run":
             own = [noise for noise in layers if noise.artifact == row.artifact]
-            worst = min(own, key=lambda noise: noise.sqnr_db, default=None)
-            if worst is None or len(own) < MIN_LAYERS:
-                reason = "its layers could not be compared with the float artifact's"
-            elif worst.sqnr_db < budget.int8_min_sqnr_db:
+            noisy = [noise for noise in own if not noise.loss_db <= budget.int8_max_sqnr_loss_db]
+            if not own:
+                reason = "its layers are not the float model's"
+            elif noisy:  # or NaN
+                worst = max(noisy, key=lambda noise: noise.loss_db)
                 reason = (
-                    f"layer {worst.tensor!r} has a signal-to-noise ratio of "
-                    f"{worst.sqnr_db:.1f} dB, below {budget.int8_min_sqnr_db:.1f} dB"
+                    f"layer {worst.tensor} has a signal-to-noise ratio of {worst.sqnr_db:.1f} dB, "
+                    f"{worst.loss_db:.1f} dB below an ideal quantization's; the budget is "
+                    f"{budget.int8_max_sqnr_loss_db:.1f} dB"
                 )
         judged.append(_failed(row, reason) if reason else row)
     return tuple(judged)

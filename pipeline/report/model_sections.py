@@ -135,16 +135,20 @@ def _budget_cell(
     if row["accuracy"] is None:
         return ""
     allowed = limits("int8" not in row["artifact"], result["reference"]["accuracy"], budget)
-    own = [layer["sqnr_db"] for layer in result["layers"] if layer["artifact"] == row["artifact"]]
-    return tuple(budget_bars(row, allowed, min(own, default=None), budget.int8_min_sqnr_db))
+    own = [
+        layer["ideal_sqnr_db"] - layer["sqnr_db"]
+        for layer in result["layers"]
+        if layer["artifact"] == row["artifact"]
+    ]
+    return tuple(budget_bars(row, allowed, max(own, default=None), budget.int8_max_sqnr_loss_db))
 
 
 def budget_bars(
-    row: Mapping[str, Any], allowed: Limits, worst_sqnr_db: float | None, min_sqnr_db: float
+    row: Mapping[str, Any], allowed: Limits, worst_loss_db: float | None, max_loss_db: float
 ) -> Iterator[Bar]:
     """A bar for each budget of a row of `parity.json`: how much of it is used.
 
-    Of decibels the share is that of the noise's power; `worst_sqnr_db` is None for an artifact
+    `worst_loss_db` is the noisiest layer's, against an ideal quantization; None for an artifact
     without layers to judge.
     """
     flips = round((1.0 - row["agreement"]) * row["n"])
@@ -160,9 +164,10 @@ def budget_bars(
         loss_pp = max(0.0, -row["delta_pp"])
         share = _share(loss_pp, allowed.loss_pp)
         yield Bar(f"{loss_pp:.2f} pp of {allowed.loss_pp:.2f} lost", share)
-    if worst_sqnr_db is not None:
-        share = 10 ** ((min_sqnr_db - worst_sqnr_db) / 10)
-        yield Bar(f"noise {worst_sqnr_db:.1f} of {min_sqnr_db:.0f} dB", share)
+    if worst_loss_db is not None:
+        loss_db = max(0.0, worst_loss_db)
+        share = _share(loss_db, max_loss_db)
+        yield Bar(f"noise {loss_db:.1f} of {max_loss_db:.1f} dB", share)
 
 
 def _share(used: float, allowed: float) -> float:
@@ -234,12 +239,12 @@ def noise(report: ReportData) -> Section:
     artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
     if not artifacts:
         return Section(title, "no layer could be compared: run `make export`")
-    limit_db = result["budget"]["int8_min_sqnr_db"]
+    max_loss_db = result["budget"]["int8_max_sqnr_loss_db"]
     figures = []
     for artifact in artifacts:
         own = [layer for layer in result["layers"] if layer["artifact"] == artifact]
         name = "noise-" + artifact.rpartition(".")[2]
-        figures.append(plots.noise(name, own, limit_db))
+        figures.append(plots.noise(name, own, max_loss_db))
     return Section(title, plots=figures)
 
 

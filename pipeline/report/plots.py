@@ -141,7 +141,7 @@ def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> P
         return Plot("delta", to_svg(figure, "delta", text), caption)
 
 
-def noise(name: str, layers: Sequence[Mapping[str, Any]], limit_db: float) -> Plot:
+def noise(name: str, layers: Sequence[Mapping[str, Any]], max_loss_db: float) -> Plot:
     """The signal-to-quantization-noise ratio of each layer of one int8 artifact."""
     with style():
         figure = new_figure(0.9 + 0.34 * len(layers))
@@ -161,22 +161,21 @@ def noise(name: str, layers: Sequence[Mapping[str, Any]], limit_db: float) -> Pl
                 fontsize=8.5,
                 color=PAPER if inside else INK,
             )
-        axes.axvline(limit_db, color=VERMILION, linestyle="--", linewidth=1.2)
-        names = [_tensor(layer["tensor"]) for layer in layers]
+        limits = [layer["ideal_sqnr_db"] - max_loss_db for layer in layers]
+        axes.plot(limits, range(len(layers)), "|", color=VERMILION, markersize=14)
+        names = [layer["tensor"] for layer in layers]
         label_bars(axes, names)
         artifact = layers[0]["artifact"]
         parts = [f"{tensor} {value:.1f}" for tensor, value in zip(names, values, strict=True)]
-        text = f"{artifact}, dB by layer: {'; '.join(parts)}; the budget is {limit_db:.0f} dB."
+        text = (
+            f"{artifact}, dB by layer: {'; '.join(parts)}; the budget is {max_loss_db:.1f} dB "
+            "below an ideal quantization."
+        )
         caption = (
-            f"{artifact}: each layer's output against the float artifact's; dashed: the least that "
-            f"the budget allows, {limit_db:.0f} dB."
+            f"{artifact}: each layer's output against the float model's; red: the least that the "
+            f"budget allows, {max_loss_db:.1f} dB below an ideal quantization."
         )
         return Plot(name, to_svg(figure, name, text), caption)
-
-
-def _tensor(name: str) -> str:
-    """A layer's name without the scopes that a converter put around it."""
-    return "/".join(name.removesuffix(":0").split("/")[-2:])
 
 
 def weights(layers: Sequence[LayerWeights]) -> Plot:

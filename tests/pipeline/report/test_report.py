@@ -157,20 +157,20 @@ def test_gallery_of_a_bad_model_is_cut_and_says_so(measured, small, monkeypatch)
 def test_bars_show_how_much_of_each_budget_is_used():
     budget = load_parity_budget()
     row = {"agreement": 0.9997, "n": 10_000, "max_abs_dp": 0.05, "delta_pp": -0.04}
-    bars = model_sections.budget_bars(row, limits(False, 0.996, budget), 37.0, 34.0)
+    bars = model_sections.budget_bars(row, limits(False, 0.996, budget), 1.5, 3.0)
     labels = {bar.label: round(bar.used, 2) for bar in bars}
     assert labels == {
         "3 flips of 10": 0.3,
         "0.04 pp of 0.10 lost": 0.4,
-        "noise 37.0 of 34 dB": 0.5,  # 3 dB are half the power
+        "noise 1.5 of 3.0 dB": 0.5,
     }
     exact = {**row, "agreement": 1.0, "max_abs_dp": 2e-5, "delta_pp": 0.0}
-    bars = model_sections.budget_bars(exact, limits(True, 0.996, budget), None, 34.0)
+    bars = model_sections.budget_bars(exact, limits(True, 0.996, budget), None, 3.0)
     assert [(bar.label, round(bar.used, 2)) for bar in bars] == [
         ("0 flips of 0", 0.0),
         ("max |dp| 20.0%", 0.2),
     ]
-    flipped = model_sections.budget_bars(row, limits(True, 0.996, budget), None, 34.0)
+    flipped = model_sections.budget_bars(row, limits(True, 0.996, budget), None, 3.0)
     assert all(bar.used > 1 for bar in flipped)
 
 
@@ -245,7 +245,7 @@ def test_seeds_of_another_data_set_or_damaged_are_refused(measured, small, tmp_p
 
 def test_a_budget_of_nothing_and_a_loss_of_nothing_can_be_drawn(measured, small):
     row = {"agreement": 1.0, "n": 100, "max_abs_dp": 0.0, "delta_pp": -1.0}
-    bars = list(model_sections.budget_bars(row, Limits(0.0, 0.0, 0.0), None, 34.0))
+    bars = list(model_sections.budget_bars(row, Limits(0.0, 0.0, 0.0), None, 3.0))
     assert [bar.used for bar in bars] == [0.0, 0.0, 2.0]
     assert plots.loss({"epoch": [1, 2], "train_loss": [0.1, 0.0], "validation_loss": [0.2, 0.0]})
 
