@@ -171,7 +171,7 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     if not file.is_file():
         raise InputError(f"{file}: not compiled for this machine: make -C native")
     data = file.read_bytes()  # its last eight bytes: the CRC-32 and the length of all before
-    checksum = zlib.crc32(data[:-8]) + (len(data) - 8 << 32)
+    checksum = zlib.crc32(data[:-8]) + (max(len(data) - 8, 0) << 32)
     if data[-8:] != checksum.to_bytes(8, "little"):
         raise InputError(f"{file}: damaged; compile it or copy it again")
     loader = ExtensionFileLoader("lenet5_int8", str(file.resolve()))

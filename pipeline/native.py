@@ -33,6 +33,7 @@ from pipeline.artifacts import (
     INT8_TFLITE,
     NATIVE_FOLDER,
     NATIVE_GOLDEN,
+    NATIVE_LIBRARY,
     ROOT,
     TRAIN_JSON,
     this_architecture,
@@ -52,7 +53,7 @@ TARGETS = {
     "armv7": ("arm-linux-musleabihf", "cortex_a7"),  # Pi 2 and later with a 32-bit system
     "armv6": ("arm-linux-musleabihf", "arm1176jzf_s"),  # Pi 1, Zero
 }
-COMMAND, LIBRARY = "lenet5", "lenet5_int8.so"
+COMMAND = "lenet5"
 COMMAND_SOURCES = ("lenet5.c", "image_file.c", "static_linux.c")
 LIBRARY_SOURCES = ("binding.c",)
 COMPILE = (
@@ -101,7 +102,9 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         raise UserError(f"{model}: {error}") from None
     lines = [f"{source}: {source.stat().st_size:,} bytes"]
     build(folder / NATIVE_FOLDER, [this_architecture()])
-    lines.append(f"{folder / 'native' / this_architecture()}: the command and the Python library")
+    lines.append(
+        f"{folder / NATIVE_FOLDER / this_architecture()}: the command and the Python library"
+    )
     outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     whose = "tflite-runtime"
     if isinstance(outputs, str):
@@ -167,7 +170,9 @@ def bundle_files(
     files[NATIVE_GOLDEN] = golden_file(images[chosen], outputs[chosen])
     build(native, TARGETS)
     verify(native / this_architecture() / COMMAND, folder / NATIVE_GOLDEN)
-    binaries = {arch: [f"native/{arch}/{name}" for name in (COMMAND, LIBRARY)] for arch in TARGETS}
+    binaries = {
+        arch: [f"native/{arch}/{name}" for name in (COMMAND, NATIVE_LIBRARY)] for arch in TARGETS
+    }
     files |= {name: (folder / name).read_bytes() for names in binaries.values() for name in names}
     return files, {"binaries": binaries, "missing": {}}
 
@@ -216,13 +221,13 @@ def _build(folder: Path, arch: str) -> None:
             _zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
-            (("-shared",), LIBRARY_SOURCES, LIBRARY),
+            (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),
         ):
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
             _zig(arch, [*kind, *LINK, *objects, "-o", result], work)
-        _seal(work / LIBRARY)
+        _seal(work / NATIVE_LIBRARY)
         (folder / arch).mkdir(exist_ok=True)
-        for result in (COMMAND, LIBRARY):
+        for result in (COMMAND, NATIVE_LIBRARY):
             (work / result).replace(folder / arch / result)
 
 
