@@ -699,10 +699,10 @@ def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bo
     if not digit_like[main]:  # it ran into a line or the frame
         return [mask] if rivals <= MAX_RIVALS else []
     extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
-    large = digit_like & (extent > 0.5) & (extent < 2)
+    large = digit_like & (extent > 0.5) & (extent < 2.2)
     small = (
         (parts.area > MIN_PART * parts.area[main])
-        & (extent < 1.5)
+        & (extent < 2.2)
         & (parts.rim == 0)
         & (thickness > 0.5)
     )
