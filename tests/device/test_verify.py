@@ -8,25 +8,51 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, run_runner
+from onnx import TensorProto, helper, numpy_helper
+
+from device.runner import Classifier
+from export import seal
 
 MODEL = "lenet5_fp32.onnx"
 
 
 @pytest.fixture(scope="module")
-def expected(exported, mnist):
-    """uint8 (12, 28, 28) images and the model's own probabilities, float32 (12, 10)."""
-    from device.runner import Classifier
+def model(tmp_path_factory):
+    """A model of one dense layer, small and sealed."""
+    weights = np.random.default_rng(0).normal(0, 0.05, (1024, 10)).astype(np.float32)
+    flat = numpy_helper.from_array(np.array([-1, 1024]), "flat")
+    nodes = [
+        helper.make_node("Reshape", ["image", "flat"], ["x"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Softmax", ["y"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 32, 32, 1])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
+        [flat, numpy_helper.from_array(weights, "w")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(proto, {"seal": json.dumps({seal.KEY: seal.DIGITS})})
+    path = tmp_path_factory.mktemp("model") / MODEL
+    path.write_bytes(seal.seal(proto.SerializeToString()))
+    return path
 
+
+@pytest.fixture(scope="module")
+def expected(model, mnist):
+    """uint8 (12, 28, 28) images and the model's own probabilities, float32 (12, 10)."""
     images = mnist.test.images[:12]
-    return images, Classifier(exported / MODEL).predict(images).probabilities
+    return images, Classifier(model).predict(images).probabilities
 
 
 @pytest.fixture
-def bundle(exported, expected, tmp_path):
+def bundle(model, expected, tmp_path):
     """A function that writes a bundle with some things changed and verifies it."""
     folder = tmp_path / "bundle"
     shutil.copytree(ROOT / "device", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(exported / MODEL, folder)
+    shutil.copy(model, folder)
     images, probabilities = expected
 
     def verify(*arguments, golden=probabilities, tolerance=1e-4, python=sys.executable, **manifest):
