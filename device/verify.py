@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Mapping
 
 import numpy as np
-from commands import load
+from commands import load, one_line
 from info import runtime_version
 from manifest import GOLDEN, MANIFEST, bundle_folder, damaged, read_golden, read_manifest
 from runner import InputError, usable_runtimes
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             raise damaged(folder / GOLDEN)
         problems = verify_models(models, tolerances, golden, args)
     for problem in problems:
-        print(f"differs  {problem}")
+        print(f"differs  {one_line(problem)}")
     print("FAIL" if problems else "PASS")
     return 1 if problems else 0
 

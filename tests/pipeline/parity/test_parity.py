@@ -233,6 +233,9 @@ def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
         assert r["n"] == 2_000
         assert len(r["flips"]) == round((1 - r["agreement"]) * 2_000)
         assert r["delta_ci95_pp"][0] <= r["delta_pp"] <= r["delta_ci95_pp"][1]
+    ran_on = {(r["artifact"], r["runtime"]) for r in ran}
+    same = {r["bit_identical"] for r in ran if r["runtime"] == "native"}
+    assert same == {True if judge.SAME_BITS_AS in ran_on else None}
     assert {noise["artifact"] for noise in result["layers"]} == {
         "lenet5_int8.tflite",
         "lenet5_int8.onnx",

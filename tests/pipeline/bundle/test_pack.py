@@ -1,0 +1,190 @@
+"""What may be packed, and what the manifest says of it: small files, no model is run."""
+
+import copy
+import io
+import json
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_stage
+
+from pipeline.artifacts import NATIVE_SOURCE, this_architecture
+from pipeline.bundle import pack
+from pipeline.data import Dataset, Split
+from pipeline.files import UserError, sha256
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A folder of three files and what parity said of them."""
+    names = ("lenet5.keras", "lenet5_fp32.onnx", "lenet5_int8.onnx")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    reference, *artifacts = ({"artifact": n, "sha256": sha256(tmp_path / n)} for n in names)
+    rows = [{**a, "status": "pass", "allowed": False, "runtime": "onnxruntime"} for a in artifacts]
+    return tmp_path, {"status": "pass", "reference": reference, "rows": rows}
+
+
+def test_what_passed_as_it_is_may_be_packed(judged):
+    pack.check_may_be_packed(*judged)
+
+
+@pytest.mark.parametrize("name", ["lenet5.keras", "lenet5_fp32.onnx", "lenet5_int8.onnx"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_changed_or_missing_file_may_not_be_packed(judged, name, gone):
+    path = judged[0] / name
+    path.unlink() if gone else path.write_text("other")
+    with pytest.raises(UserError, match=f"{name}: changed since parity"):
+        pack.check_may_be_packed(*judged)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("fail", "lenet5_int8.onnx failed"), ("not_run", "lenet5_int8.onnx passed on no runtime")],
+)
+def test_artifact_that_did_not_pass_may_not_be_packed(judged, status, message):
+    folder, parity = judged
+    parity["rows"][1]["status"] = status
+    with pytest.raises(UserError, match=message):
+        pack.check_may_be_packed(folder, parity)
+
+
+def test_artifact_that_need_not_run_here_is_no_obstacle(judged):
+    folder, parity = judged
+    parity["rows"][1] |= {"status": "not_run", "allowed": True}
+    pack.check_may_be_packed(folder, parity)
+    parity["rows"].append({**parity["rows"][0], "status": "fail"})  # elsewhere it passed
+    with pytest.raises(UserError, match=r"fp32\.onnx failed"):
+        pack.check_may_be_packed(folder, parity)
+
+
+@pytest.mark.parametrize("status", ["fail", "not_run", None])
+def test_overall_status_must_be_pass(judged, status):
+    folder, parity = judged
+    with pytest.raises(UserError, match="only what passed is packed"):
+        pack.check_may_be_packed(folder, {**parity, "status": status})
+
+
+def test_figures_of_a_model_are_of_the_row_that_passed(exported):
+    parity = json.loads((exported / "parity.json").read_text())
+    name = "lenet5_int8.tflite"
+    good = next(r for r in parity["rows"] if r["artifact"] == name and r["status"] == "pass")
+    bad = {**copy.deepcopy(good), "status": "fail", "accuracy": 0.1, "agreement": 0.1}
+    described = pack.describe_model(exported / name, {"rows": [bad, good]})
+    assert (described["accuracy"], described["agreement"]) == (good["accuracy"], good["agreement"])
+    assert described["golden_runtime"] == f"{good['runtime']} {good['runtime_version']}"
+    assert described["tolerance"] == 0.0625
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("lenet5_fp32.onnx", 1e-4), ("lenet5_int8.tflite", 0.0625), (NATIVE_SOURCE, 0.0)],
+)
+def test_tolerance_is_that_of_the_models_kind(name, tolerance):
+    assert pack.tolerance(name) == tolerance
+
+
+def test_golden_values_are_of_their_model_and_image():
+    images = np.arange(6, dtype=np.uint8).repeat(784).reshape(6, 28, 28)
+    split = Split(images, np.arange(6, dtype=np.uint8))
+    data = Dataset(split, split, split, tuple("012345"), Path("d"), "")
+    probabilities = {
+        name: np.float32(np.arange(12).reshape(6, 2) + shift)
+        for name, shift in (("a.onnx", 0.1), ("b.tflite", 0.2))
+    }
+    with np.load(io.BytesIO(pack.golden_archive(data, probabilities, np.array([1, 4])))) as golden:
+        assert golden["labels"].tolist() == [1, 4]
+        assert golden["images"][:, 0, 0].tolist() == [1, 4]
+        np.testing.assert_allclose(golden["a.onnx"], [[2.1, 3.1], [8.1, 9.1]], rtol=1e-6)
+        np.testing.assert_allclose(golden["b.tflite"], [[2.2, 3.2], [8.2, 9.2]], rtol=1e-6)
+
+
+def test_golden_images_are_those_that_no_tolerance_can_decide():
+    margins = np.array([0.12, 0.13, 0.5])  # twice the tolerance of int8 is 0.125
+    values = np.stack([0.5 + margins / 2, 0.5 - margins / 2], axis=1).astype(np.float32)
+    sure = np.tile(np.float32([1.0, 0.0]), (3, 1))
+    chosen = pack.choose_golden({"lenet5_fp32.onnx": sure, "lenet5_int8.onnx": values})
+    assert chosen.tolist() == [1, 2]
+
+
+def test_binaries_and_kernels_that_did_not_run_here_are_not_judged():
+    here = this_architecture()
+    mine = [f"native/{here}/lenet5", f"native/{here}/lenet5_int8.so"]
+    other = ["native/other/lenet5", "native/other/lenet5_int8.so"]
+    source = 'chosen = (kernels){"avx2", network_avx2}; {"neon", network_neon}'
+    row = {"artifact": NATIVE_SOURCE, "status": "pass", "runtime_version": "avx2"}
+    found = pack.judged_binaries({here: mine, "other": other}, {"rows": [row]}, source)
+    assert found["judged"] == dict.fromkeys(mine, "avx2")
+    assert found["not_judged"] == {"binaries": other, "kernels": ["neon"]}
+    found = pack.judged_binaries({here: mine}, {"rows": [{**row, "status": "not_run"}]}, source)
+    assert found == {"judged": {}, "not_judged": {"binaries": mine, "kernels": ["avx2", "neon"]}}
+
+
+# --- The whole stage ----------------------------------------------------------------------------
+
+
+def refused(artifacts, data, message):
+    dist = artifacts / "dist"
+    run = run_stage("bundle", "--data", data, "--out", artifacts, "--dist", dist)
+    assert run.returncode == 2, run.stdout
+    assert message in run.stderr
+    assert not list(dist.glob("*.tar.gz"))
+
+
+def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
+    path = artifacts / "probabilities.npz"
+    with np.load(path) as archive:
+        arrays = {name: values[::-1] for name, values in archive.items()}
+    np.savez(path, **arrays)
+    refused(artifacts, small_data, "the bundle does not verify: differs  lenet5_fp32.tflite")
+
+
+def test_library_that_was_replaced_after_parity_is_not_packed(artifacts, small_data):
+    """Its class 0 answers what class 1 did: a sound library of another model."""
+    path = artifacts / NATIVE_SOURCE
+    library = path.parent / this_architecture() / "lenet5_int8.so"
+    if not library.is_file():
+        pytest.skip("no compiler here")
+    content = bytearray(library.read_bytes()[:-8])
+    weights = max(
+        range(0, len(content) - 4096, 4096), key=lambda i: len(set(content[i : i + 4096]))
+    )
+    content[weights : weights + 4096] = bytes(reversed(content[weights : weights + 4096]))
+    library.write_bytes(sealed(content))
+    refused(artifacts, small_data, "run `make export`")
+
+
+def sealed(content):
+    return (
+        bytes(content)
+        + zlib.crc32(content).to_bytes(4, "little")
+        + len(content).to_bytes(4, "little")
+    )
+
+
+def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):
+    other = tmp_path / "renamed"
+    other.mkdir()
+    (other / "small.npz").symlink_to(small_data / "small.npz")
+    (other / "labels.txt").write_text("\n".join("0125436789"))
+    refused(artifacts, other, "not the data set that the model was trained on")
+
+
+def test_label_names_are_the_data_sets_whatever_train_json_says(artifacts, small_data):
+    path = artifacts / "train.json"
+    names = list("0125436789")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label_names": names}))
+    dist = artifacts / "dist"
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+    assert run.returncode == 0, run.stderr
+    assert manifest(dist)["labels"] == list("0123456789")
+
+
+def manifest(dist):
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        name = next(n for n in archive.getnames() if n.endswith("/manifest.json"))
+        return json.load(archive.extractfile(name))
