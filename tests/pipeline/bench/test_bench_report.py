@@ -333,7 +333,7 @@ def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
     [
         ("{}", 0, 0, {"r.json": "{}"}),
         ("{}", 130, 130, {"r.json": "earlier", "r-interrupted.json": "{}"}),
-        ("{", 130, 1, {"r.json": "earlier"}),
+        ("{", 130, 130, {"r.json": "earlier"}),
         ("{}", 1, 1, {"r.json": "{}"}),
         ("{", 0, 1, {"r.json": "earlier"}),
         ("", 255, 1, {"r.json": "earlier"}),
