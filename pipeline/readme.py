@@ -143,7 +143,8 @@ def details(results: Mapping[str, Any]) -> str:
         f"on the {results['parity']['reference']['n']:,} test images, after "
         f"{train['seconds']:.0f} s of training.",
         "## Parity",
-        f"**{results['parity']['status']}**: every artifact on every runtime, all test images.",
+        f"**{results['parity']['status']}**: every artifact on every runtime, all test images. "
+        "'same bits': it passed, and every output is tflite-runtime's to the last bit.",
         format_table(results["parity"]),
         "## Size and time to build",
         two_columns("artifact", "kB", {n: f"{s / 1000:.1f}" for n, s in sizes(results)}),
