@@ -47,7 +47,9 @@ def run(arguments: Sequence[str]) -> int:
     if args.command == "bench":
         from bench.command import run as command
     else:
-        if args.model is None:
+        if args.model is None and args.command == "verify" and args.all:
+            args.model = HERE / MODELS[1]  # any: it tells the folder
+        elif args.model is None:
             args.model = default_model(args.runtime)
         if args.command == "verify":
             from verify import run as command
