@@ -92,66 +92,50 @@ $(BUNDLE): $(OUT)/.parity-passed $(shell find device -type f -not -path '*/[._]*
 run: .venv-device/.installed ## Classify IMAGE=digit.png as a Pi would
 	@test -n "$$IMAGE" || { echo "run: name a picture: make run IMAGE=digit.png" >&2; exit 2; }
 	@.venv-device/bin/python device/runner.py --model $(OUT)/lenet5_int8.tflite "$$IMAGE"
-
 bench: .venv/.installed .venv-device/.installed ## Time every artifact on every runtime: minutes, longer with FLAGS=--full
 	$(STAGE) bench $(FLAGS) $(WHERE)
-
 robustness: .venv/.installed .venv-device/.installed ## Accuracy on rotated, shifted, scaled, noisy, blurred, faint images
 	$(STAGE) robustness $(WHERE)
-
 photos: .venv/.installed ## How often generated photographs of digits are read right
 	$(STAGE) photos $(WHERE)
-
 report: .venv/.installed ## One page of all that was measured: artifacts/report.html
 	$(STAGE) report $(WHERE)
-
 readme: .venv/.installed ## Write docs/results.md and the README's table from this run
 	$(STAGE) readme $(WHERE)
 
 ##@ On a Raspberry Pi
 deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or all of INVENTORY=hosts.ini
 	@ARTIFACTS=$(OUT) $(if $(INVENTORY),tools/fleet.sh "$(BUNDLE)" "$$INVENTORY" $(FLAGS),tools/deploy.sh "$(BUNDLE)" "$$PI" "$$PORT" "$$DIR")
-
 bench-pi: .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
-
 pi-test: .venv/.installed ## The bundle on emulated Raspberry Pis, over all test images (minutes)
 	$(STAGE) pi-test $(BUNDLE) $(WHERE)
 
 ##@ Study
 accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="best max": docs/accuracy.md (an hour)
 	$(STAGE) accuracy $(RECIPES) $(WHERE)
-
 training-speed: .venv/.installed ## Images a second of our training loop and of plain model.fit
 	$(STAGE) training-speed $(WHERE)
 
 ##@ Develop
 test: lint types pytest ## Lint, types and tests; needs no artifact and no network
-
 lint: .venv/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-
 types: .venv/.installed
 	$(PY) -m mypy
 	cd device && ../$(PY) -m mypy --config-file ../pyproject.toml *.py bench
-
 pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest
-
 fuzz: ## Fuzz the lenet5 command's parsers for FUZZ_SECONDS=60 (apt: clang libclang-rt-14-dev)
 	tests/device/native/fuzz.sh $(or $(FUZZ_SECONDS),60)
-
 lock: .venv/.installed ## Resolve the dependencies again into the lock files
 	@tools/lock.sh
-
 clean: ## Delete what the pipeline made
 	rm -rf $(OUT) $(DIST)
-
 distclean: clean ## Delete the environments as well
 	rm -rf .venv .venv-device .venv-fleet
-
 help: ## Print this help
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
