@@ -157,7 +157,7 @@ def details(results: Mapping[str, Any]) -> str:
             "A picture in, label and probability out, one at a time on one thread (`make bench`). "
             f"Compared with {bench['method']['baseline']}. {bench['method']['p90_confidence']}.",
             markdown_table(bench_rows.HEADER, bench_rows.table_cells(bench)),
-            markdown_table(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(bench)),
+            without_last_column(bench_rows.DETAIL_HEADER, bench_rows.detail_cells(bench)),
             "\n".join(f"- {line}" for line in bench["findings"]),
         ]
     if "pi" in results:
@@ -178,6 +178,11 @@ def details(results: Mapping[str, Any]) -> str:
             "are refused.",
         ]
     return "\n\n".join(parts)
+
+
+def without_last_column(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table of details as narrow as a page."""
+    return markdown_table(header[:-1], [row[:-1] for row in rows])
 
 
 def sizes(results: Mapping[str, Any]) -> Sequence[tuple[str, int]]:

@@ -18,7 +18,8 @@ def test_generated_part_of_a_page_is_that_of_the_committed_results(name):
 
 def test_no_table_is_wider_than_120_characters():
     for name in readme.PAGES:
-        assert max(map(len, (ROOT / name).read_text().splitlines())) <= 120, name
+        tables = [line for line in (ROOT / name).read_text().splitlines() if line[:1] == "|"]
+        assert max(map(len, tables)) <= 120, name
 
 
 def test_readme_fits_its_page():
