@@ -18,11 +18,12 @@ from pipeline.artifacts import (
     INT8_TFLITE,
     PROJECT,
     ROOT,
+    TRAIN_JSON,
     project_version,
 )
-from pipeline.data import Dataset, calibration_images
+from pipeline.data import Dataset, calibration_images, require_trained_on
 from pipeline.data import load as load_data
-from pipeline.files import UserError, atomic_path
+from pipeline.files import UserError, atomic_path, read_json
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.training import load_model
 
@@ -55,6 +56,7 @@ def convert(name: str, folder: Path, data: Dataset) -> Path:
         UserError: An input is missing or unreadable.
     """
     path = folder / name
+    require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     metadata = file_metadata(data.label_names)
     with atomic_path(path) as temporary:
         if name == INT8_ONNX:

@@ -94,7 +94,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     model = folder / INT8_TFLITE
     if not model.is_file():
         raise UserError(f"{model}: missing; run `make export`")
-    require_trained_on(data, read_json(folder / TRAIN_JSON))
+    require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     shutil.rmtree(folder / NATIVE_FOLDER, ignore_errors=True)  # made from another model
     try:
         source = to_c(model, folder / NATIVE_FOLDER)
@@ -246,7 +246,8 @@ def _zig(arch: str, arguments: list[str], folder: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         errors = [line for line in said if "error" in line.lower()]
-        raise UserError(f"compiling for {arch}: {(errors or said[-1:])[0].strip()}")
+        where = folder.parent / arch
+        raise UserError(f"{where}: compiling failed: {(errors or said[-1:])[0].strip()}")
 
 
 def _seal(library: Path) -> None:

@@ -257,7 +257,7 @@ def test_full_disk_during_packing_is_one_line(small_data, exported, small_disk):
 def test_limited_file_size_during_packing_is_one_line(small_data, exported, tmp_path):
     with limited_file_size(128):
         run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
-    assert_run_refused(run, tmp_path, ".tar.gz: cannot be written (File too large)")
+    assert_run_refused(run, exported, "File too large")
     assert names(tmp_path) == []
 
 
@@ -400,11 +400,7 @@ def test_relative_folders_spaces_poor_locale_no_home_and_no_git_do_no_harm(
     small_data, exported, tmp_path
 ):
     shutil.copytree(small_data, tmp_path / "my data")
-    names = [f"zahl {label} ü" for label in range(10)]
-    (tmp_path / "my data" / "labels.txt").write_text("\n".join(names), "utf-8")
     shutil.copytree(exported, tmp_path / "my out")
-    training = tmp_path / "my out" / "train.json"
-    training.write_text(json.dumps({**json.loads(training.read_text()), "label_names": names}))
     environment = {
         "PATH": "/nowhere",
         "PYTHONPATH": str(ROOT),

@@ -79,7 +79,7 @@ def pack(
     """
     parity = read_json(folder / PARITY_JSON, "status", "reference", "rows")
     check_may_be_packed(folder, parity)
-    require_trained_on(data, read_json(folder / TRAIN_JSON))
+    require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     built = to_tflite.read_metadata(folder / INT8_TFLITE)
     probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
     chosen = choose_golden(probabilities)

@@ -587,7 +587,7 @@ def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(
     before = (folder / "aarch64" / "lenet5").read_bytes()
     with (folder / "lenet5_int8.c").open("a") as source:
         source.write("int broken(void) { return missing; }\n")
-    with pytest.raises(UserError, match=r"compiling for aarch64: .*error.*'missing'") as caught:
+    with pytest.raises(UserError, match=r"aarch64: compiling failed: .*error.*'missing'") as caught:
         native.build(folder, ["aarch64"])
     assert "\n" not in str(caught.value)
     assert (folder / "aarch64" / "lenet5").read_bytes() == before
