@@ -215,7 +215,7 @@ def test_a_model_of_other_settings_is_not_replaced(tree, other):
 
 def test_another_folder_takes_other_settings_and_its_bundle(tree):
     shutil.copy(tree / "tiny.toml", tree / "other.toml")
-    stand_in = STAND_IN.replace("artifacts/", "elsewhere/").replace("dist", "elsewhere/dist")
+    stand_in = STAND_IN.replace("artifacts", "elsewhere").replace("dist", "elsewhere/dist")
     stages = rebuilt(tree, "OUT=elsewhere", "RECIPE=other.toml", "DATA=my data", script=stand_in)
     assert stages == EVERYTHING
     assert (tree / "elsewhere" / ".recipe").read_text() == "other.toml\n"
