@@ -32,7 +32,8 @@ def copy_tree(folder):
 
 
 def run_make(folder, *arguments, **kwargs):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    exported = ("MAKEFLAGS", "MAKELEVEL", "DATA")  # what `make test` gives to what it runs
+    environment = {k: v for k, v in os.environ.items() if k not in exported}
     command = ["make", *map(str, arguments)]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=environment, **kwargs

