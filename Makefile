@@ -76,11 +76,11 @@ $(MODELS) &: $(OUT)/lenet5.keras $(OUT)/train.json pipeline/export.py $(wildcard
 native: ## The int8 model as C, compiled again
 	$(STAGE) native $(WHERE)
 
-$(OUT)/native/lenet5_int8.c: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
+$(OUT)/native/golden.bin: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
 	$(STAGE) native $(WHERE)
 
 # A failed parity.json stays for its reader; only the stamp says that parity passed, and by which budget.
-$(OUT)/.parity-passed: $(MODELS) $(OUT)/native/lenet5_int8.c $(BUDGET) $(CHANGED_BUDGET) pipeline/classify.py $(wildcard pipeline/parity/*.py) device/runner.py
+$(OUT)/.parity-passed: $(MODELS) $(OUT)/native/golden.bin $(BUDGET) $(CHANGED_BUDGET) pipeline/classify.py $(wildcard pipeline/parity/*.py) device/runner.py
 	@rm -f $@
 	$(STAGE) parity --budget $(BUDGET) $(WHERE)
 	@printf '%s\n' '$(BUDGET)' >$@

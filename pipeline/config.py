@@ -91,12 +91,11 @@ RECIPE_KINDS: dict[str, type[Recipe]] = {"cookbook": CookbookRecipe, "epochs": E
 
 @dataclass(frozen=True)
 class AllowedNotRun:
-    """A runtime that may be missing; either `when` or `when_missing` is set."""
+    """A runtime that may be missing."""
 
     runtime: str
     reason: str  # printed with the row
-    when: str = ""  # an environment marker (PEP 508) that is true where it may be missing
-    when_missing: str = ""  # or a program that is not on PATH there
+    when: str  # an environment marker (PEP 508) that is true where it may be missing
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,8 @@ def load_parity_budget(path: Path = PARITY_BUDGET) -> ParityBudget:
         raise UserError(f"{where} is not a list of tables; write [[allowed_not_run]]")
     allowed = tuple(from_table(AllowedNotRun, row, where) for row in rows)
     for row in allowed:
-        if bool(row.when) == bool(row.when_missing):
-            raise UserError(f"{where}: {row.runtime} needs either when or when_missing")
         try:
-            Marker(row.when or "python_version > '0'")
+            Marker(row.when)
         except InvalidMarker as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{where}: when is {row.when!r}: {reason}") from None

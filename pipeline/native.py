@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +35,11 @@ from pipeline.artifacts import (
     NATIVE_LIBRARY,
     ROOT,
     TRAIN_JSON,
-    this_architecture,
 )
 from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
 from pipeline.data import load as load_data
-from pipeline.files import UserError, atomic_path, read_json
+from pipeline.files import PARTIAL, UserError, atomic_path, read_json
 
 GOLDEN_MAGIC = b"LENET5G1"  # then 784 pixels and the int8 outputs of each image
 C_FOLDER = ROOT / "device" / "native"
@@ -54,6 +52,7 @@ TARGETS = {
     "armv6": ("arm-linux-musleabihf", "arm1176jzf_s"),  # Pi 1, Zero
 }
 COMMAND = "lenet5"
+BINARIES = tuple(f"native/{arch}/{name}" for arch in TARGETS for name in (COMMAND, NATIVE_LIBRARY))
 COMMAND_SOURCES = ("lenet5.c", "image_file.c", "static_linux.c")
 LIBRARY_SOURCES = ("binding.c",)
 COMPILE = (
@@ -75,10 +74,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -> list[str]:
-    """Write the C source, compile it for this machine, and keep outputs that it must reproduce.
+    """Write the C source, compile it for every Pi, and keep outputs that it must reproduce.
 
     The golden outputs are tflite-runtime's, default kernels (docs/adr/0007-native-reference.md);
-    where that does not run, the compiled C's own.
+    where that does not run, the compiled C's own. They are written last: where they lie, nothing
+    is missing.
 
     Args:
         folder: It holds the int8 TFLite file; `native/` in it is written to.
@@ -100,11 +100,11 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         source = to_c(model, folder / NATIVE_FOLDER)
     except (UnsupportedModelError, ArithmeticBoundError) as error:
         raise UserError(f"{model}: {error}") from None
-    lines = [f"{source}: {source.stat().st_size:,} bytes"]
-    build(folder / NATIVE_FOLDER, [this_architecture()])
-    lines.append(
-        f"{folder / NATIVE_FOLDER / this_architecture()}: the command and the Python library"
-    )
+    build(folder / NATIVE_FOLDER, folder / NATIVE_FOLDER)
+    lines = [
+        f"{source}: {source.stat().st_size:,} bytes",
+        f"{folder / NATIVE_FOLDER}: a command and a Python library for {', '.join(TARGETS)}",
+    ]
     outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     whose = "tflite-runtime"
     if isinstance(outputs, str):
@@ -144,23 +144,16 @@ def read_golden(path: Path, images: Images) -> NDArray[np.int8]:
     raise UserError(f"{path}: missing, damaged or of other images; delete it and run `make export`")
 
 
-def bundle_files(
-    folder: Path, images: Images, chosen: NDArray[np.intp]
-) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The native part of a bundle: the sources, and binaries for every architecture.
+def bundle_files(folder: Path, images: Images, chosen: NDArray[np.intp]) -> dict[str, bytes]:
+    """The native part of a bundle, by path inside it: the sources, and what was compiled.
 
     Args:
         folder: It holds the artifacts.
         images: uint8 (N, 28, 28), the test images.
         chosen: Indices of the golden ones.
 
-    Returns:
-        Contents by path inside the bundle, and what the manifest says: `binaries` (their paths by
-        architecture) and `missing` (none).
-
     Raises:
-        UserError: The golden outputs are damaged, a binary does not compile, or this machine's
-            does not reproduce them.
+        UserError: The golden outputs are damaged.
     """
     native = folder / NATIVE_FOLDER
     sources = [path for path in sorted(C_FOLDER.iterdir()) if path.is_file()]
@@ -168,57 +161,37 @@ def bundle_files(
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
     outputs = read_golden(folder / NATIVE_GOLDEN, images)
     files[NATIVE_GOLDEN] = golden_file(images[chosen], outputs[chosen])
-    build(native, TARGETS)
-    verify(native / this_architecture() / COMMAND, folder / NATIVE_GOLDEN)
-    binaries = {
-        arch: [f"native/{arch}/{name}" for name in (COMMAND, NATIVE_LIBRARY)] for arch in TARGETS
-    }
-    files |= {name: (folder / name).read_bytes() for names in binaries.values() for name in names}
-    return files, {"binaries": binaries, "missing": {}}
-
-
-def verify(command: Path, golden: Path) -> None:
-    """Run `lenet5 --verify`.
-
-    Raises:
-        UserError: The outputs differ, or it does not run.
-    """
-    run = subprocess.run([command, "--verify", golden], capture_output=True, text=True)
-    if run.returncode != 0:
-        said = (run.stdout + run.stderr).strip() or f"exit code {run.returncode}"
-        raise UserError(f"{command}: {said}")
+    return files | {name: (folder / name).read_bytes() for name in BINARIES}
 
 
 # --- The compiler -------------------------------------------------------------------------------
 
 
-def build(folder: Path, architectures: Iterable[str]) -> None:
-    """Compile the command and the Python library into `folder/ARCHITECTURE`.
+def build(source: Path, into: Path, architectures: Iterable[str] = TARGETS) -> None:
+    """Compile the command and the Python library into `into/ARCHITECTURE`.
 
     The first time, zig compiles a runtime library of its own too: some seconds an architecture.
 
     Args:
-        folder: It holds `lenet5_int8.c` and `.h`.
+        source: The folder that holds `lenet5_int8.c` and `.h`.
+        into: The folder to write to.
         architectures: Some keys of `TARGETS`.
 
     Raises:
-        UserError: There is no such architecture, or the compiler failed.
+        UserError: The compiler failed.
     """
-    chosen = list(architectures)
-    unknown = [arch for arch in chosen if arch not in TARGETS]
-    if unknown:
-        raise UserError(f"{unknown[0]}: no binaries for it, only for {', '.join(TARGETS)}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda arch: _build(folder, arch), chosen))
+        list(pool.map(lambda arch: _build(source.resolve(), into, arch), architectures))
 
 
-def _build(folder: Path, arch: str) -> None:
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{arch}-") as name:
-        work = Path(name)
-        model = folder.resolve() / "lenet5_int8.c"
+def _build(source: Path, into: Path, arch: str) -> None:
+    with tempfile.TemporaryDirectory(dir=into, prefix=PARTIAL) as name:
+        work = Path(name) / arch
+        work.mkdir()
+        model = source / "lenet5_int8.c"
         sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
-        for source in (*sources, model):  # one at a time: of several, zig keeps the first object
-            _zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
+        for file in (*sources, model):  # one at a time: of several, zig keeps the first object
+            _zig(arch, [*COMPILE, f"-I{source}", str(file)], work)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
             (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),
@@ -226,9 +199,9 @@ def _build(folder: Path, arch: str) -> None:
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
             _zig(arch, [*kind, *LINK, *objects, "-o", result], work)
         _seal(work / NATIVE_LIBRARY)
-        (folder / arch).mkdir(exist_ok=True)
+        (into / arch).mkdir(exist_ok=True)
         for result in (COMMAND, NATIVE_LIBRARY):
-            (work / result).replace(folder / arch / result)
+            (work / result).replace(into / arch / result)
 
 
 def _zig(arch: str, arguments: list[str], folder: Path) -> None:
@@ -246,8 +219,7 @@ def _zig(arch: str, arguments: list[str], folder: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         errors = [line for line in said if "error" in line.lower()]
-        where = folder.parent / arch
-        raise UserError(f"{where}: compiling failed: {(errors or said[-1:])[0].strip()}")
+        raise UserError(f"compiling for {arch} failed: {(errors or said[-1:])[0].strip()}")
 
 
 def _seal(library: Path) -> None:

@@ -47,7 +47,7 @@ case $3 in
   train) mkdir -p artifacts && touch artifacts/lenet5.keras artifacts/train.json ;;
   export) touch artifacts/lenet5_fp32.tflite artifacts/lenet5_int8.tflite \
     artifacts/lenet5_fp32.onnx artifacts/lenet5_int8.onnx ;;
-  native) mkdir -p artifacts/native && touch artifacts/native/lenet5_int8.c ;;
+  native) mkdir -p artifacts/native && touch artifacts/native/golden.bin ;;
   parity) touch artifacts/parity.json artifacts/probabilities.npz ;;
   bundle) mkdir -p dist && touch dist/BUNDLE ;;
 esac
@@ -171,6 +171,7 @@ def test_other_versions_in_an_environment_convert_and_judge_anew(tree, environme
         ("artifacts/lenet5_fp32.tflite", [*MODELS, *NATIVE]),
         ("artifacts/lenet5_int8.tflite", [*MODELS, *NATIVE]),
         ("artifacts/native", NATIVE),
+        ("artifacts/native/golden.bin", NATIVE),
         ("artifacts/lenet5_fp32.onnx", [*MODELS, *NATIVE]),
         ("artifacts/lenet5_int8.onnx", [*MODELS, *NATIVE]),
         ("dist", BUNDLE),

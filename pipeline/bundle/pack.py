@@ -21,9 +21,7 @@ from pipeline import native
 from pipeline.artifacts import (
     DEVICE_PYTHON,
     INT8_TFLITE,
-    NATIVE_FOLDER,
     NATIVE_GOLDEN,
-    NATIVE_LIBRARY,
     NATIVE_SOURCE,
     PARITY_JSON,
     PROBABILITIES,
@@ -36,7 +34,6 @@ from pipeline.artifacts import (
     tool_versions,
 )
 from pipeline.bundle import wheels
-from pipeline.classify import classify_apart
 from pipeline.data import Dataset, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, remove_partial_files, sha256
@@ -52,16 +49,12 @@ TOLERANCE = {"fp32": 1e-4, "int8": 0.0625, "native": 0.0}  # C gives the same bi
 
 def run(args: argparse.Namespace) -> int:
     remove_partial_files(args.dist)
-    path, missing = pack(args.out, args.dist, load_data(args.data), args.wheels)
-    for arch, reason in missing.items():
-        print(f"bundle: no native binaries for {arch}: {reason}")
+    path = pack(args.out, args.dist, load_data(args.data), args.wheels)
     print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
 
-def pack(
-    folder: Path, dist: Path, data: Dataset, target: str | None = None
-) -> tuple[Path, dict[str, str]]:
+def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> Path:
     """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
 
     Args:
@@ -71,13 +64,13 @@ def pack(
         target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
 
     Returns:
-        The bundle's path, and why it has no native binaries for an architecture.
+        The bundle's path.
 
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
             is another one, or there are no such wheels.
     """
-    parity = read_json(folder / PARITY_JSON, "status", "reference", "rows")
+    parity = read_json(folder / PARITY_JSON, "status", "reference", "rows", "binaries")
     check_may_be_packed(folder, parity)
     require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     built = to_tflite.read_metadata(folder / INT8_TFLITE)
@@ -89,8 +82,7 @@ def pack(
         fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
         files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
     files["golden.npz"] = golden_archive(data, probabilities, chosen)
-    native_files, native_description = native.bundle_files(folder, data.test.images, chosen)
-    files |= native_files
+    files |= native.bundle_files(folder, data.test.images, chosen)
     manifest = {
         "schema_version": 1,
         "name": PROJECT,
@@ -99,52 +91,44 @@ def pack(
         "labels": list(data.label_names),
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
-        "native": {
-            **native_description,
-            **judged_binaries(
-                native_description["binaries"], parity, files[NATIVE_SOURCE].decode()
-            ),
-        },
+        "native": describe_binaries(parity["binaries"], files[NATIVE_SOURCE].decode()),
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
         "tools": tool_versions(),
     }
     path = dist / f"{bundle_name(target)}.tar.gz"
     with atomic_path(path) as temporary:
         bundle.write_bundle(files, manifest, bundle_name(), temporary)
-        verify_packed(temporary, folder, data)
-    return path, native_description["missing"]
+        verify_packed(temporary)
+    return path
 
 
-def judged_binaries(
-    binaries: Mapping[str, Sequence[str]], parity: Mapping[str, Any], source: str
-) -> dict[str, Any]:
-    """Which binaries were run here before packing, and with which kernels.
+def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:
+    """The compiled files in the manifest, and with which kernels each was judged.
 
     Args:
-        binaries: The paths in the bundle, by architecture.
-        parity: What `parity.json` holds.
+        rows: `binaries` of `parity.json`.
         source: The C, which names its kernels.
 
     Returns:
-        `judged`: the kernels that ran, by path; `not_judged`: the paths and kernels of the others.
+        `judged`: the kernels by file; `not_judged`: the files that did not run, and the kernels
+        that no file ran with.
     """
-    rows = [row for row in parity["rows"] if row["artifact"] == NATIVE_SOURCE]
-    kernels = {row["runtime_version"] for row in rows if row["status"] == "pass"}
-    here = [n for n in binaries.get(this_architecture(), ()) if n.endswith(("/lenet5", ".so"))]
-    judged = dict.fromkeys(here, ", ".join(sorted(kernels))) if kernels else {}
-    names = [name for of_one in binaries.values() for name in of_one]
-    others = sorted(set(re.findall(r'"(\w+)", network_', source)) - kernels)
-    not_judged = {"binaries": [name for name in names if name not in judged], "kernels": others}
-    return {"judged": judged, "not_judged": not_judged}
+    judged: dict[str, list[str]] = {row["file"]: [] for row in rows}
+    for row in rows:
+        if row["status"] == "pass":
+            judged[row["file"]].append(row["kernels"])
+    ran = {name for kernels in judged.values() for name in kernels}
+    return {
+        "judged": {file: sorted(set(kernels)) for file, kernels in judged.items() if kernels},
+        "not_judged": {
+            "files": [file for file, kernels in judged.items() if not kernels],
+            "kernels": sorted(set(re.findall(r'"(\w+)", network_', source)) - ran),
+        },
+    }
 
 
-def verify_packed(archive: Path, folder: Path, data: Dataset) -> None:
-    """Unpack a bundle elsewhere and verify what a device will: files, models and binaries.
-
-    Args:
-        archive: The bundle.
-        folder: The artifacts that it was made of.
-        data: The data set.
+def verify_packed(archive: Path) -> None:
+    """Unpack a bundle elsewhere and let it verify itself, as on a device.
 
     Raises:
         UserError: Something in it does not answer as parity recorded.
@@ -158,18 +142,9 @@ def verify_packed(archive: Path, folder: Path, data: Dataset) -> None:
                 run_checked(
                     [str(python), "-E", "-s", "-B", "runner.py", "verify", "--all"], unpacked
                 )
-        binaries = unpacked / "native" / this_architecture()
-        if (binaries / "lenet5").is_file():
-            native.verify(binaries / "lenet5", unpacked / NATIVE_GOLDEN)
-        if (binaries / NATIVE_LIBRARY).is_file() and (folder / NATIVE_GOLDEN).is_file():
-            expected = native.read_golden(folder / NATIVE_GOLDEN, data.test.images)
-            source = unpacked / NATIVE_SOURCE
-            got = classify_apart(source, "native", Path(sys.executable), data.test.images)
-            if isinstance(got, str) or not np.array_equal(got.raw, expected):
-                raise UserError(
-                    f"{folder / NATIVE_FOLDER / this_architecture() / NATIVE_LIBRARY}: "
-                    "its outputs are not the golden ones; run `make export`"
-                )
+        command = unpacked / "native" / this_architecture() / native.COMMAND
+        if command.is_file():
+            run_checked([str(command), "--verify", NATIVE_GOLDEN], unpacked)
 
 
 def run_checked(command: Sequence[str], folder: Path) -> None:
@@ -208,6 +183,10 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     for row in parity["rows"]:
         if row["artifact"] not in checked and not row["allowed"]:
             raise UserError(f"{path}: {row['artifact']} passed on no runtime")
+    checked |= {row["file"]: row["sha256"] for row in parity["binaries"]}
+    for name in native.BINARIES:
+        if name not in checked:
+            raise UserError(f"{path}: says nothing of {name}; run `make export`")
     for name, digest in checked.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise UserError(f"{folder / name}: changed since parity; run `make export`")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pipeline.artifacts import (
     FLOAT_MODEL,
     INT8_ONNX,
     INT8_TFLITE,
+    NATIVE_SOURCE,
     PARITY_JSON,
     PROBABILITIES,
     TRAIN_JSON,
@@ -27,11 +27,12 @@ from pipeline.artifacts import (
     subjects,
 )
 from pipeline.classify import Outputs, classify_apart
-from pipeline.config import AllowedNotRun, ParityBudget, load_parity_budget
+from pipeline.config import ParityBudget, load_parity_budget
 from pipeline.data import Dataset, Images, Probabilities, preprocess, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
 from pipeline.parity import layer_noise
+from pipeline.parity.binaries import BinaryRow, judge_binaries
 from pipeline.parity.judge import (
     SAME_BITS_AS,
     ParityRow,
@@ -55,6 +56,7 @@ class ParityResult:
     status: str  # of all rows, by `overall_status`
     reference: dict[str, Any]  # artifact, accuracy, n, sha256
     rows: tuple[ParityRow, ...]  # one an artifact and runtime
+    binaries: tuple[BinaryRow, ...]  # what the C was compiled to
     layers: tuple[layer_noise.TensorNoise, ...]  # of the int8 artifacts
     budget: ParityBudget  # what the rows were judged by
 
@@ -68,6 +70,10 @@ def run(args: argparse.Namespace) -> int:
         if row.status != "pass":
             allowed = " (allowed)" if row.allowed else ""
             print(f"{row.artifact} on {row.runtime}: {row.status}{allowed}: {row.reason}")
+    for binary in result.binaries:
+        on = f" on {binary.processor}" if binary.processor else ""
+        verdict = "same bits" if binary.status == "pass" else binary.status
+        print(f"{binary.file}{on}: {verdict}: {binary.reason or binary.kernels}")
     print(f"parity: {result.status}")
     return 0 if result.status == "pass" else 1
 
@@ -89,6 +95,7 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     test = data.test
     probabilities: dict[str, Probabilities] = {}
     promised: Outputs | None = None
+    native: Outputs | None = None
     rows: list[ParityRow] = []
     todo = subjects()
     with progress("parity") as report:
@@ -103,12 +110,15 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
             if isinstance(got, Outputs):
                 if (subject.artifact, subject.runtime) == SAME_BITS_AS:
                     promised = got
+                if subject.artifact == NATIVE_SOURCE:
+                    native = got
                 probabilities[f"{subject.artifact}@{subject.runtime}"] = got.probabilities
-        report(len(todo), len(todo), "layer by layer")
-    layers = _layers(folder, rows, test.images)
+        report(len(todo), len(todo), "the compiled C, and layer by layer")
+        binaries = _binaries(folder, rows, test.images, native, promised or native)
+        layers = _layers(folder, rows, test.images)
     judged = with_layers(rows, layers, budget)
     result = ParityResult(
-        status=overall_status(judged),
+        status=overall_status(judged, binaries),
         reference={
             "artifact": FLOAT_MODEL,
             "sha256": sha256(folder / FLOAT_MODEL),
@@ -116,6 +126,7 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
             "n": len(test),
         },
         rows=judged,
+        binaries=binaries,
         layers=layers,
         budget=budget,
     )
@@ -152,7 +163,7 @@ def _judge(
     who = (subject.artifact, subject.runtime)
     if isinstance(got, str):
         for allowance in budget.allowed_not_run:
-            if allowance.runtime == subject.runtime and _holds(allowance):
+            if allowance.runtime == subject.runtime and Marker(allowance.when).evaluate():
                 reason = f"{allowance.reason} ({got})"
                 return ParityRow(*who, "", digest, "not_run", reason, allowed=True)
         return ParityRow(*who, "", digest, "not_run", got)
@@ -163,13 +174,6 @@ def _judge(
         reasons.append(f"the names of its labels are not those of {data.source}")
     status = "fail" if reasons else "pass"
     return ParityRow(*who, got.runtime_version, digest, status, "; ".join(reasons), **figures)
-
-
-def _holds(allowance: AllowedNotRun) -> bool:
-    """Whether the condition of an allowance is true on this machine."""
-    if allowance.when_missing:
-        return shutil.which(allowance.when_missing) is None
-    return Marker(allowance.when).evaluate()
 
 
 def _is_int8(path: Path, got: Outputs) -> bool:
@@ -198,6 +202,21 @@ def _label_names(path: Path) -> Any:
         return json.loads(properties["labels"])
     except (ValueError, KeyError):
         return None
+
+
+def _binaries(
+    folder: Path,
+    rows: Sequence[ParityRow],
+    images: Images,
+    native: Outputs | None,
+    promised: Outputs | None,
+) -> tuple[BinaryRow, ...]:
+    """A row for each file that the C was compiled to; none if nothing tells what to expect."""
+    if promised is None or promised.raw.dtype != np.int8:
+        return ()
+    passed = any(row.artifact == NATIVE_SOURCE and row.status == "pass" for row in rows)
+    kernels = native.runtime_version if native and passed else ""
+    return tuple(judge_binaries(folder, images, promised.raw.view(np.int8), kernels))
 
 
 def _layers(

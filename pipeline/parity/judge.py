@@ -12,6 +12,7 @@ from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, Subject
 from pipeline.classify import Outputs
 from pipeline.config import ParityBudget
 from pipeline.data import Labels, Probabilities
+from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.parity.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
 from pipeline.table import markdown_table
@@ -185,9 +186,9 @@ def _failed(row: ParityRow, reason: str) -> ParityRow:
     return replace(row, status="fail", reason="; ".join(filter(None, [row.reason, reason])))
 
 
-def overall_status(rows: Sequence[ParityRow]) -> str:
+def overall_status(rows: Sequence[ParityRow], binaries: Sequence[BinaryRow]) -> str:
     """Of all rows: "fail" if one failed, "not_run" if one that had to run did not, else "pass"."""
-    if any(row.status == "fail" for row in rows):
+    if "fail" in {*(row.status for row in rows), *(row.status for row in binaries)}:
         return "fail"
     if any(row.status == "not_run" and not row.allowed for row in rows):
         return "not_run"

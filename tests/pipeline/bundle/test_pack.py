@@ -4,35 +4,43 @@ import copy
 import io
 import json
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import run_stage
 
-from pipeline.artifacts import NATIVE_SOURCE, this_architecture
+from pipeline.artifacts import NATIVE_SOURCE
 from pipeline.bundle import pack
 from pipeline.data import Dataset, Split
 from pipeline.files import UserError, sha256
+from pipeline.native import BINARIES
 
 
 @pytest.fixture
 def judged(tmp_path):
-    """A folder of three files and what parity said of them."""
+    """A folder of three models and the compiled C, and what parity said of them."""
     names = ("lenet5.keras", "lenet5_fp32.onnx", "lenet5_int8.onnx")
     for name in names:
         (tmp_path / name).write_text(name)
     reference, *artifacts = ({"artifact": n, "sha256": sha256(tmp_path / n)} for n in names)
     rows = [{**a, "status": "pass", "allowed": False, "runtime": "onnxruntime"} for a in artifacts]
-    return tmp_path, {"status": "pass", "reference": reference, "rows": rows}
+    binaries = []
+    for name in BINARIES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        binaries.append({"file": name, "sha256": sha256(tmp_path / name), "status": "pass"})
+    parity = {"status": "pass", "reference": reference, "rows": rows, "binaries": binaries}
+    return tmp_path, parity
 
 
 def test_what_passed_as_it_is_may_be_packed(judged):
     pack.check_may_be_packed(*judged)
 
 
-@pytest.mark.parametrize("name", ["lenet5.keras", "lenet5_fp32.onnx", "lenet5_int8.onnx"])
+@pytest.mark.parametrize(
+    "name", ["lenet5.keras", "lenet5_fp32.onnx", "lenet5_int8.onnx", BINARIES[0], BINARIES[-1]]
+)
 @pytest.mark.parametrize("gone", [True, False])
 def test_changed_or_missing_file_may_not_be_packed(judged, name, gone):
     path = judged[0] / name
@@ -58,6 +66,13 @@ def test_artifact_that_need_not_run_here_is_no_obstacle(judged):
     pack.check_may_be_packed(folder, parity)
     parity["rows"].append({**parity["rows"][0], "status": "fail"})  # elsewhere it passed
     with pytest.raises(UserError, match=r"fp32\.onnx failed"):
+        pack.check_may_be_packed(folder, parity)
+
+
+def test_compiled_file_that_parity_did_not_see_may_not_be_packed(judged):
+    folder, parity = judged
+    del parity["binaries"][2]
+    with pytest.raises(UserError, match=f"says nothing of {BINARIES[2]}"):
         pack.check_may_be_packed(folder, parity)
 
 
@@ -110,17 +125,18 @@ def test_golden_images_are_those_that_no_tolerance_can_decide():
     assert chosen.tolist() == [1, 2]
 
 
-def test_binaries_and_kernels_that_did_not_run_here_are_not_judged():
-    here = this_architecture()
-    mine = [f"native/{here}/lenet5", f"native/{here}/lenet5_int8.so"]
-    other = ["native/other/lenet5", "native/other/lenet5_int8.so"]
-    source = 'chosen = (kernels){"avx2", network_avx2}; {"neon", network_neon}'
-    row = {"artifact": NATIVE_SOURCE, "status": "pass", "runtime_version": "avx2"}
-    found = pack.judged_binaries({here: mine, "other": other}, {"rows": [row]}, source)
-    assert found["judged"] == dict.fromkeys(mine, "avx2")
-    assert found["not_judged"] == {"binaries": other, "kernels": ["neon"]}
-    found = pack.judged_binaries({here: mine}, {"rows": [{**row, "status": "not_run"}]}, source)
-    assert found == {"judged": {}, "not_judged": {"binaries": mine, "kernels": ["avx2", "neon"]}}
+def test_manifest_names_the_kernels_that_each_file_was_judged_with():
+    rows = [
+        {"file": "native/a/lenet5", "status": "pass", "kernels": "sse2"},
+        {"file": "native/a/lenet5", "status": "pass", "kernels": "avx2"},
+        {"file": "native/a/lenet5", "status": "not_run", "kernels": ""},
+        {"file": "native/b/lenet5.so", "status": "not_run", "kernels": ""},
+    ]
+    source = '{"avx2", network_avx2}; {"sse2", network_sse2}; {"neon", network_neon}'
+    assert pack.describe_binaries(rows, source) == {
+        "judged": {"native/a/lenet5": ["avx2", "sse2"]},
+        "not_judged": {"files": ["native/b/lenet5.so"], "kernels": ["neon"]},
+    }
 
 
 # --- The whole stage ----------------------------------------------------------------------------
@@ -140,29 +156,6 @@ def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
         arrays = {name: values[::-1] for name, values in archive.items()}
     np.savez(path, **arrays)
     refused(artifacts, small_data, "the bundle does not verify: differs  lenet5_fp32.tflite")
-
-
-def test_library_that_was_replaced_after_parity_is_not_packed(artifacts, small_data):
-    """Its class 0 answers what class 1 did: a sound library of another model."""
-    path = artifacts / NATIVE_SOURCE
-    library = path.parent / this_architecture() / "lenet5_int8.so"
-    if not library.is_file():
-        pytest.skip("no compiler here")
-    content = bytearray(library.read_bytes()[:-8])
-    weights = max(
-        range(0, len(content) - 4096, 4096), key=lambda i: len(set(content[i : i + 4096]))
-    )
-    content[weights : weights + 4096] = bytes(reversed(content[weights : weights + 4096]))
-    library.write_bytes(sealed(content))
-    refused(artifacts, small_data, "run `make export`")
-
-
-def sealed(content):
-    return (
-        bytes(content)
-        + zlib.crc32(content).to_bytes(4, "little")
-        + len(content).to_bytes(4, "little")
-    )
 
 
 def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):

@@ -114,7 +114,7 @@ def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(
     packed = []
     for dist in (tmp_path / "first", tmp_path / "second"):
         dist.mkdir()
-        path, _ = pack.pack(out, dist, data.load(small_data), "armv7l-cp311")
+        path = pack.pack(out, dist, data.load(small_data), "armv7l-cp311")
         packed.append(path)
     assert packed[0].name.endswith("-armv7l-cp311.tar.gz")
     assert packed[0].read_bytes() == packed[1].read_bytes()

@@ -160,8 +160,6 @@ ABSENT = "python_version < '3'"
         ({"runtime": "onnxruntime", "when": PRESENT}, True),
         ({"runtime": "onnxruntime", "when": ABSENT}, False),
         ({"runtime": "tflite-runtime", "when": PRESENT}, False),
-        ({"runtime": "onnxruntime", "when_missing": "no-such-program"}, True),
-        ({"runtime": "onnxruntime", "when_missing": "sh"}, False),
     ],
 )
 def test_an_allowance_holds_for_its_runtime_and_while_its_condition_does(

@@ -1,0 +1,129 @@
+"""The compiled C, file by file: it is what the judged source compiles to, and it answers right.
+
+Each processor chooses other kernels of the same file. This machine runs its own; the others run in
+qemu's user mode, a Debian package that needs no rights.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import native
+from pipeline.artifacts import NATIVE_FOLDER, NATIVE_LIBRARY, NATIVE_SOURCE, this_architecture
+from pipeline.data import Images
+from pipeline.files import UserError, sha256
+
+# What a file is run on: qemu's program and the processors that it plays, each with other kernels.
+PROCESSORS = {
+    "x86_64": ("qemu-x86_64", ("Nehalem", "Haswell")),
+    "aarch64": ("qemu-aarch64", ("cortex-a53", "cortex-a76")),  # Pi 3 and 5
+    "armv7": ("qemu-arm", ("cortex-a7",)),  # Pi 2
+    "armv6": ("qemu-arm", ("arm1176",)),  # Pi 1 and Zero
+}
+HERE = "this machine"
+
+
+@dataclass(frozen=True)
+class BinaryRow:
+    """What parity found for one compiled file on one processor."""
+
+    file: str  # in artifacts/
+    sha256: str
+    processor: str  # `HERE`, or one that qemu plays
+    kernels: str  # that it chose there, such as "avx2"; "" if it did not run
+    status: str  # "pass", "fail" or "not_run"
+    reason: str  # why it is not "pass"
+
+
+def judge_binaries(
+    folder: Path, images: Images, outputs: NDArray[np.int8], library_kernels: str
+) -> list[BinaryRow]:
+    """Compile the judged source again, and run every file that was compiled of it.
+
+    A library for another processor needs a Python of that processor: `make pi-test` has it. Both
+    files of an architecture hold the same compiled network.
+
+    Args:
+        folder: The artifacts.
+        images: uint8 (N, 28, 28).
+        outputs: int8 (N, classes), what the C promises for them.
+        library_kernels: With which the library for this machine gave them; "" if it did not.
+
+    Returns:
+        A row a file and processor.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        again, golden = Path(name), Path(name, "golden.bin")
+        golden.write_bytes(native.golden_file(images, outputs))
+        wrong = ""
+        try:
+            native.build(folder / NATIVE_FOLDER, again)
+        except UserError as error:
+            wrong = f"{NATIVE_SOURCE}: {error}"
+        todo: list[BinaryRow] = []
+        for file in native.BINARIES:
+            path, made = folder / file, again / Path(file).relative_to(NATIVE_FOLDER)
+            digest = sha256(path) if path.is_file() else ""
+            reason = wrong
+            if not wrong and digest != sha256(made):
+                reason = f"{file}: not what {NATIVE_SOURCE} compiles to; run `make native`"
+            status = "fail" if reason else "pass"
+            processors = processors_of(file)
+            todo += [BinaryRow(file, digest, p, "", status, reason) for p in processors]
+
+        def run(row: BinaryRow) -> BinaryRow:
+            if row.status == "fail":
+                return row
+            if row.file.endswith(NATIVE_LIBRARY):
+                return _library(row, library_kernels)
+            return _command(row, folder, golden)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(run, todo))
+
+
+def processors_of(file: str) -> list[str]:
+    """The processors that a compiled file is for and can be run on."""
+    arch, here = Path(file).parent.name, this_architecture()
+    if file.endswith(NATIVE_LIBRARY):
+        return [HERE] if arch == here else [""]
+    return [*([HERE] if arch == here else []), *PROCESSORS[arch][1]]
+
+
+def _library(row: BinaryRow, kernels: str) -> BinaryRow:
+    """The row of a library: parity's own table has run this machine's."""
+    if row.processor != HERE:
+        return replace(row, status="not_run", reason="needs that processor's Python: make pi-test")
+    if not kernels:
+        return replace(row, status="not_run", reason=f"{NATIVE_SOURCE} on native did not pass")
+    return replace(row, kernels=kernels)
+
+
+def _command(row: BinaryRow, folder: Path, golden: Path) -> BinaryRow:
+    """The row with what `lenet5 --verify` says on its processor."""
+    command = [str(folder / row.file), "--verify", str(golden)]
+    if row.processor != HERE:
+        qemu, _ = PROCESSORS[Path(row.file).parent.name]
+        if shutil.which(qemu) is None:
+            return replace(row, status="not_run", reason=f"no {qemu} here: apt install qemu-user")
+        command = [qemu, "-cpu", row.processor, *command]
+    return verdict(row, subprocess.run(command, capture_output=True, text=True, errors="replace"))
+
+
+def verdict(row: BinaryRow, done: subprocess.CompletedProcess[str]) -> BinaryRow:
+    """A row with what `lenet5 --verify` said: "256 of 256 outputs equal (neon kernels)"."""
+    found = re.fullmatch(r"(\d+) of (\d+) outputs equal \((\w+) kernels\)", done.stdout.strip())
+    if found and done.returncode == 0 and found[1] == found[2]:
+        return replace(row, kernels=found[3])
+    said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+    return replace(row, status="fail", reason=said.splitlines()[-1])

@@ -1,0 +1,93 @@
+"""The compiled C is judged file by file, on every processor that can run here."""
+
+import subprocess
+
+import pytest
+
+from pipeline import native
+from pipeline.parity import binaries
+from pipeline.parity.binaries import BinaryRow, judge_binaries, verdict
+
+
+@pytest.fixture(scope="module")
+def promised(exported, mnist):
+    """100 images and the outputs that the C must give for them."""
+    images = mnist.test.images[:100]
+    return images, native.read_golden(exported / "native/golden.bin", mnist.test.images[:2000])[
+        :100
+    ]
+
+
+def judged(folder, promised, kernels="avx2"):
+    rows = judge_binaries(folder, *promised, kernels)
+    return {(row.file, row.processor): row for row in rows}
+
+
+def test_every_file_is_judged_on_every_processor_with_its_own_kernels(exported, promised):
+    rows = judged(exported, promised)
+    assert {file for file, _ in rows} == set(native.BINARIES)
+    ran = {(r.file.split("/")[1], r.processor): r.kernels for r in rows.values() if r.kernels}
+    assert ran["aarch64", "cortex-a53"] == "neon"
+    assert ran["aarch64", "cortex-a76"] == "neondot"
+    assert ran["x86_64", "Nehalem"] == "sse2"
+    assert {r.status for r in rows.values() if r.file.endswith("/lenet5")} == {"pass"}
+
+
+def test_a_file_of_another_source_fails_and_the_others_do_not(artifacts, promised):
+    victim = "native/armv7/lenet5_int8.so"
+    with (artifacts / victim).open("ab") as stream:
+        stream.write(b"x")
+    failed = {
+        row.file: row.reason for row in judged(artifacts, promised).values() if row.status == "fail"
+    }
+    assert list(failed) == [victim]
+    assert "not what native/lenet5_int8.c compiles to" in failed[victim]
+
+
+@pytest.mark.parametrize("line", ["#error\n", "__attribute__((used, retain)) int more = 1;\n"])
+def test_source_that_was_changed_after_compiling_fails_every_file(artifacts, promised, line):
+    with (artifacts / "native/lenet5_int8.c").open("a") as source:
+        source.write(line)
+    assert {row.status for row in judged(artifacts, promised).values()} == {"fail"}
+
+
+def test_one_wrong_instruction_in_kernels_that_do_not_run_here_fails(artifacts, promised):
+    source = artifacts / "native/lenet5_int8.c"
+    right, wrong = "vget_high_s32(multiplier)", "vget_low_s32(multiplier)"  # of NEON alone
+    assert right in source.read_text()
+    source.write_text(source.read_text().replace(right, wrong, 1))
+    native.build(source.parent, source.parent, ["aarch64"])
+    row = judged(artifacts, promised)["native/aarch64/lenet5", "cortex-a53"]
+    assert row.status == "fail"
+    assert "of 100 outputs equal (neon kernels)" in row.reason
+
+
+def test_wrong_promise_fails_and_says_how_many(exported, promised):
+    images, outputs = promised
+    row = judged(exported, (images, outputs[::-1]))["native/aarch64/lenet5", "cortex-a53"]
+    assert row.status == "fail"
+    assert "of 100 outputs equal (neon kernels)" in row.reason
+
+
+def test_processor_without_emulator_is_not_run_and_says_what_to_install(
+    exported, promised, monkeypatch
+):
+    monkeypatch.setattr(binaries.shutil, "which", lambda program: None)
+    row = judged(exported, promised)["native/aarch64/lenet5", "cortex-a53"]
+    assert (row.status, row.reason) == ("not_run", "no qemu-aarch64 here: apt install qemu-user")
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "status"),
+    [
+        (0, "9 of 9 outputs equal (neon kernels)\n", "", "pass"),
+        (1, "9 of 9 outputs equal (neon kernels)\n", "", "fail"),
+        (0, "8 of 9 outputs equal (neon kernels)\n", "", "fail"),
+        (0, "", "", "fail"),
+        (-4, "", "qemu: uncaught target signal 4 (Illegal instruction)\n", "fail"),
+    ],
+)
+def test_only_all_outputs_and_exit_code_0_are_a_pass(code, stdout, stderr, status):
+    row = BinaryRow("native/aarch64/lenet5", "", "cortex-a53", "", "pass", "")
+    done = subprocess.CompletedProcess([], code, stdout, stderr)
+    assert verdict(row, done).status == status
