@@ -1,6 +1,7 @@
 """What the tests share: a small data set, and a tiny model trained and exported once a session."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -66,14 +67,14 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def small_data(mnist, tmp_path_factory):
-    """A folder with the first 12,000 training and 2,000 test images of MNIST as .npz."""
+    """A folder with the first 12,000 training and 1,000 test images of MNIST as .npz."""
     folder = tmp_path_factory.mktemp("small")
     np.savez(
         folder / "small.npz",
         x_train=mnist.train.images[:12_000],
         y_train=mnist.train.labels[:12_000],
-        x_test=mnist.test.images[:2_000],
-        y_test=mnist.test.labels[:2_000],
+        x_test=mnist.test.images[:1_000],
+        y_test=mnist.test.labels[:1_000],
     )
     return folder
 
@@ -87,11 +88,20 @@ def tiny_recipe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(small_data, tiny_recipe, tmp_path_factory):
-    """A folder with a tiny model and its artifacts, all at par. Read only."""
-    out = tmp_path_factory.mktemp("exported")
-    for stage in (["train", "--recipe", tiny_recipe], ["export"], ["native"], ["parity"]):
-        run = run_stage(*stage, "--data", small_data, "--out", out)
-        assert run.returncode == 0, run.stdout + run.stderr
+    """A folder with a tiny model and its artifacts, all at par. Read only.
+
+    The test processes share it: the first that needs it makes it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    out, unfinished = root / "exported", root / "unfinished"
+    with (root / "exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            for stage in (["train", "--recipe", tiny_recipe], ["export"], ["native"], ["parity"]):
+                run = run_stage(*stage, "--data", small_data, "--out", unfinished)
+                assert run.returncode == 0, run.stdout + run.stderr
+            unfinished.rename(out)
     return out
 
 

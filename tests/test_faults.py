@@ -257,7 +257,7 @@ def test_full_disk_during_packing_is_one_line(small_data, exported, small_disk):
 def test_limited_file_size_during_packing_is_one_line(small_data, exported, tmp_path):
     with limited_file_size(128):
         run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
-    assert_run_refused(run, exported, "File too large")
+    assert_run_refused(run, tmp_path, ".tar.gz: cannot be written (File too large)")
     assert names(tmp_path) == []
 
 
@@ -347,9 +347,8 @@ def test_damaged_probabilities_are_not_packed(small_data, artifacts, capsys, tmp
     assert not dist.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"train": '])
-def test_damaged_timings_are_begun_anew(small_data, artifacts, tmp_path, content):
-    (artifacts / "timings.json").write_text(content)
+def test_damaged_timings_are_begun_anew(small_data, artifacts, tmp_path):
+    (artifacts / "timings.json").write_text('{"train": ')
     dist = tmp_path / "dist"
     stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
     assert main(stage) == 0

@@ -13,7 +13,7 @@ from pipeline.parity.binaries import BinaryRow, judge_binaries, verdict
 def promised(exported, mnist):
     """100 images and the outputs that the C must give for them."""
     images = mnist.test.images[:100]
-    return images, native.read_golden(exported / "native/golden.bin", mnist.test.images[:2000])[
+    return images, native.read_golden(exported / "native/golden.bin", mnist.test.images[:1000])[
         :100
     ]
 

@@ -15,7 +15,7 @@ SHORT_EPOCHS = """
 kind = "epochs"
 seed = 3
 epochs = 2
-batch_size = 250
+batch_size = 50
 learning_rate = 0.003
 weight_decay = 0.01
 ema_decay = 0.9
@@ -55,7 +55,18 @@ for seed in (recipe.seed + 1, recipe.seed):
 
 
 @pytest.fixture(scope="module")
-def short_runs(small_data, tmp_path_factory):
+def few_data(mnist, tmp_path_factory):
+    """A folder with 3,000 training and 500 test images."""
+    arrays = {}
+    for part, split, n in (("train", mnist.train, 3_000), ("test", mnist.test, 500)):
+        arrays |= {f"x_{part}": split.images[:n], f"y_{part}": split.labels[:n]}
+    folder = tmp_path_factory.mktemp("few")
+    np.savez(folder / "few.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def short_runs(few_data, tmp_path_factory):
     """The same short run of the epochs recipe, twice, in processes of their own."""
     folder = tmp_path_factory.mktemp("short")
     recipe = folder / "short.toml"
@@ -63,7 +74,7 @@ def short_runs(small_data, tmp_path_factory):
     runs = []
     for name in ("first", "second"):
         out = folder / name
-        run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+        run = run_stage("train", "--recipe", recipe, "--data", few_data, "--out", out)
         assert run.returncode == 0, run.stderr
         runs.append((out, run))
     return runs
@@ -88,10 +99,10 @@ def test_same_seed_gives_the_same_weights_bit_for_bit(short_runs):
 
 
 def test_a_seed_gives_the_same_weights_after_another_one_in_the_same_process(
-    short_runs, small_data, tmp_path
+    short_runs, few_data, tmp_path
 ):
     out, _ = short_runs[0]
-    arguments = (out.parent / "short.toml", small_data, tmp_path)
+    arguments = (out.parent / "short.toml", few_data, tmp_path)
     subprocess.run([sys.executable, "-c", AFTER_ANOTHER_SEED, *arguments], check=True, cwd=ROOT)
     for a, b in zip(weights(out), weights(tmp_path), strict=True):
         assert a.tobytes() == b.tobytes()
@@ -119,13 +130,13 @@ def test_train_json_holds_the_keys_of_the_contract(short_runs):
 
 
 def test_cookbook_prints_the_published_lines_the_summary_and_draws_three_figures(
-    small_data, tmp_path
+    few_data, tmp_path
 ):
     recipe = tmp_path / "short.toml"
     text = (config.RECIPES / "cookbook.toml").read_text()
     recipe.write_text(re.sub(r"steps = \d+", "steps = 15", text))
     out = tmp_path / "out"
-    run = run_stage("train", "--recipe", recipe, "--data", small_data, "--out", out)
+    run = run_stage("train", "--recipe", recipe, "--data", few_data, "--out", out)
     assert run.returncode == 0, run.stderr
     lines = re.findall(
         r"^Epoch # (\d+)\. Train Loss: \d\.\d\d\. Train Acc \(Test Acc\): \d\.\d\d \(\d\.\d\d\)$",
