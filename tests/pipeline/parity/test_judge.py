@@ -16,7 +16,9 @@ from pipeline.classify import Outputs
 from pipeline.data import Dataset, Split
 from pipeline.files import UserError
 from pipeline.parity import check, judge
+from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.judge import ParityRow
+from pipeline.parity.layer_noise import TensorNoise
 
 BUDGET = config.load_parity_budget()
 FLOAT = Subject("lenet5_fp32.onnx", "onnxruntime", Path("python"), True)
@@ -82,6 +84,18 @@ def test_int8_agreement_at_its_budget(flips, passes):
     assert figures["flips"][0] == judge.Flip(0, 0, 1, 2)
 
 
+@pytest.mark.parametrize("wrong", [0, 20])
+def test_one_other_label_fails_a_float_artifact_whatever_the_reference(wrong):
+    labels = np.zeros(100, int)
+    reference = labels.copy()
+    reference[:wrong] = 1
+    got = reference.copy()
+    got[50] = 2
+    budget = replace(BUDGET, float_max_abs_dp=1.0)
+    reasons, _ = judge.judge(FLOAT, labels, one_hot(reference), one_hot(got), budget)
+    assert reasons == ["agreement 99.00%, below 100.00%"]
+
+
 @pytest.mark.parametrize(
     ("accuracy", "stretch"),
     [(1.0, 1.0), (0.99, 1.0), (0.98, 2.0), (0.9, 10.0), (0.5, 10.0)],
@@ -114,6 +128,12 @@ def test_one_probability_that_is_no_number_fails(value, subject):
     assert (reasons, figures) == (["NaN or infinity among the probabilities"], {})
 
 
+def test_another_shape_fails_with_both_shapes():
+    reference = one_hot(np.zeros(5, int))
+    got = judge.judge(INT8, np.zeros(5, int), reference, reference[:, :9], BUDGET)
+    assert got == (["outputs of shape (5, 9), not (5, 10)"], {})
+
+
 def outputs(raw):
     return Outputs(np.zeros(raw.shape, np.float32), raw, "1")
 
@@ -138,6 +158,62 @@ def test_bits_are_the_same_only_in_the_same_shape_and_type(got, same):
     judged = judge.with_bits(row, outputs(got), outputs(RAW))
     assert judged.bit_identical is same
     assert judged.status == ("pass" if same else "fail")
+    other = replace(row, artifact="lenet5_int8.onnx", runtime="onnxruntime")
+    assert judge.with_bits(other, outputs(got), outputs(RAW)) == other
+    assert judge.with_bits(row, outputs(got), None) == row
+
+
+def test_changed_bits_are_counted():
+    got = RAW.copy()
+    got[[1, 3], 2] ^= 1
+    row = ParityRow("native/lenet5_int8.c", "native", "1", "", "pass", "")
+    reason = judge.with_bits(row, outputs(got), outputs(RAW)).reason
+    assert reason.startswith("2 outputs are not, bit for bit, those of lenet5_int8.tflite")
+
+
+def row(status, **values):
+    return ParityRow("lenet5_int8.onnx", "onnxruntime", "1", "", status, "", **values)
+
+
+@pytest.mark.parametrize(
+    ("rows", "status"),
+    [
+        ([row("pass"), row("pass")], "pass"),
+        ([row("pass"), row("fail"), row("not_run")], "fail"),
+        ([row("pass"), row("not_run")], "not_run"),
+        ([row("pass"), row("not_run", allowed=True)], "pass"),
+    ],
+)
+def test_a_row_that_did_not_run_is_never_a_pass_unless_allowed(rows, status):
+    assert judge.overall_status(rows, []) == status
+
+
+@pytest.mark.parametrize(
+    ("status", "overall"), [("pass", "pass"), ("not_run", "pass"), ("fail", "fail")]
+)
+def test_a_compiled_file_that_fails_fails_parity(status, overall):
+    binary = BinaryRow("native/aarch64/lenet5", "", "cortex-a53", "neon", status, "")
+    assert judge.overall_status([row("pass")], [binary]) == overall
+
+
+@pytest.mark.parametrize(
+    ("loss_db", "status"),
+    [(-5.0, "pass"), (2.9, "pass"), (3.0, "pass"), (3.1, "fail"), (np.nan, "fail")],
+)
+def test_a_layer_may_lose_three_decibels_against_the_ideal_and_no_more(loss_db, status):
+    layers = [
+        TensorNoise("lenet5_int8.onnx", name, 40.0 - lost, 40.0)
+        for name, lost in (("C1", 0.0), ("C3", loss_db), ("F6", 0.0))
+    ]
+    (judged,) = judge.with_layers([row("pass")], layers, BUDGET)
+    assert judged.status == status
+    assert ("layer C3 " in judged.reason) is (status == "fail")
+
+
+def test_an_int8_row_without_its_own_layers_fails():
+    others = [TensorNoise("lenet5_int8.tflite", "C1", 40.0, 40.0)]
+    for layers in ([], others):
+        assert judge.with_layers([row("pass")], layers, BUDGET)[0].status == "fail"
 
 
 # --- check.py -----------------------------------------------------------------------------------
