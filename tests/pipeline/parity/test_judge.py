@@ -1,7 +1,7 @@
 """Each budget at its limit, in small tables computed by hand; no artifact is run."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ from pipeline.parity import check, judge
 from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
+from pipeline.parity.statistics import PairedCounts, paired_difference_ci95
 
 BUDGET = config.load_parity_budget()
 FLOAT = Subject("lenet5_fp32.onnx", "onnxruntime", Path("python"), True)
@@ -64,8 +65,9 @@ def test_int8_accuracy_at_its_budget(lost, gained, passes):
     assert (reasons == []) is passes, reasons
     assert figures["delta_pp"] == pytest.approx((gained - lost) / 100)
     assert figures["accuracy"] == pytest.approx((9_900 + gained - lost) / 10_000)
-    low, high = figures["delta_ci95_pp"]
-    assert low < figures["delta_pp"] < high
+    counts = PairedCounts(9_900 - lost, gained, lost, 100 - gained)
+    interval = paired_difference_ci95(counts)
+    assert figures["delta_ci95_pp"] == pytest.approx(tuple(100 * edge for edge in interval))
     if passes:
         return
     assert [reason for reason in reasons if "pp" in reason] == reasons
@@ -168,7 +170,8 @@ def test_changed_bits_are_counted():
     got[[1, 3], 2] ^= 1
     row = ParityRow("native/lenet5_int8.c", "native", "1", "", "pass", "")
     reason = judge.with_bits(row, outputs(got), outputs(RAW)).reason
-    assert reason.startswith("2 outputs are not, bit for bit, those of lenet5_int8.tflite")
+    promise = "lenet5_int8.tflite on tflite-runtime"
+    assert reason == f"2 outputs are not, bit for bit, those of {promise}"
 
 
 def row(status, **values):
@@ -210,10 +213,65 @@ def test_a_layer_may_lose_three_decibels_against_the_ideal_and_no_more(loss_db, 
     assert ("layer C3 " in judged.reason) is (status == "fail")
 
 
-def test_an_int8_row_without_its_own_layers_fails():
-    others = [TensorNoise("lenet5_int8.tflite", "C1", 40.0, 40.0)]
-    for layers in ([], others):
-        assert judge.with_layers([row("pass")], layers, BUDGET)[0].status == "fail"
+def noise_of(*losses_db, artifact="lenet5_int8.onnx"):
+    names = ("C1", "S2", "C3")
+    return [
+        TensorNoise(artifact, n, 40.0 - db, 40.0) for n, db in zip(names, losses_db, strict=False)
+    ]
+
+
+def test_the_noisiest_layer_is_named_with_its_figures():
+    passed = replace(row("pass"), reason="")
+    failed = replace(row("fail"), reason="agreement 99.00%, below 99.90%")
+    said = (
+        "layer S2 has a signal-to-noise ratio of 31.0 dB, 9.0 dB below an ideal quantization's; "
+        "the budget is 3.0 dB"
+    )
+    first, second = judge.with_layers([passed, failed], noise_of(4.0, 9.0, 5.0), BUDGET)
+    assert (first.status, first.reason) == ("fail", said)
+    assert second.reason == f"agreement 99.00%, below 99.90%; {said}"
+
+
+@pytest.mark.parametrize("layers", [[], noise_of(0.0, artifact="lenet5_int8.tflite")])
+def test_an_int8_row_without_its_own_layers_fails(layers):
+    (judged,) = judge.with_layers([row("pass")], layers, BUDGET)
+    assert (judged.status, judged.reason) == ("fail", "its layers are not the float model's")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row("not_run"),
+        ParityRow("lenet5_fp32.onnx", "onnxruntime", "1", "", "pass", ""),
+        ParityRow("native/lenet5_int8.c", "native", "avx2", "", "pass", ""),
+    ],
+)
+def test_what_is_float_or_c_or_did_not_run_has_no_layers_to_judge(other):
+    assert judge.with_layers([other], [], BUDGET) == (other,)
+
+
+def test_table_holds_the_reference_and_a_line_a_row():
+    rows = [
+        asdict(replace(row("pass"), accuracy=0.99, delta_pp=-0.1, agreement=0.995, max_abs_dp=0.25))
+        | {"delta_ci95_pp": (-0.2, 0.05), "bit_identical": bits}
+        for bits in (True, None)
+    ]
+    result = {"reference": {"accuracy": 0.991}, "rows": [*rows, asdict(row("not_run"))]}
+    header, cells = judge.table_cells(result)
+    assert header == [
+        *("artifact", "runtime", "status", "accuracy", "delta (95 % CI), pp"),
+        *("agreement", "max dp"),
+    ]
+    figures = ["99.00%", "-0.10 (-0.20, +0.05)", "99.50%", "2.5e-01"]
+    assert cells == [
+        ["lenet5.keras", "keras", "reference", "99.10%", "", "", ""],
+        ["lenet5_int8.onnx", "onnxruntime 1", "same bits", *figures],
+        ["lenet5_int8.onnx", "onnxruntime 1", "pass", *figures],
+        ["lenet5_int8.onnx", "onnxruntime 1", "not_run", "", "", "", ""],
+    ]
+    failed = {**rows[0], "status": "fail", "runtime_version": ""}
+    assert judge.table_cells({**result, "rows": [failed]})[1][1][1:3] == ["onnxruntime", "fail"]
+    assert judge.format_table(result).count("same bits") == 1
 
 
 # --- check.py -----------------------------------------------------------------------------------

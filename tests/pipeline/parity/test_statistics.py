@@ -34,6 +34,19 @@ def test_paired_interval_is_the_published_one(table, expected):
     assert paired_difference_ci95(PairedCounts(*table)) == pytest.approx(expected, abs=5e-5)
 
 
+@pytest.mark.parametrize("table", [(0, 5, 0, 5), (1, 0, 0, 1), (3, 2, 2, 2)])
+def test_without_a_correlation_the_squares_of_wilsons_intervals_are_added(table):
+    """Where a margin is 0, or the correlation is within the correction for continuity."""
+    both, only_got, only_reference, _ = table
+    n = sum(table)
+    p1, p2 = (both + only_got) / n, (both + only_reference) / n
+    (lower1, upper1), (lower2, upper2) = (wilson_ci95(round(p * n), n) for p in (p1, p2))
+    below = np.hypot(p1 - lower1, upper2 - p2)
+    above = np.hypot(upper1 - p1, p2 - lower2)
+    expected = pytest.approx((p1 - p2 - below, p1 - p2 + above))
+    assert paired_difference_ci95(PairedCounts(*table)) == expected
+
+
 @pytest.mark.parametrize(
     ("only_got", "only_reference", "p"),
     [
