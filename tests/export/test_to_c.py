@@ -1,4 +1,4 @@
-"""The C generator: its arithmetic, what it refuses, and bit-exactness on random numbers."""
+"""The C generator: what it refuses, and bit-exactness on random numbers."""
 
 from __future__ import annotations
 
@@ -16,67 +16,8 @@ from native_helpers import compile_c, compiled_run, reference_outputs, require
 from random_models import random_inputs, random_lenet5, realistic_lenet5
 
 from export.quantized_lenet5 import UnsupportedModelError, read_lenet5
-from export.requantization import (
-    ArithmeticBoundError,
-    quantize_multiplier,
-    requantization,
-    softmax_table,
-)
+from export.requantization import ArithmeticBoundError
 from export.to_c import to_c
-
-
-@pytest.mark.parametrize(
-    ("real", "fixed", "exponent"),
-    [
-        (0.0, 0, 0),
-        (0.5, 1 << 30, 0),
-        (1.0, 1 << 30, 1),
-        (0.25, 1 << 30, -1),
-        (0.75, 3 << 29, 0),
-        (0.375, 3 << 29, -1),
-        (1.0 - 2.0**-33, 1 << 30, 1),  # rounds up to 2^31, which does not fit
-        (2.0**-40, 0, 0),  # too small for a shift of 31
-    ],
-)
-def test_multiplier_is_split_as_tflite_splits_it(real: float, fixed: int, exponent: int) -> None:
-    assert quantize_multiplier(real) == (fixed, exponent)
-
-
-def _two_roundings(x: int, fixed: int, exponent: int) -> int:
-    """The reference in two steps, each rounding half up."""
-    high = ((x << max(exponent, 0)) * fixed + (1 << 30)) >> 31
-    right = max(-exponent, 0)
-    return (high + ((1 << right) >> 1)) >> right
-
-
-@given(
-    sums=st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=20),
-    real=st.floats(2.0**-20, 4.0) | st.sampled_from([2.0**-k for k in range(20)]),
-    bias=st.integers(-(2**20), 2**20),
-    zero_point=st.integers(-128, 127),
-)
-def test_one_folded_shift_equals_two_roundings(
-    sums: list[int], real: float, bias: int, zero_point: int
-) -> None:
-    table = requantization(
-        np.array([[1]], np.int8), np.array([bias]), np.array([real]), 0, zero_point, 0
-    )
-    fixed, exponent = quantize_multiplier(real)
-    for x in sums:
-        folded = (x * int(table.multiplier[0]) + int(table.offset[0])) >> int(table.shift[0])
-        assert folded == _two_roundings(x + bias, fixed, exponent) + zero_point
-
-
-def test_sum_beyond_32_bits_is_refused() -> None:
-    weights = np.full((1, 70000), 127, np.int8)
-    with pytest.raises(ArithmeticBoundError, match="leaves 32 bits"):
-        requantization(weights, np.array([0]), np.array([0.01]), 0, 0, 0)
-
-
-def test_softmax_table_holds_powers_of_e() -> None:
-    table = softmax_table(np.float32(np.log(2)))
-    assert table.shape == (256,)
-    assert table[:3].tolist() == [1.0, 0.5, 0.25]
 
 
 def _model_file(folder: Path, data: bytes) -> Path:

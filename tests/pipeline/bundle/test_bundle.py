@@ -1,5 +1,6 @@
 """The bundle: reproducible, complete, and only of what passed."""
 
+import copy
 import hashlib
 import json
 import tarfile
@@ -9,6 +10,7 @@ import pytest
 from conftest import DEVICE_PYTHON, run_runner, run_stage
 
 from export.bundle import write_bundle
+from pipeline.bundle import pack
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +132,55 @@ def test_manifest_of_another_form_is_one_line_and_exit_2(unpacked, content):
     run = run_runner("verify", python=DEVICE_PYTHON, runner=unpacked / "runner.py")
     assert run.returncode == 2
     assert run.stderr == f"runner.py: {unpacked}/manifest.json: damaged; unpack the bundle again\n"
+
+
+def test_figures_of_a_model_are_of_the_row_that_passed(exported):
+    parity = json.loads((exported / "parity.json").read_text())
+    name = "lenet5_int8.tflite"
+    good = next(r for r in parity["rows"] if r["artifact"] == name and r["status"] == "pass")
+    bad = {**copy.deepcopy(good), "status": "fail", "accuracy": 0.1, "agreement": 0.1}
+    described = pack.describe_model(exported / name, {"rows": [bad, good]})
+    assert (described["accuracy"], described["agreement"]) == (good["accuracy"], good["agreement"])
+    assert described["golden_runtime"] == f"{good['runtime']} {good['runtime_version']}"
+    assert described["tolerance"] == 0.0625
+
+
+def refused(artifacts, data, message):
+    dist = artifacts / "dist"
+    run = run_stage("bundle", "--data", data, "--out", artifacts, "--dist", dist)
+    assert run.returncode == 2, run.stdout
+    assert message in run.stderr
+    assert not list(dist.glob("*.tar.gz"))
+
+
+def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
+    path = artifacts / "probabilities.npz"
+    with np.load(path) as archive:
+        arrays = {name: values[::-1] for name, values in archive.items()}
+    np.savez(path, **arrays)
+    refused(artifacts, small_data, "the bundle does not verify: differs  lenet5_fp32.tflite")
+
+
+def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):
+    other = tmp_path / "renamed"
+    other.mkdir()
+    (other / "small.npz").symlink_to(small_data / "small.npz")
+    (other / "labels.txt").write_text("\n".join("0125436789"))
+    refused(artifacts, other, "not the data set that the model was trained on")
+
+
+def test_label_names_are_the_data_sets_whatever_train_json_says(artifacts, small_data):
+    path = artifacts / "train.json"
+    names = list("0125436789")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label_names": names}))
+    dist = artifacts / "dist"
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+    assert run.returncode == 0, run.stderr
+    assert manifest(dist)["labels"] == list("0123456789")
+
+
+def manifest(dist):
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        name = next(n for n in archive.getnames() if n.endswith("/manifest.json"))
+        return json.load(archive.extractfile(name))
