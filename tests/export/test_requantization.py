@@ -117,6 +117,36 @@ def test_rescaled_sum_beyond_64_bits_is_refused(output_zero_point, fits):
             requantization(*row, 0, output_zero_point, 0)
 
 
+def test_rescaled_sum_may_be_as_large_as_64_bits_hold_and_no_larger():
+    """The offset and the largest sum add up; 255 is the largest step from a zero point."""
+    weights = np.full((1, 100), 127, np.int8)
+    row = (weights, np.array([0]), np.array([2.0**-32 * 1.9]))
+    assert requantization(*row, 0, 1, 0).shift.tolist() == [62]
+    fixed, _ = quantize_multiplier(2.0**-32 * 1.9)
+    room = 2**63 - 1 - (1 << 62) - (1 << 61) - (1 << 30)  # less the zero point and the rounding
+    taps = room // (fixed * 127 * 255)
+    for count, fits in ((taps, True), (taps + 1, False)):
+        row = (np.full((1, count), 127, np.int8), *row[1:])
+        if fits:
+            requantization(*row, 0, 1, 0)
+        else:
+            with pytest.raises(ArithmeticBoundError, match="64 bits"):
+                requantization(*row, 0, 1, 0)
+
+
+def test_each_channel_has_its_own_constants_in_64_bits():
+    table = requantization(
+        np.array([[100, 100], [0, -1]], np.int8), np.array([5, 0]), np.array([0.5, 0.0]), 1, 0, 0
+    )
+    for column in (table.multiplier, table.offset, table.shift):
+        assert column.dtype == np.int64
+    assert table.multiplier.tolist() == [1 << 30, 0]
+    assert table.shift.tolist() == [31, 31]
+    assert table.offset.tolist() == [(5 - 200) * (1 << 30) + (1 << 30), 1 << 30]
+    with pytest.raises(ValueError, match="shorter"):
+        requantization(np.ones((2, 1), np.int8), np.array([0]), np.array([0.5, 0.5]), 0, 0, 0)
+
+
 def test_softmax_table_holds_powers_of_e():
     table = softmax_table(np.float32(np.log(2)))
     assert table.shape == (256,)

@@ -75,7 +75,9 @@ def test_compiled_file_that_parity_did_not_see_may_not_be_packed(judged):
 @pytest.mark.parametrize("status", ["fail", "not_run", None])
 def test_overall_status_must_be_pass(judged, status):
     folder, parity = judged
-    with pytest.raises(UserError, match="only what passed is packed"):
+    with pytest.raises(
+        UserError, match=rf"parity\.json: parity is {status!r}; only what passed is packed"
+    ):
         pack.check_may_be_packed(folder, {**parity, "status": status})
 
 
@@ -102,12 +104,26 @@ def test_golden_values_are_of_their_model_and_image():
         np.testing.assert_allclose(golden["b.tflite"], [[2.2, 3.2], [8.2, 9.2]], rtol=1e-6)
 
 
-def test_golden_images_are_those_that_no_tolerance_can_decide():
-    margins = np.array([0.12, 0.13, 0.5])  # twice the tolerance of int8 is 0.125
-    values = np.stack([0.5 + margins / 2, 0.5 - margins / 2], axis=1).astype(np.float32)
-    sure = np.tile(np.float32([1.0, 0.0]), (3, 1))
-    chosen = pack.choose_golden({"lenet5_fp32.onnx": sure, "lenet5_int8.onnx": values})
-    assert chosen.tolist() == [1, 2]
+def test_golden_images_are_those_that_no_tolerance_of_any_model_can_decide():
+    def near(margins):
+        margins = np.float32(margins)
+        return np.stack([0.5 - margins / 2, np.zeros(4, "f4"), 0.5 + margins / 2], axis=1)
+
+    # Twice the tolerance of int8 is 0.125, of float 0.0002.
+    values = {
+        "lenet5_int8.onnx": near([0.12, 0.13, 0.5, 0.5]),
+        "lenet5_fp32.onnx": near([0.5, 0.5, 0.0001, 0.0003]),
+    }
+    for order in (values, dict(reversed(values.items()))):
+        assert pack.choose_golden(order).tolist() == [1, 3]
+
+
+def test_golden_images_are_256_and_the_same_every_time():
+    sure = {"lenet5_fp32.onnx": np.tile(np.float32([1.0, 0.0]), (1_000, 1))}
+    chosen = pack.choose_golden(sure)
+    assert len(set(chosen.tolist())) == 256
+    assert chosen.tolist() == sorted(chosen.tolist()) == pack.choose_golden(sure).tolist()
+    assert chosen.max() > 900
 
 
 def test_manifest_names_the_kernels_that_each_file_was_judged_with():

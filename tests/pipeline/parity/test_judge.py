@@ -14,7 +14,7 @@ from pipeline import config
 from pipeline.artifacts import Subject
 from pipeline.classify import Outputs
 from pipeline.data import Dataset, Split
-from pipeline.files import UserError
+from pipeline.files import UserError, sha256
 from pipeline.parity import check, judge
 from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.judge import ParityRow
@@ -300,9 +300,18 @@ def test_an_allowance_holds_for_its_runtime_and_while_its_condition_does(
     allowance, allowed, data, tmp_path
 ):
     budget = replace(BUDGET, allowed_not_run=(config.AllowedNotRun(reason="none", **allowance),))
+    (tmp_path / INT8.artifact).write_bytes(b"a model")
     row = check._judge(INT8, tmp_path, "crashed", None, data, budget)
-    assert (row.status, row.allowed) == ("not_run", allowed)
-    assert "crashed" in row.reason
+    who = (INT8.artifact, INT8.runtime, "", sha256(tmp_path / INT8.artifact), "not_run")
+    if allowed:
+        assert row == ParityRow(*who, "none (crashed)", allowed=True)
+    else:
+        assert row == ParityRow(*who, "crashed")
+
+
+def test_missing_file_has_no_hash(data, tmp_path):
+    row = check._judge(INT8, tmp_path, "x: missing", None, data, BUDGET)
+    assert row == ParityRow(INT8.artifact, INT8.runtime, "", "", "not_run", "x: missing")
 
 
 def write_onnx(path, quantized, labels=tuple("0123456789")):
@@ -311,7 +320,9 @@ def write_onnx(path, quantized, labels=tuple("0123456789")):
     for i, is_int8 in enumerate(quantized):
         kind = "DequantizeLinear" if is_int8 else "Identity"
         nodes.append(helper.make_node(kind, [f"in{i}", "s"][: 1 + is_int8], [f"x{i}"]))
-    nodes += [helper.make_node("MatMul", [f"x{i}", f"x{i + 1}"], [f"y{i}"]) for i in (0, 2)]
+    for product, i in (("Conv", 0), ("MatMul", 2)):
+        bias = ["bias"] * (product == "Conv")
+        nodes.append(helper.make_node(product, [f"x{i}", f"x{i + 1}", *bias], [f"y{i}"]))
     put = helper.make_tensor_value_info("in0", TensorProto.FLOAT, [1])
     model = helper.make_model(helper.make_graph(nodes, "g", [put], [put]))
     helper.set_model_props(model, {"labels": json.dumps(labels)} if labels else {})
@@ -340,10 +351,37 @@ def test_tflite_and_c_are_int8_by_what_they_answer(tmp_path):
 def test_labels_in_a_models_metadata_must_be_the_data_sets(labels, passes, data, tmp_path):
     write_onnx(tmp_path / INT8.artifact, [True] * 4, labels and tuple(labels))
     probabilities = one_hot(np.arange(4))
+    row = check._judge(
+        INT8, tmp_path, Outputs(probabilities, probabilities, "1.2"), probabilities, data, BUDGET
+    )
+    assert (row.status, row.runtime_version) == ("pass" if passes else "fail", "1.2")
+    assert row.sha256 == sha256(tmp_path / INT8.artifact)
+    assert row.reason == ("" if passes else "the names of its labels are not those of digits")
+    assert (row.n, row.accuracy, row.agreement) == (4, 1.0, 1.0)
+
+
+def test_every_reason_is_given(data, tmp_path):
+    write_onnx(tmp_path / INT8.artifact, [False] * 4, tuple("987"))
+    reference, got = one_hot(np.arange(4)), one_hot(np.zeros(4, int))
+    row = check._judge(INT8, tmp_path, Outputs(got, got, "1"), reference, data, BUDGET)
+    assert row.accuracy == 0.25
+    assert row.reason.split("; ")[-2:] == [
+        "it is not an int8 model",
+        "the names of its labels are not those of digits",
+    ]
+    assert len(row.reason.split("; ")) == 4
+
+
+def test_float_models_need_not_be_int8_and_the_c_names_no_labels(data, tmp_path):
+    write_onnx(tmp_path / FLOAT.artifact, [False] * 4)
+    probabilities = one_hot(np.arange(4))
     got = Outputs(probabilities, probabilities, "1")
-    row = check._judge(INT8, tmp_path, got, probabilities, data, BUDGET)
-    assert (row.status == "pass") is passes, row.reason
-    assert ("names of its labels are not those of digits" in row.reason) is not passes
+    assert check._judge(FLOAT, tmp_path, got, probabilities, data, BUDGET).status == "pass"
+    native = Subject("lenet5_int8.c", "native", Path("python"), False)
+    row = check._judge(native, tmp_path, got, probabilities, data, BUDGET)
+    assert row.reason == "it is not an int8 model"
+    as_int8 = Outputs(probabilities, RAW[:4], "1")
+    assert check._judge(native, tmp_path, as_int8, probabilities, data, BUDGET).status == "pass"
 
 
 @pytest.mark.parametrize("kind", ["data", "nan", "shape", "sound"])
@@ -357,7 +395,15 @@ def test_reference_of_other_data_or_without_probabilities_is_refused(
         probabilities = probabilities[:, :9]
     monkeypatch.setattr(check, "require_float_model", lambda path, training: None)
     monkeypatch.setattr(
-        check, "classify_apart", lambda *a: SimpleNamespace(probabilities=probabilities)
+        check,
+        "classify_apart",
+        lambda path, runtime, python, images: (
+            SimpleNamespace(probabilities=probabilities)
+            if (path, runtime) == (tmp_path / "lenet5.keras", "keras")
+            and python.is_file()
+            and images is data.test.images
+            else "crashed"
+        ),
     )
     training = {"data_sha256": "of another set" if kind == "data" else data.sha256}
     (tmp_path / "train.json").write_text(json.dumps(training))
@@ -368,13 +414,28 @@ def test_reference_of_other_data_or_without_probabilities_is_refused(
             check._reference(tmp_path, data)
 
 
-def test_layers_are_measured_on_256_images(data, tmp_path, monkeypatch):
+def test_reference_that_does_not_run_is_refused_with_the_reason(data, tmp_path, monkeypatch):
+    (tmp_path / "train.json").write_text(json.dumps({"data_sha256": data.sha256}))
+    monkeypatch.setattr(check, "require_float_model", lambda path, training: None)
+    monkeypatch.setattr(check, "classify_apart", lambda *a: "crashed (signal 11)")
+    with pytest.raises(UserError, match=r"^crashed \(signal 11\)$"):
+        check._reference(tmp_path, data)
+
+
+def test_layers_are_measured_on_256_images_of_each_int8_file_that_ran_here(
+    data, tmp_path, monkeypatch
+):
     seen = []
+    model = SimpleNamespace(get_weights=lambda: "weights")
     monkeypatch.setattr(check, "import_tensorflow", lambda: None)
-    monkeypatch.setattr(check, "load_model", lambda path: SimpleNamespace(get_weights=list))
+    monkeypatch.setattr(check, "load_model", {tmp_path / "lenet5.keras": model}.get)
     monkeypatch.setattr(
-        check.layer_noise, "measure", lambda path, weights, images: seen.append(images.shape) or ()
+        check.layer_noise, "measure", lambda *a: seen.append((*a[:2], a[2].shape)) or ()
     )
-    row = ParityRow("lenet5_int8.onnx", "onnxruntime", "1", "", "pass", "", n=300)
-    check._layers(tmp_path, [row], np.zeros((300, 28, 28), np.uint8))
-    assert seen == [(256, 32, 32, 1)]
+    rows = [
+        ParityRow("lenet5_int8.onnx", "onnxruntime", "1", "", "pass", "", n=300),
+        ParityRow("lenet5_int8.tflite", "tflite-runtime", "1", "", "pass", "", n=300),
+        ParityRow("lenet5_int8.tflite", "ai-edge-litert", "1", "", "not_run", "", n=0),
+    ]
+    check._layers(tmp_path, rows, np.zeros((300, 28, 28), np.uint8))
+    assert seen == [(tmp_path / "lenet5_int8.onnx", "weights", (256, 32, 32, 1))]
