@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed test lint types pytest fuzz lock clean distclean help
+.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed test lint types pytest fuzz mutants lock clean distclean help
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
@@ -130,6 +130,8 @@ pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest
 fuzz: ## Fuzz the lenet5 command's parsers for FUZZ_SECONDS=60 (apt: clang libclang-rt-14-dev)
 	tests/device/native/fuzz.sh $(or $(FUZZ_SECONDS),60)
+mutants: .venv/.installed ## Faults put into the code that decides: a test must notice each (minutes)
+	$(PY) tests/mutants.py
 lock: .venv/.installed ## Resolve the dependencies again into the lock files
 	@tools/lock.sh
 clean: ## Delete what the pipeline made

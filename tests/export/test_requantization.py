@@ -1,5 +1,7 @@
 """The integer arithmetic of the generated C: TFLite's two roundings, in one step."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,6 +25,7 @@ from export.requantization import (
         (0.75, 3 << 29, 0),
         (0.375, 3 << 29, -1),
         (1.0 - 2.0**-33, 1 << 30, 1),  # rounds up to 2^31, which does not fit
+        (0.25 - 2.0**-35, 1 << 30, -1),
         (2.0**-40, 0, 0),  # too small for a shift of 31
         (2.0**-32, 1 << 30, -31),
         (2.0**-33, 0, 0),
@@ -30,6 +33,7 @@ from export.requantization import (
 )
 def test_multiplier_is_split_as_tflite_splits_it(real, fixed, exponent):
     assert quantize_multiplier(real) == (fixed, exponent)
+    assert all(type(part) is int for part in quantize_multiplier(real))
 
 
 def _two_roundings(x, fixed, exponent):
@@ -113,7 +117,7 @@ def test_rescaled_sum_beyond_64_bits_is_refused(output_zero_point, fits):
     if fits:
         assert requantization(*row, 0, output_zero_point, 0).shift.tolist() == [62]
     else:
-        with pytest.raises(ArithmeticBoundError, match="a rescaled sum leaves 64 bits"):
+        with pytest.raises(ArithmeticBoundError, match=r"^a rescaled sum leaves 64 bits$"):
             requantization(*row, 0, output_zero_point, 0)
 
 
@@ -151,3 +155,11 @@ def test_softmax_table_holds_powers_of_e():
     table = softmax_table(np.float32(np.log(2)))
     assert table.shape == (256,)
     assert table[:3].tolist() == [1.0, 0.5, 0.25]
+
+
+def test_softmax_table_rounds_each_step_to_float32_before_the_power():
+    scale = np.float32(0.173)
+    expected = [np.float32(math.exp(float(np.float32(-scale * np.float32(d))))) for d in range(256)]
+    table = softmax_table(scale)
+    assert table.dtype == np.float32
+    assert table.tolist() == expected

@@ -315,12 +315,12 @@ def test_missing_file_has_no_hash(data, tmp_path):
 
 
 def write_onnx(path, quantized, labels=tuple("0123456789")):
-    """Two products; `quantized` tells of each of their four inputs whether it was int8."""
+    """Three products; `quantized` tells of each of their six inputs whether it was int8."""
     nodes = []
     for i, is_int8 in enumerate(quantized):
         kind = "DequantizeLinear" if is_int8 else "Identity"
         nodes.append(helper.make_node(kind, [f"in{i}", "s"][: 1 + is_int8], [f"x{i}"]))
-    for product, i in (("Conv", 0), ("MatMul", 2)):
+    for product, i in (("Conv", 0), ("Gemm", 2), ("MatMul", 4)):
         bias = ["bias"] * (product == "Conv")
         nodes.append(helper.make_node(product, [f"x{i}", f"x{i + 1}", *bias], [f"y{i}"]))
     put = helper.make_tensor_value_info("in0", TensorProto.FLOAT, [1])
@@ -330,11 +330,11 @@ def write_onnx(path, quantized, labels=tuple("0123456789")):
 
 
 @pytest.mark.parametrize(
-    "floats", [[], [0], [1], [2], [3], [0, 1], [0, 1, 2, 3]], ids=lambda floats: f"float{floats}"
+    "floats", [[], [0], [1], [2], [3], [4], [5], [0, 1, 2, 3]], ids=lambda floats: f"float{floats}"
 )
 def test_onnx_is_int8_only_if_each_input_of_each_product_is(floats, tmp_path):
     path = tmp_path / "lenet5_int8.onnx"
-    write_onnx(path, [i not in floats for i in range(4)])
+    write_onnx(path, [i not in floats for i in range(6)])
     assert check._is_int8(path, outputs(RAW)) is (not floats)
 
 
@@ -349,7 +349,7 @@ def test_tflite_and_c_are_int8_by_what_they_answer(tmp_path):
     [("0123456789", True), ("0125436789", False), ("012345678", False), (None, False)],
 )
 def test_labels_in_a_models_metadata_must_be_the_data_sets(labels, passes, data, tmp_path):
-    write_onnx(tmp_path / INT8.artifact, [True] * 4, labels and tuple(labels))
+    write_onnx(tmp_path / INT8.artifact, [True] * 6, labels and tuple(labels))
     probabilities = one_hot(np.arange(4))
     row = check._judge(
         INT8, tmp_path, Outputs(probabilities, probabilities, "1.2"), probabilities, data, BUDGET
@@ -361,7 +361,7 @@ def test_labels_in_a_models_metadata_must_be_the_data_sets(labels, passes, data,
 
 
 def test_every_reason_is_given(data, tmp_path):
-    write_onnx(tmp_path / INT8.artifact, [False] * 4, tuple("987"))
+    write_onnx(tmp_path / INT8.artifact, [False] * 6, tuple("987"))
     reference, got = one_hot(np.arange(4)), one_hot(np.zeros(4, int))
     row = check._judge(INT8, tmp_path, Outputs(got, got, "1"), reference, data, BUDGET)
     assert row.accuracy == 0.25
@@ -373,7 +373,7 @@ def test_every_reason_is_given(data, tmp_path):
 
 
 def test_float_models_need_not_be_int8_and_the_c_names_no_labels(data, tmp_path):
-    write_onnx(tmp_path / FLOAT.artifact, [False] * 4)
+    write_onnx(tmp_path / FLOAT.artifact, [False] * 6)
     probabilities = one_hot(np.arange(4))
     got = Outputs(probabilities, probabilities, "1")
     assert check._judge(FLOAT, tmp_path, got, probabilities, data, BUDGET).status == "pass"
@@ -393,7 +393,8 @@ def test_reference_of_other_data_or_without_probabilities_is_refused(
         probabilities[1, 1] = NAN
     if kind == "shape":
         probabilities = probabilities[:, :9]
-    monkeypatch.setattr(check, "require_float_model", lambda path, training: None)
+    checked = []
+    monkeypatch.setattr(check, "require_float_model", lambda *a: checked.append(a))
     monkeypatch.setattr(
         check,
         "classify_apart",
@@ -409,6 +410,7 @@ def test_reference_of_other_data_or_without_probabilities_is_refused(
     (tmp_path / "train.json").write_text(json.dumps(training))
     if kind == "sound":
         assert check._reference(tmp_path, data) is probabilities
+        assert checked == [(tmp_path / "lenet5.keras", training)]
     else:
         with pytest.raises(UserError, match="not the data set" if kind == "data" else "do not fit"):
             check._reference(tmp_path, data)

@@ -21,7 +21,12 @@ BUDGET = config.load_parity_budget()
         ([1.0, 1.0], [1.0, 1.0], 200.0),
         ([10.0, 0.0], [9.0, 0.0], 20.0),
         ([3.0, 4.0], [3.0, 3.5], 20.0),
+        ([1.0], [11.0], -20.0),
         ([0.0], [1.0], -200.0),
+        ([1e10, 1e-6], [1e10, 0.0], 200.0),  # 320, which is cut off
+        ([1e-6], [1e10], -200.0),
+        (np.float32([1e30]), [0.0], 0.0),  # beyond float32 when squared
+        ([1e100], [0.0], 0.0),
         ([1.0, 1.0], [1.0, np.nan], -200.0),
         ([1.0, 1.0], [1.0, np.inf], -200.0),
     ],
@@ -52,13 +57,28 @@ def test_float_outputs_are_those_of_keras(exported, float_weights, samples):
     np.testing.assert_allclose(outputs[-1], model.predict(samples, verbose=0), atol=1e-5)
 
 
-def test_ideal_weights_and_activations_are_rounded_to_the_nearest_of_their_steps():
+def test_ideal_weights_are_rounded_to_the_nearest_step_of_their_channel():
     # A scale a channel (the last axis): 1.27 / 127 and 127 / 127.
-    kernel = np.float32([[1.27, 127.0], [0.014, 0.4], [0.016, -0.6]])
-    expected = [[1.27, 127.0], [0.01, 0.0], [0.02, -1.0]]
+    kernel = np.float32([[1.27, 127.0, 0.0], [0.014, 0.4, 0.0], [0.016, -0.6, 0.0]])
+    expected = [[1.27, 127.0, 0.0], [0.01, 0.0, 0.0], [0.02, -1.0, 0.0]]
     np.testing.assert_allclose(layer_noise._round_weights(kernel), expected, rtol=1e-6)
-    values = np.float32([-51.0, 0.4, 0.6, 204.0])  # 255 steps of 1
-    np.testing.assert_allclose(layer_noise._round_activation(values), [-51, 0, 1, 204])
+
+
+@pytest.mark.parametrize(
+    ("values", "rounded"),
+    [
+        ([-51.0, 0.4, 0.6, 204.0], [-51, 0, 1, 204]),  # 255 steps of 1
+        ([-102.0, 0.9, 1.1, 408.0], [-102, 0, 2, 408]),  # of 2
+        ([51.0, 0.11, 5.0], [51.0, 0.2, 5.0]),  # of 0.2: zero is always among them
+        ([-0.255, -0.0016], [-0.255, -0.002]),
+        ([-1.5, 253.5], [-2.0, 253.0]),  # 254 would be the 257th step
+        ([0.0, 0.0], [0.0, 0.0]),
+    ],
+)
+def test_activations_are_rounded_to_256_steps(values, rounded):
+    got = layer_noise._round_activation(np.float32(values))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, rounded, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lenet5_int8.tflite", "lenet5_int8.onnx"])
