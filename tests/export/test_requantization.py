@@ -74,6 +74,16 @@ def test_one_folded_shift_equals_two_roundings(
     assert folded == expected + stored_bias
 
 
+@pytest.mark.parametrize("real", [2.0, 1.5, 1.0, 0.75, 0.5, 0.3, 0.25, 0.01, 2.0**-9])
+def test_sums_around_zero_are_rounded_as_tflite_rounds_them(real):
+    table = requantization(np.ones((1, 1), np.int8), np.array([0]), np.array([real]), 0, 0, 0)
+    sums = range(-2_000, 2_000)
+    folded = [
+        (x * int(table.multiplier[0]) + int(table.offset[0])) >> int(table.shift[0]) for x in sums
+    ]
+    assert folded == [_two_roundings(x, *quantize_multiplier(real)) for x in sums]
+
+
 def refused(*, taps=1, weight=1, bias=0, real=0.01):
     """Why a channel is refused; None if it is not."""
     weights = np.full((1, taps), weight, np.int8)

@@ -58,9 +58,9 @@ def test_float_outputs_are_those_of_keras(exported, float_weights, samples):
 
 
 def test_ideal_weights_are_rounded_to_the_nearest_step_of_their_channel():
-    # A scale a channel (the last axis): 1.27 / 127 and 127 / 127.
-    kernel = np.float32([[1.27, 127.0, 0.0], [0.014, 0.4, 0.0], [0.016, -0.6, 0.0]])
-    expected = [[1.27, 127.0, 0.0], [0.01, 0.0, 0.0], [0.02, -1.0, 0.0]]
+    # A scale a channel (the last axis): 0.127 / 127 and 127 / 127.
+    kernel = np.float32([[0.127, 127.0, 0.0], [0.0014, 0.4, 0.0], [0.0016, -0.6, 0.0]])
+    expected = [[0.127, 127.0, 0.0], [0.001, 0.0, 0.0], [0.002, -1.0, 0.0]]
     np.testing.assert_allclose(layer_noise._round_weights(kernel), expected, rtol=1e-6)
 
 
