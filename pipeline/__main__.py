@@ -40,6 +40,7 @@ STAGES = {
     "photos": ("pipeline.studies.photos", "Measure how often photographs are read right."),
     "accuracy": ("pipeline.studies.accuracy", "Train and judge five seeds of each recipe."),
     "robustness": ("pipeline.studies.robustness", "Measure accuracy on distorted test images."),
+    "instructions": ("pipeline.studies.instructions", "Count the C kernels' instructions."),
     "training-speed": ("pipeline.studies.training_speed", "Time training against `model.fit`."),
     "pi-test": ("pipeline.pi_test.run", "Install and verify the bundle on emulated Pis."),
     "report": ("pipeline.report.write", "Write the report and the model card."),

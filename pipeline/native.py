@@ -218,20 +218,20 @@ def _build(folder: Path, arch: str) -> None:
         model = folder.resolve() / "lenet5_int8.c"
         sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
         for source in (*sources, model):  # one at a time: of several, zig keeps the first object
-            _zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
+            zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
             (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),
         ):
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
-            _zig(arch, [*kind, *LINK, *objects, "-o", result], work)
+            zig(arch, [*kind, *LINK, *objects, "-o", result], work)
         _seal(work / NATIVE_LIBRARY)
         (folder / arch).mkdir(exist_ok=True)
         for result in (COMMAND, NATIVE_LIBRARY):
             (work / result).replace(folder / arch / result)
 
 
-def _zig(arch: str, arguments: list[str], folder: Path) -> None:
+def zig(arch: str, arguments: list[str], folder: Path) -> None:
     """Run `zig cc` in a folder; raise UserError with the first error that it prints."""
     target, processor = TARGETS[arch]
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target, f"-mcpu={processor}"]

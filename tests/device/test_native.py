@@ -37,7 +37,7 @@ from export.to_c import to_c
 from pipeline import native
 from pipeline.artifacts import this_architecture
 from pipeline.files import UserError
-from pipeline.studies import non_digits
+from pipeline.studies import instructions, non_digits
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 COMMAND = [str(NATIVE / "lenet5.c"), str(NATIVE / "image_file.c")]
@@ -244,6 +244,16 @@ def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
     done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"600 of 600 outputs equal ({kernels} kernels)\n"
+
+
+def test_no_kernel_set_needs_more_instructions_than_committed(binaries: Path, golden: Path) -> None:
+    require("qemu-aarch64")
+    require("qemu-arm")
+    committed = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
+    now = instructions.count_all(binaries, golden)
+    assert {row["processor"] for row in committed} == {count.processor for count in now}
+    for count, row in zip(now, committed, strict=True):
+        assert count.instructions <= row["instructions"] * 1.03, row
 
 
 def test_command_for_this_machine_chooses_the_best_kernels_it_has(
