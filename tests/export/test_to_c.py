@@ -51,7 +51,7 @@ def _two_roundings(x: int, fixed: int, exponent: int) -> int:
 
 @given(
     sums=st.lists(st.integers(-(2**20), 2**20), min_size=1, max_size=20),
-    real=st.floats(2.0**-20, 4.0) | st.sampled_from([2.0**-k for k in range(20)]),
+    real=st.floats(2.0**-20, 0.99) | st.sampled_from([2.0**-k for k in range(1, 20)]),
     bias=st.integers(-(2**20), 2**20),
     zero_point=st.integers(-128, 127),
 )
@@ -223,6 +223,7 @@ def test_source_needs_no_allocation_file_or_math_library(tmp_path: Path) -> None
     allowed = {
         "memset",
         "memcpy",
+        "memmove",
         "getauxval",
         "__stack_chk_fail",
         "_GLOBAL_OFFSET_TABLE_",
