@@ -20,6 +20,7 @@ PORTABLE = "defined(KERNELS_PORTABLE)"
 X86 = "defined(KERNELS_X86)"
 NOT_X86 = "!defined(KERNELS_X86)"
 MADD = "defined(KERNELS_MADD)"
+DSP = "defined(KERNELS_DSP)"
 GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)"
 NEON = "defined(KERNELS_NEON)"
 
@@ -41,11 +42,13 @@ def tables(model: QuantizedLenet5) -> str:
         _requantization("conv1", conv1),
         _guarded(PORTABLE, "int16_t", "conv1_rows", pack_rows(conv1.weights)),
         _guarded(MADD, "int16_t", "conv1_pairs", pack_image_pairs(conv1.weights)),
+        _guarded(DSP, "int32_t", "conv1_words", pack_image_words(conv1.weights)),
         _guarded(GROUPS, "int8_t", "conv1_groups", pack_image_groups(conv1.weights)),
         _guarded(NEON, "int8_t", "conv1_spread", pack_image_spread(conv1.weights)),
         _requantization("conv2", conv2),
         _guarded(PORTABLE, "int16_t", "conv2_rows", pack_rows(conv2.weights)),
         _guarded(MADD, "int16_t", "conv2_pairs", pack_conv(conv2.weights, 2)),
+        _guarded(DSP, "int32_t", "conv2_words", pack_conv_words(conv2.weights)),
         _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
         _guarded(NEON, "int8_t", "conv2_rows", pack_conv_rows(conv2.weights)),
     ]
@@ -84,6 +87,23 @@ def pack_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
 def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """(6, 5, 5, 1) -> [6][5 rows][3 pairs][2 taps]."""
     return _pad(weights[..., 0], 2, 2).reshape(-1, 5, 3, 2)
+
+
+def pack_image_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """(6, 5, 5, 1) -> [6][5 rows][even, odd][3 words of 2 taps]; odd starts with a zero."""
+    taps = weights[..., 0]
+    both = np.stack([np.pad(taps, [(0, 0), (0, 0), pad]) for pad in ((0, 1), (1, 0))], axis=2)
+    return _words(both)
+
+
+def pack_conv_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """(16, 5, 5, 6) -> [8][75][2 channels] words of 2 taps."""
+    return _words(weights.reshape(8, 2, 150)).transpose(0, 2, 1)
+
+
+def _words(taps: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Two neighbouring taps on the last axis as two int16 in 32 bits, the first one lower."""
+    return np.ascontiguousarray(taps, "<i2").view("<i4")
 
 
 def pack_image_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -61,6 +61,7 @@ COMPILE = (
     "-std=c11",
     "-O3",
     "-fPIC",
+    "-fomit-frame-pointer",
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
 )

@@ -234,7 +234,7 @@ def binaries(lenet5: Lenet5) -> Path:
         ("aarch64", "cortex-a72", "neon"),  # Pi 4
         ("aarch64", "cortex-a76", "neondot"),  # Pi 5
         ("armv7", "cortex-a7", "neon"),  # Pi 2
-        ("armv6", "arm1176", "portable"),  # Pi 1, Zero
+        ("armv6", "arm1176", "dsp"),  # Pi 1, Zero
     ],
 )
 def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
@@ -244,6 +244,26 @@ def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
     done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"600 of 600 outputs equal ({kernels} kernels)\n"
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_random_lenet5_is_bit_exact_on_every_pi(
+    seed: int, tmp_path: Path, device_python: str
+) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(random_lenet5(seed))
+    images = random_inputs((28, 28, 1), seed, 64)[..., 0].view(np.uint8) ^ 0x80
+    inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
+    expected = reference_outputs(device_python, path, inputs.view(np.int8))
+    (tmp_path / "golden.bin").write_bytes(native.golden_file(images, expected))
+    to_c(path, tmp_path)
+    native.build(tmp_path, {board.architecture for board in instructions.BOARDS})
+    for board in instructions.BOARDS:
+        command = [require(board.emulator), "-cpu", board.processor]
+        done = _run(
+            *command, tmp_path / board.architecture / "lenet5", "--verify", tmp_path / "golden.bin"
+        )
+        assert (done.returncode, done.stdout[:8]) == (0, "64 of 64"), board
 
 
 def test_no_kernel_set_needs_more_instructions_than_committed(binaries: Path, golden: Path) -> None:
@@ -441,7 +461,7 @@ def test_binding_classifies_one_image(binding: Any, lenet5: Lenet5) -> None:
 def test_binding_describes_the_model(binding: Any) -> None:
     assert (binding.OUTPUT_SCALE, binding.OUTPUT_ZERO_POINT) == (1 / 256, -128)
     assert binding.CLASSES == 10
-    assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "neon", "neondot"}
+    assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "dsp", "neon", "neondot"}
 
 
 @pytest.mark.parametrize(
