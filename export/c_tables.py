@@ -40,13 +40,13 @@ def tables(model: QuantizedLenet5) -> str:
     conv1, conv2, *dense = model.layers
     parts = [
         _requantization("conv1", conv1),
-        _guarded(PORTABLE, "int16_t", "conv1_rows", pack_rows(conv1.weights)),
+        _guarded(PORTABLE, "int32_t", "conv1_rows", conv1.weights),
         _guarded(MADD, "int16_t", "conv1_pairs", pack_image_pairs(conv1.weights)),
         _guarded(DSP, "int32_t", "conv1_words", pack_image_words(conv1.weights)),
         _guarded(GROUPS, "int8_t", "conv1_groups", pack_image_groups(conv1.weights)),
         _guarded(NEON, "int8_t", "conv1_spread", pack_image_spread(conv1.weights)),
         _requantization("conv2", conv2),
-        _guarded(PORTABLE, "int16_t", "conv2_rows", pack_rows(conv2.weights)),
+        _guarded(PORTABLE, "int32_t", "conv2_rows", conv2.weights),
         _guarded(MADD, "int16_t", "conv2_pairs", pack_conv(conv2.weights, 2)),
         _guarded(DSP, "int32_t", "conv2_words", pack_conv_words(conv2.weights)),
         _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
@@ -77,11 +77,6 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
 
 
 # --- Layouts of weights -------------------------------------------------------------------------
-
-
-def pack_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(outputs, taps...) -> [outputs][depth], depth = taps padded to a multiple of 16."""
-    return _pad(weights.reshape(len(weights), -1), 1, 16)
 
 
 def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -161,29 +156,38 @@ def _pad(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
 
 def _requantization(name: str, layer: Layer) -> str:
     """A layer's `requantization`, in both of its forms."""
-    numbers = requantization(
-        layer.weights.reshape(len(layer.weights), -1),
-        layer.bias,
-        layer.multipliers,
-        layer.source.zero_point,
-        layer.result.zero_point,
-        stored_bias=128,
-    )
+    numbers = {
+        stored_bias: requantization(
+            layer.weights.reshape(len(layer.weights), -1),
+            layer.bias,
+            layer.multipliers,
+            layer.source.zero_point,
+            layer.result.zero_point,
+            stored_bias,
+        )
+        for stored_bias in (128, 0)
+    }
+    multiplier, shift = numbers[0].multiplier, numbers[0].shift  # the same for both
     zero_point = layer.result.zero_point
     lowest = zero_point if layer.relu else -128
     return "\n".join(
         [
-            _array("int32_t", f"{name}_multiplier", _pad(numbers.multiplier, 0, LANES)),
-            "#if STORED_BIAS == 128",
-            _array("int32_t", f"{name}_shift", _pad(numbers.shift, 0, LANES)),
-            _array("int64_t", f"{name}_offset", _pad(numbers.offset, 0, LANES)),
+            _array("int32_t", f"{name}_multiplier", _pad(multiplier, 0, LANES)),
+            f"#if {X86}",
+            _array("int32_t", f"{name}_shift", _pad(shift, 0, LANES)),
+            _array("int64_t", f"{name}_offset", _pad(numbers[128].offset, 0, LANES)),
             f"static const requantization {name}_requantization = {{",
-            f"    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + 128}};",
+            f"    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};",
             "#else",
-            _array("int32_t", f"{name}_shift", _pad(numbers.shift - 31, 0, LANES)),
-            _array("int32_t", f"{name}_bias", _pad(numbers.bias, 0, LANES)),
+            _array("int32_t", f"{name}_shift", _pad(shift - 31, 0, LANES)),
+            "#if STORED_BIAS == 128",
+            _array("int32_t", f"{name}_bias", _pad(numbers[128].bias, 0, LANES)),
+            "#else",
+            _array("int32_t", f"{name}_bias", _pad(numbers[0].bias, 0, LANES)),
+            "#endif",
             f"static const requantization {name}_requantization = {{",
-            f"    {name}_multiplier, {name}_bias, {name}_shift, {zero_point}, {lowest}}};",
+            f"    {name}_multiplier, {name}_bias, {name}_shift, {zero_point} + STORED_BIAS,",
+            f"    {lowest} + STORED_BIAS}};",
             "#endif",
         ]
     )

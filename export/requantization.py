@@ -38,7 +38,7 @@ class Requantization:
         multiplier: 31-bit fixed-point factors, 0 or in [2^30, 2^31).
         offset: int64, for activations stored as int8 + stored_bias.
         shift: 31..62.
-        bias: int32, for activations stored as int8.
+        bias: int32, of the sum of such activations.
     """
 
     multiplier: NDArray[np.int64]
@@ -100,7 +100,7 @@ def requantization(
         magnitude = int(np.abs(row).sum())
         if exponent > 0:  # the output's range would be a fraction of what one weight reaches
             raise ArithmeticBoundError(f"multiplier {real} is too large")
-        # Any input byte, stored or not, is at most 255 steps from the zero point. Kernels double
+        # Any input byte is at most 255 steps from the zero point, stored or not. Kernels double
         # the sum, and add up to 2^30 to the product's upper half before they shift it.
         bound = magnitude * 255 + abs(int(b))
         if 2 * bound > INT32_MAX:
@@ -111,7 +111,7 @@ def requantization(
         offset = true_bias * fixed + rounding + ((output_zero_point + stored_bias) << shift)
         if abs(offset) + magnitude * 255 * fixed > INT64_MAX:
             raise ArithmeticBoundError("a rescaled sum leaves 64 bits")
-        columns.append((fixed, offset, shift, int(b) - input_zero_point * int(row.sum())))
+        columns.append((fixed, offset, shift, true_bias))
     table = np.array(columns, np.int64)
     return Requantization(*table.T)
 

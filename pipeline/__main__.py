@@ -34,6 +34,7 @@ STAGES = {
     "train": ("pipeline.train.training", "Train the float model."),
     "export": ("pipeline.export", "Convert the float model to TFLite and ONNX."),
     "native": ("pipeline.native", "Write the int8 model as C and compile it."),
+    "microcontroller": ("pipeline.microcontroller.build", "Compile the C for a Cortex-M."),
     "parity": ("pipeline.parity.check", "Check every artifact against the float model."),
     "bundle": ("pipeline.bundle.pack", "Pack what runs on the device, if parity passed."),
     "bench": ("pipeline.bench.run", "Time every artifact, or show and compare earlier results."),
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage["accuracy"].add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="default: best, max"
     )
+    stage["microcontroller"].add_argument("arch", choices=("cortex-m0plus", "cortex-m33"))
     stage["pi-test"].add_argument("bundle", type=Path, metavar="BUNDLE")
     return parser
 

@@ -213,29 +213,58 @@ def build(folder: Path, architectures: Iterable[str]) -> None:
         list(pool.map(lambda arch: _build(folder, arch), chosen))
 
 
+def build_program(
+    target: tuple[str, str],
+    sources: Iterable[Path],
+    compile_flags: Iterable[str],
+    link_flags: Iterable[str],
+    result: Path,
+) -> None:
+    """Compile C files and link them into one.
+
+    Args:
+        target: System and processor, as in `TARGETS`.
+        sources: C files of different names.
+        compile_flags: For each of them.
+        link_flags: For all together.
+        result: The program, library or object.
+
+    Raises:
+        UserError: The compiler failed.
+    """
+    with tempfile.TemporaryDirectory(dir=result.parent, prefix=f".{result.name}-") as name:
+        work, objects = Path(name), []
+        for source in sources:
+            _zig(target, [*compile_flags, str(source.resolve())], work, result)
+            objects.append(f"{source.stem}.o")
+        _zig(target, [*link_flags, *objects, "-o", f"{result.name}.new"], work, result)
+        (work / f"{result.name}.new").replace(result)
+
+
 def _build(folder: Path, arch: str) -> None:
+    target, result_folder = TARGETS[arch], folder / arch
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{arch}-") as name:
         work = Path(name)
         model = folder.resolve() / "lenet5_int8.c"
         sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
         for source in (*sources, model):  # one at a time: of several, zig keeps the first object
-            zig(arch, [*COMPILE, f"-I{model.parent}", str(source)], work)
+            _zig(target, [*COMPILE, f"-I{model.parent}", str(source)], work, result_folder)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
             (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),
         ):
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
-            zig(arch, [*kind, *LINK, *objects, "-o", result], work)
+            _zig(target, [*kind, *LINK, *objects, "-o", result], work, result_folder)
         _seal(work / NATIVE_LIBRARY)
-        (folder / arch).mkdir(exist_ok=True)
+        result_folder.mkdir(exist_ok=True)
         for result in (COMMAND, NATIVE_LIBRARY):
-            (work / result).replace(folder / arch / result)
+            (work / result).replace(result_folder / result)
 
 
-def zig(arch: str, arguments: list[str], folder: Path) -> None:
-    """Run `zig cc` in a folder; raise UserError with the first error that it prints."""
-    target, processor = TARGETS[arch]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, f"-mcpu={processor}"]
+def _zig(target: tuple[str, str], arguments: list[str], folder: Path, result: Path) -> None:
+    """Run `zig cc` in a folder; raise UserError with the result and the first error it prints."""
+    system, processor = target
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", system, f"-mcpu={processor}"]
     # Its cache lies in .venv, which can be written where HOME cannot. Nothing else comes from this
     # process's environment, where compilers look for flags and folders.
     cache = str(Path(sys.prefix) / "zig-cache")
@@ -247,8 +276,7 @@ def zig(arch: str, arguments: list[str], folder: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         errors = [line for line in said if "error" in line.lower()]
-        where = folder.parent / arch
-        raise UserError(f"{where}: compiling failed: {(errors or said[-1:])[0].strip()}")
+        raise UserError(f"{result}: compiling failed: {(errors or said[-1:])[0].strip()}")
 
 
 def _seal(library: Path) -> None:

@@ -2,9 +2,9 @@
 
     make instructions    # docs/instructions.json and the table of docs/native.md
 
-The emulator counts every instruction of `lenet5 --verify`, once over 300 images and once over 100;
-the difference is that of 200 images. The counts are exact and the same on every machine. They do
-not say how many instructions a processor finishes in a cycle.
+The emulator counts every instruction of a program that verifies 300 images, and of one that
+verifies 100; the difference is that of 200 images. The counts are exact and the same on every
+machine. They do not say how many instructions a processor finishes in a cycle.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from export.to_c import to_c
 from pipeline import native
 from pipeline.artifacts import DOCS, INT8_TFLITE, NATIVE_GOLDEN, NATIVE_SOURCE, this_architecture
 from pipeline.files import UserError, write_bytes, write_json
+from pipeline.microcontroller.build import CHIPS, build_program, emulate
 from pipeline.table import markdown_table
 
 INSTRUCTIONS_JSON, PAGE = DOCS / "instructions.json", DOCS / "native.md"
@@ -51,6 +52,11 @@ BOARDS = (
 )
 
 
+BOARD_NAMES = {board.processor: board.boards for board in BOARDS} | {
+    chip.processor: chip.boards for chip in CHIPS.values()
+}
+
+
 @dataclass(frozen=True)
 class Count:
     """Instructions that one image takes."""
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source = to_c(model, Path(folder))
         native.build(source.parent, {board.architecture for board in BOARDS})
-        rows = count_all(source.parent, golden)
+        rows = count_all(source, golden.read_bytes())
     write_json(INSTRUCTIONS_JSON, {"rows": [asdict(row) for row in rows]})
     before, rest = PAGE.read_text("utf-8").split(BEGIN)
     after = rest.split(END)[1]
@@ -80,53 +86,67 @@ def run(args: argparse.Namespace) -> int:
 
 def format_counts(rows: list[Count]) -> str:
     """A Markdown table."""
-    boards = {board.processor: board.boards for board in BOARDS}
-    header = ("kernels", "processor", "boards", "instructions an image")
     return markdown_table(
-        header,
-        [(r.kernels, r.processor, boards[r.processor], f"{r.instructions:,}") for r in rows],
+        ("kernels", "boards", "processor", "instructions an image"),
+        [(r.kernels, BOARD_NAMES[r.processor], r.processor, f"{r.instructions:,}") for r in rows],
     )
 
 
-def count_all(folder: Path, golden: Path) -> list[Count]:
-    """Count on every processor of `BOARDS`.
+def count_all(source: Path, golden: bytes) -> list[Count]:
+    """Count on every processor of `BOARDS` and `CHIPS`.
 
     Args:
-        folder: The commands by architecture, as `native.build` leaves them.
-        golden: A golden file of at least 300 images.
+        source: `lenet5_int8.c`, where `native.build` left the commands by architecture.
+        golden: Contents of a golden file of at least 300 images.
 
     Raises:
-        UserError: An emulator is missing, or a command failed under it.
+        UserError: An emulator is missing, or a program failed in it.
     """
+    classes = re.findall(r"_CLASSES (\d+)u", source.with_suffix(".h").read_text("utf-8"))
+    record = 28 * 28 + int(classes[0])
+    parts = [golden[: len(native.GOLDEN_MAGIC) + images * record] for images in (FEW, MANY)]
     with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        native.zig(this_architecture(), [*native.COMPILE, str(PLUGIN)], work)
-        objects = [PLUGIN.with_suffix(".o").name]
-        native.zig(this_architecture(), ["-shared", *native.LINK, *objects, "-o", "count.so"], work)
-        content = golden.read_bytes()
-        header = (folder / "lenet5_int8.h").read_text("utf-8")
-        record = 28 * 28 + int(re.findall(r"_CLASSES (\d+)u", header)[0])
-        for images in (FEW, MANY):
-            (work / str(images)).write_bytes(content[: len(native.GOLDEN_MAGIC) + images * record])
-        commands = [folder / board.architecture / native.COMMAND for board in BOARDS]
-        return [_count(*one, work) for one in zip(BOARDS, commands, strict=True)]
+        plugin = Path(name) / "count.so"
+        target = native.TARGETS[this_architecture()]
+        link = ("-shared", *native.LINK)
+        native.build_program(target, [PLUGIN], native.COMPILE, link, plugin)
+        rows = []
+        for board in BOARDS:
+            command = source.parent / board.architecture / native.COMMAND
+            runs = [_verify(board, command, part, plugin) for part in parts]
+            rows.append(_difference(board.processor, *runs))
+        for arch, chip in CHIPS.items():
+            program = build_program(source, arch)
+            runs = [emulate(arch, program, part, ("-plugin", str(plugin))) for part in parts]
+            rows.append(_difference(chip.processor, *runs))
+    return rows
 
 
-def _count(board: Board, command: Path, work: Path) -> Count:
+def _verify(
+    board: Board, command: Path, golden: bytes, plugin: Path
+) -> subprocess.CompletedProcess[str]:
     emulator = shutil.which(board.emulator)
     if emulator is None:
         raise UserError(f"{board.emulator}: not installed (Debian: apt install qemu-user)")
-    totals, names = [], set()
-    for images in (FEW, MANY):
-        words = [emulator, "-cpu", board.processor, "-plugin", str(work / "count.so")]
-        words += [str(command), "--verify", str(work / str(images))]
-        done = subprocess.run(words, capture_output=True, text=True)
-        kernels = re.search(r"\((\w+) kernels\)", done.stdout)
-        total = re.search(r"instructions: (\d+)", done.stderr)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(golden)
+        file.flush()
+        words = [emulator, "-cpu", board.processor, "-plugin", str(plugin)]
+        words += [str(command), "--verify", file.name]
+        return subprocess.run(words, capture_output=True, text=True)
+
+
+def _difference(
+    processor: str, few: subprocess.CompletedProcess[str], many: subprocess.CompletedProcess[str]
+) -> Count:
+    totals = []
+    for done in (few, many):
+        printed = done.stdout + done.stderr
+        kernels = re.search(r"\((\w+) kernels\)", printed)
+        total = re.search(r"instructions: (\d+)", printed)
         if done.returncode != 0 or total is None or kernels is None:
-            said = (done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"]
-            raise UserError(f"{command}: under {board.emulator}: {said[-1]}")
+            said = printed.strip().splitlines() or ["it printed nothing"]
+            raise UserError(f"{processor}: {said[-1]}")
         totals.append(int(total[1]))
-        names.add(kernels[1])
-    each = round((totals[1] - totals[0]) / (MANY - FEW))
-    return Count(names.pop(), NATIVE_SOURCE, board.processor, each)
+        name = kernels[1]
+    return Count(name, NATIVE_SOURCE, processor, round((totals[1] - totals[0]) / (MANY - FEW)))

@@ -266,11 +266,14 @@ def test_random_lenet5_is_bit_exact_on_every_pi(
         assert (done.returncode, done.stdout[:8]) == (0, "64 of 64"), board
 
 
-def test_no_kernel_set_needs_more_instructions_than_committed(binaries: Path, golden: Path) -> None:
+def test_no_kernel_set_needs_more_instructions_than_committed(
+    lenet5: Lenet5, binaries: Path, golden: Path
+) -> None:
     require("qemu-aarch64")
     require("qemu-arm")
+    require("qemu-system-arm")
     committed = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
-    now = instructions.count_all(binaries, golden)
+    now = instructions.count_all(lenet5.source, golden.read_bytes())
     assert {row["processor"] for row in committed} == {count.processor for count in now}
     for count, row in zip(now, committed, strict=True):
         assert count.instructions <= row["instructions"] * 1.03, row
