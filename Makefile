@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed test lint types pytest fuzz mutants lock clean distclean help
+.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed instructions test lint types pytest fuzz mutants lock clean distclean help
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
@@ -73,8 +73,8 @@ $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(CHANGED_DATA) pipeline
 $(MODELS) &: $(OUT)/lenet5.keras $(OUT)/train.json pipeline/export.py $(wildcard export/*.py) .venv/.installed
 	$(STAGE) export $(WHERE)
 
-native: ## The int8 model as C, compiled again
-	$(STAGE) native $(WHERE)
+native: ## The int8 model as C, compiled again; ARCH=cortex-m0plus or cortex-m33: for a Pico or Pico 2
+	$(STAGE) $(if $(ARCH),microcontroller $(ARCH),native) $(WHERE)
 
 $(OUT)/native/golden.bin: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
 	$(STAGE) native $(WHERE)
@@ -117,6 +117,8 @@ accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="bes
 	$(STAGE) accuracy $(RECIPES) $(WHERE)
 training-speed: .venv/.installed ## Images a second of our training loop and of plain model.fit
 	$(STAGE) training-speed $(WHERE)
+instructions: .venv/.installed ## Instructions an image of the C on each Pi's processor (apt: qemu-user)
+	$(STAGE) instructions $(WHERE)
 
 ##@ Develop
 test: lint types pytest ## Lint, types and tests; needs no artifact and no network

@@ -13,13 +13,16 @@ from export.requantization import requantization, softmax_table
 
 LANES = 16  # output channels side by side in every packed layout
 DENSE_TILE = 128  # outputs whose sums dense_tile_vnni holds in registers
-DENSE_DEPTH = 8  # inputs that dense_neon takes at once
+DENSE_DEPTH = 8  # inputs that x86_madd.c.in may take at once
 
 # Which kernels read a table.
 PORTABLE = "defined(KERNELS_PORTABLE)"
-NOT_PORTABLE = "!defined(KERNELS_PORTABLE)"
+X86 = "defined(KERNELS_X86)"
+NOT_X86 = "!defined(KERNELS_X86)"
 MADD = "defined(KERNELS_MADD)"
-GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_ARM)"
+DSP = "defined(KERNELS_DSP)"
+GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)"
+NEON = "defined(KERNELS_NEON)"
 
 
 def tables(model: QuantizedLenet5) -> str:
@@ -37,19 +40,23 @@ def tables(model: QuantizedLenet5) -> str:
     conv1, conv2, *dense = model.layers
     parts = [
         _requantization("conv1", conv1),
-        _guarded(PORTABLE, "int16_t", "conv1_rows", pack_rows(conv1.weights)),
+        _guarded(PORTABLE, "int32_t", "conv1_rows", conv1.weights),
         _guarded(MADD, "int16_t", "conv1_pairs", pack_image_pairs(conv1.weights)),
+        _guarded(DSP, "int32_t", "conv1_words", pack_image_words(conv1.weights)),
         _guarded(GROUPS, "int8_t", "conv1_groups", pack_image_groups(conv1.weights)),
+        _guarded(NEON, "int8_t", "conv1_spread", pack_image_spread(conv1.weights)),
         _requantization("conv2", conv2),
-        _guarded(PORTABLE, "int16_t", "conv2_rows", pack_rows(conv2.weights)),
+        _guarded(PORTABLE, "int32_t", "conv2_rows", conv2.weights),
         _guarded(MADD, "int16_t", "conv2_pairs", pack_conv(conv2.weights, 2)),
+        _guarded(DSP, "int32_t", "conv2_words", pack_conv_words(conv2.weights)),
         _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
+        _guarded(NEON, "int8_t", "conv2_rows", pack_conv_rows(conv2.weights)),
     ]
     for number, layer in enumerate(dense, 1):
         parts += [
             _requantization(f"dense{number}", layer),
-            _guarded(PORTABLE, "int8_t", f"dense{number}_rows", pack_rows(layer.weights)),
-            _guarded(NOT_PORTABLE, "int8_t", f"dense{number}_groups", pack_dense(layer.weights)),
+            _guarded(NOT_X86, "int8_t", f"dense{number}_rows", pack_dense_rows(layer.weights)),
+            _guarded(X86, "int8_t", f"dense{number}_groups", pack_dense(layer.weights)),
         ]
     pixels = quantize_pixels(model.image)
     usual = int(np.array_equal(pixels, np.arange(256) - 128))  # scale 1/255, zero point -128
@@ -72,31 +79,60 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
 # --- Layouts of weights -------------------------------------------------------------------------
 
 
-def pack_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(outputs, taps...) -> [outputs][depth], depth = taps padded to a multiple of 16."""
-    return _pad(weights.reshape(len(weights), -1), 1, 16)
-
-
 def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """(6, 5, 5, 1) -> [6][5 rows][3 pairs][2 taps]."""
     return _pad(weights[..., 0], 2, 2).reshape(-1, 5, 3, 2)
 
 
+def pack_image_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """(6, 5, 5, 1) -> [6][5 rows][even, odd][3 words of 2 taps]; odd starts with a zero."""
+    taps = weights[..., 0]
+    both = np.stack([np.pad(taps, [(0, 0), (0, 0), pad]) for pad in ((0, 1), (1, 0))], axis=2)
+    return _words(both)
+
+
+def pack_conv_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
+    """(16, 5, 5, 6) -> [8][75][2 channels] words of 2 taps."""
+    return _words(weights.reshape(8, 2, 150)).transpose(0, 2, 1)
+
+
+def _words(taps: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Two neighbouring taps on the last axis as two int16 in 32 bits, the first one lower."""
+    return np.ascontiguousarray(taps, "<i2").view("<i4")
+
+
 def pack_image_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(6, 5, 5, 1) -> [6][7 groups][4 taps].
+    """(6, 5, 5, 1) -> [6][8 groups][4 taps].
 
     Groups 0 to 4: the first four taps of each row. Group 5: the last taps of rows 0 to 3.
-    Group 6: the last tap of row 4, and three zeros.
+    Group 6: the last tap of row 4, and three zeros. Group 7: zeros.
     """
     taps = weights[..., 0]
-    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 3)]).reshape(-1, 2, 4)
+    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 7)]).reshape(-1, 3, 4)
     return np.concatenate([taps[:, :, :4], last_column], axis=1)
+
+
+def pack_image_spread(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(6, 5, 5, 1) -> [6][7 groups][4 times the same][4 taps]."""
+    return np.repeat(pack_image_groups(weights)[:, :7, None], 4, axis=2)
 
 
 def pack_conv(weights: NDArray[np.int8], group: int) -> NDArray[np.int8]:
     """(16, 5, 5, 6) -> [5 rows][groups][16 channels][group]; a group stays within a row."""
     taps = _pad(weights.reshape(16, 5, 30), 2, group)
     return taps.reshape(16, 5, -1, group).transpose(1, 2, 0, 3)
+
+
+def pack_conv_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(16, 5, 5, 6) -> [2 halves of the channels][5 rows][2 halves of a row][8 channels][16]."""
+    taps = _pad(weights.reshape(16, 5, 30), 2, 16).reshape(2, 8, 5, 2, 16)
+    return taps.transpose(0, 2, 3, 1, 4)
+
+
+def pack_dense_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(outputs, inputs) -> [outputs / 8][inputs / 16][8][16], both padded to a multiple of 16."""
+    padded = _pad(_pad(weights, 1, 16), 0, 16)
+    return padded.reshape(len(padded) // 8, 8, -1, 16).transpose(0, 2, 1, 3)
 
 
 def pack_dense(weights: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -119,8 +155,8 @@ def _pad(array: NDArray[Any], axis: int, multiple: int) -> NDArray[Any]:
 
 
 def _requantization(name: str, layer: Layer) -> str:
-    """A layer's `requantization`, with offsets for both forms in which activations are stored."""
-    by_bias = {
+    """A layer's `requantization`, in both of its forms."""
+    numbers = {
         stored_bias: requantization(
             layer.weights.reshape(len(layer.weights), -1),
             layer.bias,
@@ -131,19 +167,28 @@ def _requantization(name: str, layer: Layer) -> str:
         )
         for stored_bias in (128, 0)
     }
-    multiplier, shift = by_bias[0].multiplier, by_bias[0].shift  # the same for both
-    lowest = layer.result.zero_point if layer.relu else -128
+    multiplier, shift = numbers[0].multiplier, numbers[0].shift  # the same for both
+    zero_point = layer.result.zero_point
+    lowest = zero_point if layer.relu else -128
     return "\n".join(
         [
             _array("int32_t", f"{name}_multiplier", _pad(multiplier, 0, LANES)),
+            f"#if {X86}",
             _array("int32_t", f"{name}_shift", _pad(shift, 0, LANES)),
-            "#if STORED_BIAS == 128",
-            _array("int64_t", f"{name}_offset", _pad(by_bias[128].offset, 0, LANES)),
-            "#else",
-            _array("int64_t", f"{name}_offset", _pad(by_bias[0].offset, 0, LANES)),
-            "#endif",
+            _array("int64_t", f"{name}_offset", _pad(numbers[128].offset, 0, LANES)),
             f"static const requantization {name}_requantization = {{",
             f"    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};",
+            "#else",
+            _array("int32_t", f"{name}_shift", _pad(shift - 31, 0, LANES)),
+            "#if STORED_BIAS == 128",
+            _array("int32_t", f"{name}_bias", _pad(numbers[128].bias, 0, LANES)),
+            "#else",
+            _array("int32_t", f"{name}_bias", _pad(numbers[0].bias, 0, LANES)),
+            "#endif",
+            f"static const requantization {name}_requantization = {{",
+            f"    {name}_multiplier, {name}_bias, {name}_shift, {zero_point} + STORED_BIAS,",
+            f"    {lowest} + STORED_BIAS}};",
+            "#endif",
         ]
     )
 

@@ -9,6 +9,9 @@ because floor(floor(a / n) / k) = floor(a / (n * k)). Everything else that is ad
 after (bias, zero points) joins the same 64-bit offset, so a C kernel computes
 
     stored output = clamp((sum(stored input * weight) * multiplier + offset) >> shift).
+
+On ARM each of the two steps is one instruction, and a kernel keeps them apart. It needs the bias
+of the sum and the second shift alone.
 """
 
 from __future__ import annotations
@@ -34,12 +37,14 @@ class Requantization:
     Attributes:
         multiplier: 31-bit fixed-point factors, 0 or in [2^30, 2^31).
         offset: int64, for activations stored as int8 + stored_bias.
-        shift: 0..62.
+        shift: 31..62.
+        bias: int32, of the sum of such activations.
     """
 
     multiplier: NDArray[np.int64]
     offset: NDArray[np.int64]
     shift: NDArray[np.int64]
+    bias: NDArray[np.int64]
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
@@ -87,29 +92,28 @@ def requantization(
     Raises:
         ArithmeticBoundError: A sum could leave int32, or a product int64.
     """
-    columns: list[tuple[int, int, int]] = []
+    columns: list[tuple[int, int, int, int]] = []
     for row, b, real in zip(weights.astype(np.int64), bias, multipliers, strict=True):
         if not (math.isfinite(real) and real >= 0.0):
             raise ArithmeticBoundError(f"multiplier {real} is not a finite non-negative number")
         fixed, exponent = quantize_multiplier(float(real))
         magnitude = int(np.abs(row).sum())
-        # Any input byte, stored or not, is at most 255 steps from the zero point.
-        bound = magnitude * 255 + abs(int(b))
-        # Rescaled sums fit as well, with room for a zero point: vector kernels narrow them to 32
-        # bits before they clamp.
-        if bound << max(exponent, 0) > INT32_MAX - 512:
-            raise ArithmeticBoundError(f"a sum of up to {bound} leaves 32 bits")
-        shift = 31 - exponent
-        if shift < 1:
+        if exponent > 0:  # the output's range would be a fraction of what one weight reaches
             raise ArithmeticBoundError(f"multiplier {real} is too large")
-        rounding = (1 << 30) + (1 << (30 - exponent)) if exponent < 0 else 1 << (30 - exponent)
+        # Any input byte is at most 255 steps from the zero point, stored or not. Kernels double
+        # the sum, and add up to 2^30 to the product's upper half before they shift it.
+        bound = magnitude * 255 + abs(int(b))
+        if 2 * bound > INT32_MAX:
+            raise ArithmeticBoundError(f"a sum of up to {bound}, doubled, leaves 32 bits")
+        shift = 31 - exponent
+        rounding = (1 << 30) + (1 << (30 - exponent)) if exponent < 0 else 1 << 30
         true_bias = int(b) - (input_zero_point + stored_bias) * int(row.sum())
         offset = true_bias * fixed + rounding + ((output_zero_point + stored_bias) << shift)
         if abs(offset) + magnitude * 255 * fixed > INT64_MAX:
             raise ArithmeticBoundError("a rescaled sum leaves 64 bits")
-        columns.append((fixed, offset, shift))
+        columns.append((fixed, offset, shift, true_bias))
     table = np.array(columns, np.int64)
-    return Requantization(table[:, 0], table[:, 1], table[:, 2])
+    return Requantization(*table.T)
 
 
 def softmax_table(scale: np.float32) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ KERNELS = (
     *("x86_sse2.c.in", "x86_madd.c.in"),  # the second is written in terms of the first
     *("x86_avx2.c.in", "x86_madd.c.in"),
     "x86_avx512vnni.c.in",
+    "dsp.c.in",
     *("neon.c.in", "neon_kernels.c.in"),
     *("neon_dot.c.in", "neon_kernels.c.in"),
 )

@@ -34,12 +34,14 @@ STAGES = {
     "train": ("pipeline.train.training", "Train the float model."),
     "export": ("pipeline.export", "Convert the float model to TFLite and ONNX."),
     "native": ("pipeline.native", "Write the int8 model as C and compile it."),
+    "microcontroller": ("pipeline.microcontroller.build", "Compile the C for a Cortex-M."),
     "parity": ("pipeline.parity.check", "Check every artifact against the float model."),
     "bundle": ("pipeline.bundle.pack", "Pack what runs on the device, if parity passed."),
     "bench": ("pipeline.bench.run", "Time every artifact, or show and compare earlier results."),
     "photos": ("pipeline.studies.photos", "Measure how often photographs are read right."),
     "accuracy": ("pipeline.studies.accuracy", "Train and judge five seeds of each recipe."),
     "robustness": ("pipeline.studies.robustness", "Measure accuracy on distorted test images."),
+    "instructions": ("pipeline.studies.instructions", "Count the C kernels' instructions."),
     "training-speed": ("pipeline.studies.training_speed", "Time training against `model.fit`."),
     "pi-test": ("pipeline.pi_test.run", "Install and verify the bundle on emulated Pis."),
     "report": ("pipeline.report.write", "Write the report and the model card."),
@@ -76,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     stage["accuracy"].add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="default: best, max"
     )
+    stage["microcontroller"].add_argument("arch", choices=("cortex-m0plus", "cortex-m33"))
     stage["pi-test"].add_argument("bundle", type=Path, metavar="BUNDLE")
     return parser
 

@@ -60,6 +60,7 @@ COMPILE = (
     "-std=c11",
     "-O3",
     "-fPIC",
+    "-fomit-frame-pointer",
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
 )
@@ -184,30 +185,59 @@ def build(source: Path, into: Path, architectures: Iterable[str] = TARGETS) -> N
         list(pool.map(lambda arch: _build(source.resolve(), into, arch), architectures))
 
 
+def build_program(
+    target: tuple[str, str],
+    sources: Iterable[Path],
+    compile_flags: Iterable[str],
+    link_flags: Iterable[str],
+    result: Path,
+) -> None:
+    """Compile C files and link them into one.
+
+    Args:
+        target: System and processor, as in `TARGETS`.
+        sources: C files of different names.
+        compile_flags: For each of them.
+        link_flags: For all together.
+        result: The program, library or object.
+
+    Raises:
+        UserError: The compiler failed.
+    """
+    with tempfile.TemporaryDirectory(dir=result.parent, prefix=PARTIAL) as name:
+        work, objects = Path(name), []
+        for source in sources:
+            _zig(target, [*compile_flags, str(source.resolve())], work, result)
+            objects.append(f"{source.stem}.o")
+        _zig(target, [*link_flags, *objects, "-o", f"{result.name}.new"], work, result)
+        (work / f"{result.name}.new").replace(result)
+
+
 def _build(source: Path, into: Path, arch: str) -> None:
+    target = TARGETS[arch]
     with tempfile.TemporaryDirectory(dir=into, prefix=PARTIAL) as name:
         work = Path(name) / arch
         work.mkdir()
         model = source / "lenet5_int8.c"
         sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
         for file in (*sources, model):  # one at a time: of several, zig keeps the first object
-            _zig(arch, [*COMPILE, f"-I{source}", str(file)], work)
+            _zig(target, [*COMPILE, f"-I{source}", str(file)], work, into / arch)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
             (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),
         ):
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
-            _zig(arch, [*kind, *LINK, *objects, "-o", result], work)
+            _zig(target, [*kind, *LINK, *objects, "-o", result], work, into / arch)
         _seal(work / NATIVE_LIBRARY)
         (into / arch).mkdir(exist_ok=True)
         for result in (COMMAND, NATIVE_LIBRARY):
             (work / result).replace(into / arch / result)
 
 
-def _zig(arch: str, arguments: list[str], folder: Path) -> None:
-    """Run `zig cc` in a folder; raise UserError with the first error that it prints."""
-    target, processor = TARGETS[arch]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, f"-mcpu={processor}"]
+def _zig(target: tuple[str, str], arguments: list[str], folder: Path, result: Path) -> None:
+    """Run `zig cc` in a folder; raise UserError with the result and the first error it prints."""
+    system, processor = target
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", system, f"-mcpu={processor}"]
     # Its cache lies in .venv, which can be written where HOME cannot. Nothing else comes from this
     # process's environment, where compilers look for flags and folders.
     cache = str(Path(sys.prefix) / "zig-cache")
@@ -219,7 +249,7 @@ def _zig(arch: str, arguments: list[str], folder: Path) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         errors = [line for line in said if "error" in line.lower()]
-        raise UserError(f"compiling for {arch} failed: {(errors or said[-1:])[0].strip()}")
+        raise UserError(f"{result}: compiling failed: {(errors or said[-1:])[0].strip()}")
 
 
 def _seal(library: Path) -> None:

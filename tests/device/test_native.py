@@ -37,7 +37,7 @@ from export.to_c import to_c
 from pipeline import native
 from pipeline.artifacts import this_architecture
 from pipeline.files import UserError
-from pipeline.studies import non_digits
+from pipeline.studies import instructions, non_digits
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
 COMMAND = [str(NATIVE / "lenet5.c"), str(NATIVE / "image_file.c")]
@@ -234,7 +234,7 @@ def binaries(lenet5: Lenet5) -> Path:
         ("aarch64", "cortex-a72", "neon"),  # Pi 4
         ("aarch64", "cortex-a76", "neondot"),  # Pi 5
         ("armv7", "cortex-a7", "neon"),  # Pi 2
-        ("armv6", "arm1176", "portable"),  # Pi 1, Zero
+        ("armv6", "arm1176", "dsp"),  # Pi 1, Zero
     ],
 )
 def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
@@ -244,6 +244,39 @@ def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
     done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"600 of 600 outputs equal ({kernels} kernels)\n"
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_random_lenet5_is_bit_exact_on_every_pi(
+    seed: int, tmp_path: Path, device_python: str
+) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(random_lenet5(seed))
+    images = random_inputs((28, 28, 1), seed, 64)[..., 0].view(np.uint8) ^ 0x80
+    inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
+    expected = reference_outputs(device_python, path, inputs.view(np.int8))
+    (tmp_path / "golden.bin").write_bytes(native.golden_file(images, expected))
+    to_c(path, tmp_path)
+    native.build(tmp_path, {board.architecture for board in instructions.BOARDS})
+    for board in instructions.BOARDS:
+        command = [require(board.emulator), "-cpu", board.processor]
+        done = _run(
+            *command, tmp_path / board.architecture / "lenet5", "--verify", tmp_path / "golden.bin"
+        )
+        assert (done.returncode, done.stdout[:8]) == (0, "64 of 64"), board
+
+
+def test_no_kernel_set_needs_more_instructions_than_committed(
+    lenet5: Lenet5, binaries: Path, golden: Path
+) -> None:
+    require("qemu-aarch64")
+    require("qemu-arm")
+    require("qemu-system-arm")
+    committed = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
+    now = instructions.count_all(lenet5.source, golden.read_bytes())
+    assert {row["processor"] for row in committed} == {count.processor for count in now}
+    for count, row in zip(now, committed, strict=True):
+        assert count.instructions <= row["instructions"] * 1.03, row
 
 
 def test_command_for_this_machine_chooses_the_best_kernels_it_has(
@@ -431,7 +464,7 @@ def test_binding_classifies_one_image(binding: Any, lenet5: Lenet5) -> None:
 def test_binding_describes_the_model(binding: Any) -> None:
     assert (binding.OUTPUT_SCALE, binding.OUTPUT_ZERO_POINT) == (1 / 256, -128)
     assert binding.CLASSES == 10
-    assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "neon", "neondot"}
+    assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "dsp", "neon", "neondot"}
 
 
 @pytest.mark.parametrize(
@@ -587,9 +620,7 @@ def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(
     before = (folder / "aarch64" / "lenet5").read_bytes()
     with (folder / "lenet5_int8.c").open("a") as source:
         source.write("int broken(void) { return missing; }\n")
-    with pytest.raises(
-        UserError, match=r"compiling for aarch64 failed: .*error.*'missing'"
-    ) as caught:
+    with pytest.raises(UserError, match=r"aarch64: compiling failed: .*error.*'missing'") as caught:
         native.build(folder, folder, ["aarch64"])
     assert "\n" not in str(caught.value)
     assert (folder / "aarch64" / "lenet5").read_bytes() == before

@@ -164,6 +164,7 @@ def test_source_needs_no_allocation_file_or_math_library(tmp_path: Path) -> None
     allowed = {
         "memset",
         "memcpy",
+        "memmove",
         "getauxval",
         "__stack_chk_fail",
         "_GLOBAL_OFFSET_TABLE_",

@@ -1,0 +1,1 @@
+"""The microcontroller stage: the C model for chips without an operating system."""
