@@ -117,7 +117,7 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
         raise PhotoError(f"{image.dtype} {image.shape} where uint8 (H, W) or (H, W, 3) is needed")
     if image.size == 0:
         raise PhotoError("the picture has no pixels")
-    photo = _opaque(image if image.ndim == 3 else image[..., None])
+    photo = opaque(image if image.ndim == 3 else image[..., None])
     height, width = photo.shape[:2]
     if photo.shape == (SIDE, SIDE, 1):
         for ready in (photo[..., 0], 255 - photo[..., 0]):
@@ -146,7 +146,7 @@ def _in_mnist_form(strokes: Float) -> UInt8:
     return digit
 
 
-def _opaque(image: UInt8) -> UInt8:
+def opaque(image: UInt8) -> UInt8:
     """(H, W, C): fills what is transparent in RGBA with a fitting paper.
 
     Ink alone on nothing gets white paper, or black if the ink is light. A whole picture with

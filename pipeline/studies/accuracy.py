@@ -44,7 +44,6 @@ from pipeline.parity.statistics import mean_ci95
 from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
 from pipeline.train import confidence
-from pipeline.train.epochs import DIGITS
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.temperature import expected_calibration_error
 from pipeline.train.training import accuracy, train
@@ -79,7 +78,7 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
     Raises:
         UserError: The data set's classes are not digits, or a recipe does not train in epochs.
     """
-    if data.label_names != DIGITS:
+    if not data.shows_digits:
         raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
     loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
     blocks: list[dict[str, Any]] = []

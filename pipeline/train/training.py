@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
 from pipeline.config import CookbookRecipe, Recipe, load_recipe
-from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess
+from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, warn
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, sha256, write_json
 from pipeline.train import cookbook, epochs, figures, lenet5
@@ -57,6 +57,7 @@ class TrainResult:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     dataset = load_data(args.data)
+    warn(dataset)
     lenet5.import_tensorflow()
     result = train(Path(args.recipe).stem, recipe, dataset, args.out)
     path = args.out / FLOAT_MODEL
