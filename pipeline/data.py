@@ -241,7 +241,7 @@ def read_idx(data: bytes, path: Path) -> Array:
 
 
 def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
-    """Read arrays of an .npz file.
+    """Read arrays of an .npz file, or the one of an .npy file under the file's name.
 
     Args:
         path: The file.
@@ -251,12 +251,15 @@ def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
         UserError: One is missing, or holds Python objects, or the file is damaged.
     """
     try:
-        with open_plain(path) as stream, zipfile.ZipFile(stream) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            missing = [key for key in keys if key not in names]
-            if missing:
-                raise UserError(f"{path}: no array {missing[0]!r}, only {names}; {IMPORT}")
-            return {key: _read_npy(archive, f"{key}.npy", path) for key in keys or names}
+        with open_plain(path) as stream:
+            if path.suffix == ".npy":
+                return {path.stem: _read_npy(stream, path.stat().st_size, path.name, path)}
+            with zipfile.ZipFile(stream) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                missing = [key for key in keys if key not in names]
+                if missing:
+                    raise UserError(f"{path}: no array {missing[0]!r}, only {names}; {IMPORT}")
+                return {key: _unpack(archive, f"{key}.npy", path) for key in keys or names}
     except FileError as error:
         raise UserError(str(error)) from None
     except UserError:
@@ -265,29 +268,32 @@ def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
         raise UserError(
-            f"{path}: damaged .npz file ({first_line(error)}); copy or save it again"
+            f"{path}: damaged {path.suffix} file ({first_line(error)}); copy or save it again"
         ) from None
 
 
-def _read_npy(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
+def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
+    with archive.open(name) as stream:
+        return _read_npy(stream, archive.getinfo(name).file_size, name, path)
+
+
+def _read_npy(stream: Any, size_bytes: int, name: str, path: Path) -> Array:
     """Read one array; its header must not promise more than there is, as numpy believes it."""
-    size_bytes = archive.getinfo(name).file_size
     if size_bytes > MAX_BYTES:
         raise ValueError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
-    with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"{name}: not an array of numbers")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        if dtype.hasobject:  # loading a pickle can run any code
-            raise UserError(
-                f"{path}: {name.removesuffix('.npy')!r} holds Python objects, which are never "
-                "loaded; save it as numbers or text, with .astype(int) or .astype(str)"
-            )
-        if math.prod(shape) * dtype.itemsize > size_bytes:
-            raise ValueError(f"{name}: truncated, {shape} of {dtype} are promised")
-        stream.seek(0)
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"{name}: not an array of numbers")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:  # loading a pickle can run any code
+        raise UserError(
+            f"{path}: {name} holds Python objects, which are never loaded; save it as numbers or "
+            "text, with .astype(int) or .astype(str)"
+        )
+    if math.prod(shape) * dtype.itemsize > size_bytes:
+        raise ValueError(f"{name}: truncated, {shape} of {dtype} are promised")
+    stream.seek(0)
+    array: Array = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 

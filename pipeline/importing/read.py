@@ -12,7 +12,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def _read_arrays(paths: Sequence[Path]) -> Iterator[tuple[Part, Array, Path]]:
     """Arrays whose names tell their part; where they do not, their shapes do."""
     for path in paths:
         parts: dict[Part, Array] = {}
-        for key, array in _arrays_of(path).items():
+        for key, array in read_npz(path).items():
             name = _words(path.stem if key.startswith("arr_") else key)
             if NAMES.search(name) or ROW_NUMBER.fullmatch(name) or not array.ndim:
                 continue
@@ -188,15 +188,6 @@ def _read_arrays(paths: Sequence[Path]) -> Iterator[tuple[Part, Array, Path]]:
             if part not in parts or array.ndim > parts[part].ndim:  # scikit-learn's, also flat
                 parts[part] = array
         yield from ((part, array, path) for part, array in parts.items())
-
-
-def _arrays_of(path: Path) -> Mapping[str, Array]:
-    if path.suffix == ".npz":
-        return read_npz(path)
-    try:
-        return {path.stem: np.load(io.BytesIO(read_file(path)), allow_pickle=False)}
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise UserError(f"{path}: not numbers as .npy ({first_line(error)})") from None
 
 
 # --- Pictures -----------------------------------------------------------------------------------
