@@ -23,6 +23,8 @@ MAX_FRAMES = 50  # of an animation, looked through for one that is not blank
 WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
 BAND_PIXELS = 1_000_000  # converted at once
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".npy"}
+SUFFIXES |= {".tif", ".tiff", ".heic", ".heif"}  # refused, with the command that converts them
 TIFF_OR_HEIC = re.compile(rb"(II\*\0|MM\0\*)|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 
 UInt8 = npt.NDArray[np.uint8]

@@ -10,11 +10,8 @@ import numpy as np
 from commands import one_line
 from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
 from photo import PhotoError, find_digit, find_digits
-from picture import PictureError, decode_image
+from picture import SUFFIXES, PictureError, decode_image
 from runner import InputError
-
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".npy"}
-PICTURES |= {".tif", ".tiff", ".heic", ".heif"}  # refused, with the command that converts them
 
 Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
 
@@ -52,7 +49,7 @@ def read_samples(
 def pictures_in(folder: Path) -> list[str]:
     """The pictures and IDX files in a folder, sorted; stderr says how many others are there."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    pictures = [p for p in files if p.suffix.lower() in PICTURES or is_idx(p)]
+    pictures = [p for p in files if p.suffix.lower() in SUFFIXES or is_idx(p)]
     if not pictures:
         raise InputError(f"{folder}: no pictures in it, among {len(files)} files; name another")
     others = len(files) - len(pictures)

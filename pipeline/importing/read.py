@@ -22,19 +22,11 @@ from PIL import Image
 
 from device.idx import FileError, is_idx, open_plain
 from device.photo import opaque
-from device.picture import PictureError, decode_image
+from device.picture import SUFFIXES, PictureError, decode_image
 from device.runner import first_line
 from pipeline.data import SIDE, Array, Images, read_file, read_idx, read_npz
 from pipeline.files import UserError
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".pbm", ".ppm"}
-PICTURES |= {
-    ".npy",
-    ".tif",
-    ".tiff",
-    ".heic",
-    ".heif",
-}  # the last four are refused, with what to do
 PACKED = {".zip", ".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"}
 FORMS = "IDX files, an .npz, a .csv with a column a pixel, or a folder of pictures for each class"
 
@@ -115,7 +107,7 @@ def _parts(
         path for path in files if path.suffix == ".npy" and path.parent in (source, source.parent)
     ]
     arrays = [path for path in files if path.suffix == ".npz"] + beside
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz"))]
     if idx:
         yield from _read_idx_files(idx)

@@ -175,7 +175,7 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     judged = read_json(folder / PARITY_JSON)
     probabilities = parity.read_probabilities(folder / PROBABILITIES)
     labels = data.test.labels
-    threshold = training["confidence"]["threshold"]
+    threshold = training["confidence"]["threshold"] or 0.0
     artifacts = {}
     for name, values in parity.one_runtime_each(probabilities).items():
         row = next(r for r in judged["rows"] if r["artifact"] == name and r["n"])
@@ -352,7 +352,7 @@ def _seed_table(seeds: Sequence[dict[str, Any]]) -> str:
                 f"{1 - seed['float']['accuracy']:.2%}",
                 *(f"{1 - seed['artifacts'][name]['accuracy']:.2%}" for name in names),
                 seed["parity"],
-                f"{seed['confidence']['threshold']:.2f}",
+                f"{seed['confidence']['threshold'] or 0:.2f}",
                 f"{sure['coverage']:.2%}",
                 f"{sure['error']:.3%}",
             ]

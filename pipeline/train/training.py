@@ -125,8 +125,8 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         test_calibration_error=expected_calibration_error(test, data.test.labels),
         confidence=Confidence(
             threshold,
-            validation=answers(validation, data.validation.labels, threshold),
-            test=answers(test, data.test.labels, threshold),
+            validation=answers(validation, data.validation.labels, threshold or 0.0),
+            test=answers(test, data.test.labels, threshold or 0.0),
         ),
         label_names=data.label_names,
         data_sha256=data.sha256,
