@@ -38,6 +38,7 @@ from pipeline.parity.judge import (
     format_table,
     judge,
     overall_status,
+    too_few,
     with_bits,
     with_layers,
 )
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         if row.status != "pass":
             allowed = " (allowed)" if row.allowed else ""
             print(f"{row.artifact} on {row.runtime}: {row.status}{allowed}: {row.reason}")
-    print(f"parity: {result.status}")
+    doubt = too_few(result.reference["n"], result.reference["accuracy"], budget)
+    print(f"parity: {result.status}{doubt}")
     return 0 if result.status == "pass" else 1
 
 

@@ -68,6 +68,11 @@ def run(args: argparse.Namespace) -> int:
         f"{result.seconds:.0f} s; validation {result.val_accuracy:.2%}, "
         f"test {result.test_accuracy:.2%}"
     )
+    if result.confidence.threshold is None:
+        print(
+            f"no threshold for --min-confidence: of {len(dataset.validation)} validation images, "
+            "too few are right, or too few there to tell"
+        )
     return 0
 
 
