@@ -83,9 +83,9 @@ def read_stream(stream: Any, name: str, max_bytes: int = MAX_BYTES) -> bytes:
     while len(data) <= max_bytes and (chunk := stream.read(2**20)):
         data += chunk
     if not data:
-        raise FileError(f"{name}: the file is empty")
+        raise FileError(f"{name}: the file is empty; copy it again")
     if len(data) > max_bytes:
-        raise FileError(f"{name}: larger than {max_bytes // 2**20} MiB")
+        raise FileError(f"{name}: larger than {max_bytes // 2**20} MiB; divide it")
     return bytes(data)
 
 
@@ -106,7 +106,7 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
     Source: "The IDX file format", http://yann.lecun.com/exdb/mnist/.
     """
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise FileError(f"{name}: not an IDX file (magic number {data[:4].hex()})")
+        raise FileError(f"{name}: not an IDX file (magic number {data[:4].hex()}); copy it again")
     dtype = TYPES.get(data[2])
     if dtype is None:
         raise FileError(
@@ -117,7 +117,7 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
         raise FileError(f"{name}: IDX with {dimensions} dimensions; labels have 1, images 3")
     offset = 4 + 4 * dimensions
     if len(data) < offset:
-        raise FileError(f"{name}: truncated in the IDX header")
+        raise FileError(f"{name}: truncated in the IDX header; copy it again")
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, offset, 4))
     expected = dtype.itemsize
     for size in shape:
@@ -126,9 +126,9 @@ def parse_idx(data: bytes, name: str) -> np.ndarray:
         state = "truncated" if len(data) - offset < expected else "too long"
         raise FileError(
             f"{name}: {state}: the header promises {expected} bytes of data, "
-            f"there are {len(data) - offset}"
+            f"there are {len(data) - offset}; copy it again"
         )
     try:
         return np.frombuffer(data, dtype, offset=offset).reshape(shape)
     except ValueError:  # such as 0 x 4294967295 x 4294967295
-        raise FileError(f"{name}: numpy has no arrays of the header's shape {shape}") from None
+        raise FileError(f"{name}: no array has the header's shape {shape}; copy it again") from None

@@ -55,6 +55,8 @@ BOX = 20  # MNIST digit
 FINE = 5  # strokes are evened out on a grid this much finer than MNIST's
 THICKNESS = (2.0, 3.5)  # MNIST pixels; 90 % of MNIST is within 1.6 and 3.7
 
+NOTHING = "no digit found; show one on plain paper, at least a tenth of the picture high"
+
 Box = tuple[int, int, int, int]
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -174,7 +176,7 @@ def _whole_frame(photo: UInt8) -> UInt8:
     """
     strokes = _normalised(photo)
     if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     digit = np.rint(255 * _scale(strokes, BOX)).astype(np.uint8)
     height, width = digit.shape
     whole = np.zeros((SIDE, SIDE), np.uint8)
@@ -442,7 +444,7 @@ def _find_ink(image: UInt8) -> Ink:
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
     if best[1] is None:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     return best[1]
 
 
@@ -756,11 +758,11 @@ def _separate(cut: Cut) -> list[Cut]:
             continue  # a comma, or dust
         if width > MAX_WIDTH * height:
             if len(groups) < 3:
-                raise NoDigit("no digit found")  # a two whose base is too far away to be sure of
+                raise NoDigit(NOTHING)  # a two whose base is too far away to be sure of
             continue  # a line under a number
         digits.append(cut if len(groups) == 1 else _alone(cut, parts, group))
     if not digits:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     return digits
 
 

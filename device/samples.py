@@ -64,9 +64,9 @@ def pictures_in(folder: Path) -> list[str]:
 def images_of(array: np.ndarray, name: str) -> np.ndarray:
     """An IDX file's array, if it holds images: uint8 (N, 28, 28) or (N, 32, 32)."""
     if array.ndim != 3 or array.shape[1:] not in ((28, 28), (32, 32)):
-        raise InputError(f"{name}: shape {array.shape}, not images of 28x28")
+        raise InputError(f"{name}: shape {array.shape}, not images; give (N, 28, 28)")
     if not len(array):
-        raise InputError(f"{name}: it holds no images")
+        raise InputError(f"{name}: it holds no images; name another")
     return array
 
 

@@ -325,7 +325,7 @@ def _check_split(images: Array, labels: Array, what: str) -> Split:
             f"{what}: {len(images)} images but labels of shape {labels.shape}; {IMPORT}"
         )
     if len(images) == 0:
-        raise UserError(f"{what}: it is empty")
+        raise UserError(f"{what}: it is empty; add images")
     pixels = _as_uint8(images, f"{what}: images")
     if pixels.max() <= 1:
         raise UserError(f"{what}: images are 0 to {pixels.max()}, not 0 to 255; {IMPORT}")
@@ -336,9 +336,9 @@ def _as_uint8(values: Array, what: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values.astype(np.uint8, copy=False)
     if values.dtype.kind not in "iuf":
-        raise UserError(f"{what} are of type {values.dtype}, not numbers")
+        raise UserError(f"{what} are of type {values.dtype}; save them as numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{what} contain NaN or infinity")
+        raise UserError(f"{what} contain NaN or infinity; leave those images out")
     if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():
         raise UserError(f"{what} are not whole numbers within 0..255; {IMPORT}")
     return values.astype(np.uint8)
@@ -347,7 +347,7 @@ def _as_uint8(values: Array, what: str) -> NDArray[np.uint8]:
 def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
     count = round(len(train) * VALIDATION_FRACTION)
     if count == 0:
-        raise UserError(f"{folder}: {len(train)} training images are too few to split")
+        raise UserError(f"{folder}: {len(train)} training images are too few to split; add some")
     order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
     kept, held_out = np.sort(order[count:]), np.sort(order[:count])
     return (

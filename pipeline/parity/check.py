@@ -137,7 +137,7 @@ def _reference(folder: Path, data: Dataset) -> Probabilities:
         raise UserError(got)
     shape = got.probabilities.shape
     if shape != (len(data.test), data.classes) or not np.isfinite(got.probabilities).all():
-        raise UserError(f"{path}: its outputs {shape} do not fit {data.source}")
+        raise UserError(f"{path}: its outputs {shape} do not fit {data.source}; train it again")
     return got.probabilities
 
 

@@ -79,12 +79,12 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
         UserError: The data set's classes are not digits, or a recipe does not train in epochs.
     """
     if not data.shows_digits:
-        raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
+        raise UserError(f"{data.source}: not digits, which is what make accuracy is for; name some")
     loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
     blocks: list[dict[str, Any]] = []
     for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
-            raise UserError(f"{name}: only recipes that train in epochs have their seeds measured")
+            raise UserError(f"{name}: it does not train in epochs; name another, such as best")
         seeds: list[dict[str, Any]] = []
         blocks.append({})
         for seed in SEEDS:
