@@ -30,7 +30,7 @@ VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
 CALIBRATION_IMAGES, CALIBRATION_SEED = 1000, 1000  # set the ranges of int8 (ADR 3)
 MAX_BYTES = 2**30  # 60,000 images of int64 have 376 MB; a larger file or array is a mistake
-IMPORT = "`python -m pipeline import SOURCE DIR` reads what other forms there are"
+IMPORT = "`make data FROM=... TO=...` reads other forms"
 
 JOINERS = {0x200C: None, 0x200D: None}  # parts of words in several scripts
 IDX_NAMES = {
@@ -146,7 +146,7 @@ def warn(data: Dataset) -> None:
     if has_light_border(data.train.images):
         print(
             f"pipeline: warning: {data.source}: the images look black on white, and `runner.py` "
-            "reads white on black; `python -m pipeline import --invert` turns them",
+            "reads white on black; to turn them: make data FLAGS=--invert FROM=... TO=...",
             file=sys.stderr,
         )
     if data.label_names == _numbers(10) and not data.shows_digits:
@@ -336,7 +336,7 @@ def _as_uint8(values: Array, what: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values.astype(np.uint8, copy=False)
     if values.dtype.kind not in "iuf":
-        raise UserError(f"{what} are of type {values.dtype}; save them as numbers")
+        raise UserError(f"{what} are of type {values.dtype}, not numbers; {IMPORT}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError(f"{what} contain NaN or infinity; leave those images out")
     if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():

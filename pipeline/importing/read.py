@@ -110,21 +110,22 @@ def _parts(
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz"))]
     if idx:
-        yield from _read_idx_files(idx)
+        yield from _read_idx_files(idx, source)
     elif arrays:
-        yield from _read_arrays(arrays)
+        yield from _read_arrays(arrays, source)
     elif any(path.parent != source for path in pictures):
         others = len(files) - len(pictures)
         if others:
             notes.append(f"{others} files that are not pictures are left out")
         yield from _read_pictures(pictures, source, notes)
     elif tables:
-        yield from _read_tables(tables, notes)
+        yield from _read_tables(tables, source, notes)
     elif pictures:
         raise UserError(f"{source}: pictures without classes; put each class into a folder")
     else:
-        advice = "unpack it first" if files[0].suffix in PACKED else f"what is read: {FORMS}"
-        raise UserError(f"{files[0]}: not a form that is read; {advice}")
+        packed = next((path for path in files if path.suffix in PACKED), None)
+        advice = f"unpack {packed.name} first" if packed else f"give {FORMS}"
+        raise UserError(f"{source}: no data in a form that is read; {advice}")
 
 
 def _words(name: str) -> str:
@@ -135,6 +136,12 @@ def _words(name: str) -> str:
 def _split_of(name: str) -> str:
     """The split that a name tells: "train", "test", "val" or ""."""
     return next((split for split, word in SPLITS.items() if word.search(_words(name))), "")
+
+
+def _split_at(path: Path, source: Path) -> str:
+    """The split that a file's name tells, or its folder's below the source."""
+    below = source in path.parent.parents
+    return _split_of(path.name) or (_split_of(path.parent.name) if below else "")
 
 
 def _names(files: Sequence[Path]) -> dict[int, str]:
@@ -154,15 +161,18 @@ def _names(files: Sequence[Path]) -> dict[int, str]:
 # --- IDX and arrays -----------------------------------------------------------------------------
 
 
-def _read_idx_files(paths: Sequence[Path]) -> Iterator[tuple[Part, Array, Path]]:
+def _read_idx_files(paths: Sequence[Path], source: Path) -> Iterator[tuple[Part, Array, Path]]:
     # One file may lie there packed and unpacked, under a name with dots and one with hyphens.
-    unlike = {path.name.removesuffix(".gz").replace(".", "-"): path for path in reversed(paths)}
-    for path in unlike.values():
-        kind = "y" if re.search("label|idx[12]", path.name) else "x"
-        yield (kind, _split_of(path.name)), read_idx(read_file(path), path), path
+    unlike: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        name = path.name.removesuffix(".gz").replace(".", "-")
+        unlike.setdefault((_split_at(path, source), name), path)
+    for (split, name), path in unlike.items():
+        kind = "y" if re.search("label|idx[12]", name) else "x"
+        yield (kind, split), read_idx(read_file(path), path), path
 
 
-def _read_arrays(paths: Sequence[Path]) -> Iterator[tuple[Part, Array, Path]]:
+def _read_arrays(paths: Sequence[Path], source: Path) -> Iterator[tuple[Part, Array, Path]]:
     """Arrays whose names tell their part; where they do not, their shapes do."""
     for path in paths:
         parts: dict[Part, Array] = {}
@@ -171,7 +181,7 @@ def _read_arrays(paths: Sequence[Path]) -> Iterator[tuple[Part, Array, Path]]:
             if NAMES.search(name) or ROW_NUMBER.fullmatch(name) or not array.ndim:
                 continue
             is_label = LABELS.search(name) or array[:1].size < 16
-            part = "y" if is_label else "x", _split_of(name) or _split_of(path.stem)
+            part = "y" if is_label else "x", _split_of(name) or _split_at(path, source)
             if part in parts and array.ndim == parts[part].ndim:
                 raise UserError(
                     f"{path}: {key!r} is one array too many; name the arrays x_train, y_train, "
@@ -252,7 +262,9 @@ def to_28x28(image: Images) -> Images:
 # --- Tables -------------------------------------------------------------------------------------
 
 
-def _read_tables(paths: Sequence[Path], notes: list[str]) -> Iterator[tuple[Part, Array, Path]]:
+def _read_tables(
+    paths: Sequence[Path], source: Path, notes: list[str]
+) -> Iterator[tuple[Part, Array, Path]]:
     read = 0
     for path in paths:
         try:
@@ -261,7 +273,7 @@ def _read_tables(paths: Sequence[Path], notes: list[str]) -> Iterator[tuple[Part
                 notes.append(f"{path.name}: has no column a pixel and is left out")
                 continue
             read += 1
-            split = _split_of(path.name)
+            split = _split_at(path, source)
             yield ("x", split), columns.load(columns.pixels), path
             if columns.label is not None:
                 yield ("y", split), columns.load([columns.label], str)[:, 0], path

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import math
 import re
+import shlex
 import warnings
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from pipeline.table import markdown_table
 
 CHUNK = 10_000  # images converted at once
 TEST_FRACTION = 1 / 7  # as MNIST's, where the source has no test images
+WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?")
 SAMPLES = 16  # of each class on the sheet
 FRAME = np.pad(np.zeros((SIDE, SIDE), bool), 2, constant_values=True)  # (32, 32)
 SHEET = "samples.png"
@@ -50,10 +52,12 @@ def run(args: argparse.Namespace) -> int:
     found = read(args.source)
     train, test, names = convert(found, args.source, args.invert, args.transpose)
     write(train, test, names, args.out)
-    print(summary(train, test, names, args.out))
+    print(summary(train, test, names))
+    print(f"orientation: {'rows and columns exchanged' if args.transpose else 'as it was stored'}")
     for note in [*found.notes, *advice(train, found, args)]:
         print(f"note: {note}")
-    print(f"look at {args.out / SHEET}, then: make export DATA={args.out} OUT=artifacts-mine")
+    folder = shlex.quote(str(args.out))
+    print(f"look at {args.out / SHEET}, then: make export DATA={folder} OUT=artifacts-mine")
     return 0
 
 
@@ -158,10 +162,9 @@ def _one_each(labels: Array, what: str) -> Array:
         labels = labels.reshape(len(labels))
     if labels.ndim != 1 or labels.dtype.kind not in "buifU":
         raise UserError(f"{what}: labels {labels.dtype} {labels.shape}; give one for each image")
-    try:
-        whole = labels.astype(np.float64)
-    except ValueError:
-        return labels.astype(str)
+    if labels.dtype.kind == "U" and not all(WHOLE.fullmatch(text) for text in np.unique(labels)):
+        return labels
+    whole = labels.astype(np.float64)
     if not (np.abs(whole) < 2**31).all() or (whole != np.rint(whole)).any():  # NaN fails as well
         raise UserError(f"{what}: labels that are not whole numbers; give the number of a class")
     return whole.astype(np.int64)
@@ -309,7 +312,7 @@ def draw_sheet(data: Split, names: tuple[str, ...], path: Path) -> None:
         figure.savefig(path)
 
 
-def summary(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> str:
+def summary(train: Split, test: Split, names: tuple[str, ...]) -> str:
     """What was imported: a table of the classes, polarity, duplicates."""
     counts = [np.bincount(part.labels, minlength=len(names)) for part in (train, test)]
     rows = [
@@ -321,7 +324,7 @@ def summary(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> 
     return "\n".join(
         [
             markdown_table(["class", "label", "training", "test"], rows),
-            f"{folder}: {len(names)} classes, {len(train)} training and {len(test)} test images",
+            f"{len(names)} classes, {len(train)} training and {len(test)} test images",
             f"polarity: {'black on white' if has_light_border(train.images) else 'white on black'}",
             f"duplicates: {twice} test images are training images, too",
         ]

@@ -65,6 +65,9 @@ IDX_FILES = {
     "dots": idx_files("t10k", "-images.idx3-ubyte", "-labels.idx1-ubyte"),
     "emnist": EMNIST,
     "test": idx_files("test", "-images.idx", "-labels.idx"),
+    "folders": [
+        f"{split}/{kind}" for split in ("train", "test") for kind in ("images.idx3", "labels.idx1")
+    ],
     "in folders of their names": [f"{name}/{name}" for name in MNIST],
 }
 
@@ -255,7 +258,7 @@ def test_images_of_ones_and_zeros_become_black_and_white(tmp_path, capsys):
     arrays = {k: v // 128 if k[0] == "x" else v for k, v in make_set().items()}
     np.savez(tmp_path / "a.npz", **arrays)
     assert main(["data", "--data", str(tmp_path)]) == 2
-    assert "python -m pipeline import" in capsys.readouterr().err
+    assert "make data" in capsys.readouterr().err
     assert set(np.unique(imported(tmp_path, tmp_path / "to").test.images)) == {0, 255}
 
 
