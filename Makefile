@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: FORCE export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed instructions test lint types pytest fuzz mutants lock clean distclean help
+.PHONY: FORCE data export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed instructions test lint types pytest fuzz mutants lock clean distclean help
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
@@ -26,7 +26,7 @@ $(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
 endif
 # What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
 unexport OUT
-$(foreach name,DATA IMAGE PI PORT DIR INVENTORY SIGN,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN,$(eval override export $(name) := $$(value $(name))))
 
 PY      := .venv/bin/python
 STAGE    = $(PY) -m pipeline
@@ -36,6 +36,8 @@ MODELS  := $(addprefix $(OUT)/lenet5_,fp32.tflite int8.tflite fp32.onnx int8.onn
 RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/$(RECIPE).toml)
 
 ##@ Build
+data: .venv/.installed ## Import your own images, FROM=file-or-folder TO=my/images; FLAGS="--invert --transpose"
+	@$(STAGE) import "$${FROM:?make data FROM=your/images TO=a/new/folder}" "$${TO:?a new folder}" $(FLAGS)
 export: $(BUNDLE) ## Train, convert, check parity, pack; only what is out of date (RECIPE=, DATA=)
 
 bundle: export ## The same, signed by SIGN=~/.ssh/id_ed25519, for a Pi offline with WHEELS=aarch64-cp311
@@ -74,7 +76,7 @@ $(MODELS) &: $(OUT)/lenet5.keras $(OUT)/train.json pipeline/export.py $(wildcard
 	$(STAGE) export $(WHERE)
 
 native: ## The int8 model as C, compiled again; ARCH=cortex-m0plus or cortex-m33: for a Pico or Pico 2
-	$(STAGE) $(if $(ARCH),microcontroller $(ARCH),native) $(WHERE)
+	$(STAGE) $(if $(findstring command,$(origin ARCH)),microcontroller $(ARCH),native) $(WHERE)
 
 $(OUT)/native/golden.bin: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
 	$(STAGE) native $(WHERE)

@@ -105,8 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--all", action="store_true", help="every model of the bundle")
     add("info", "show the model, the runtime, the versions and the machine")
     command = add("accuracy", "accuracy on a labelled set")
-    command.add_argument("images", type=Path, help="IDX file, .gz or not")
-    command.add_argument("labels", type=Path, help="IDX file, .gz or not")
+    command.add_argument(
+        "images", type=Path, help="folder of IDX files, .npz, folder of pictures per class, or IDX"
+    )
+    command.add_argument("labels", type=Path, nargs="?", help="IDX, if the images are an IDX file")
     command = add("bench", "time each model on each runtime here")
     command.add_argument("--full", action="store_true", help="three times the calls")
     command.add_argument("--json", action="store_true", help="print all figures as JSON")

@@ -40,7 +40,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise damaged(path) from None
     if version != 1:
-        raise InputError(f"{path}: schema version {version!r}; this runner knows version 1")
+        raise InputError(
+            f"{path}: schema version {version!r}, not 1; use the runner of that bundle"
+        )
     if not sound:
         raise damaged(path)
     return manifest  # type: ignore[no-any-return]

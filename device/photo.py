@@ -55,6 +55,8 @@ BOX = 20  # MNIST digit
 FINE = 5  # strokes are evened out on a grid this much finer than MNIST's
 THICKNESS = (2.0, 3.5)  # MNIST pixels; 90 % of MNIST is within 1.6 and 3.7
 
+NOTHING = "no digit found; show one on plain paper, at least a tenth of the picture high"
+
 Box = tuple[int, int, int, int]
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -117,7 +119,7 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
         raise PhotoError(f"{image.dtype} {image.shape} where uint8 (H, W) or (H, W, 3) is needed")
     if image.size == 0:
         raise PhotoError("the picture has no pixels")
-    photo = _opaque(image if image.ndim == 3 else image[..., None])
+    photo = opaque(image if image.ndim == 3 else image[..., None])
     height, width = photo.shape[:2]
     if photo.shape == (SIDE, SIDE, 1):
         for ready in (photo[..., 0], 255 - photo[..., 0]):
@@ -146,7 +148,7 @@ def _in_mnist_form(strokes: Float) -> UInt8:
     return digit
 
 
-def _opaque(image: UInt8) -> UInt8:
+def opaque(image: UInt8) -> UInt8:
     """(H, W, C): fills what is transparent in RGBA with a fitting paper.
 
     Ink alone on nothing gets white paper, or black if the ink is light. A whole picture with
@@ -174,7 +176,7 @@ def _whole_frame(photo: UInt8) -> UInt8:
     """
     strokes = _normalised(photo)
     if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     digit = np.rint(255 * _scale(strokes, BOX)).astype(np.uint8)
     height, width = digit.shape
     whole = np.zeros((SIDE, SIDE), np.uint8)
@@ -442,7 +444,7 @@ def _find_ink(image: UInt8) -> Ink:
         planes = _shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
     if best[1] is None:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     return best[1]
 
 
@@ -756,11 +758,11 @@ def _separate(cut: Cut) -> list[Cut]:
             continue  # a comma, or dust
         if width > MAX_WIDTH * height:
             if len(groups) < 3:
-                raise NoDigit("no digit found")  # a two whose base is too far away to be sure of
+                raise NoDigit(NOTHING)  # a two whose base is too far away to be sure of
             continue  # a line under a number
         digits.append(cut if len(groups) == 1 else _alone(cut, parts, group))
     if not digits:
-        raise NoDigit("no digit found")
+        raise NoDigit(NOTHING)
     return digits
 
 

@@ -23,6 +23,8 @@ MAX_FRAMES = 50  # of an animation, looked through for one that is not blank
 WORKING_PIXELS = 250_000  # enough for a digit a tenth of the frame high
 BAND_PIXELS = 1_000_000  # converted at once
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".npy"}
+SUFFIXES |= {".tif", ".tiff", ".heic", ".heif"}  # refused, with the command that converts them
 TIFF_OR_HEIC = re.compile(rb"(II\*\0|MM\0\*)|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 
 UInt8 = npt.NDArray[np.uint8]
@@ -64,7 +66,7 @@ def decode_image(data: bytes, name: str) -> UInt8:
 def _check_size(width: int, height: int, bytes_per_pixel: float) -> None:
     """Refuses before decoding what would take too much memory."""
     if width < 1 or height < 1:
-        raise PictureError("the picture has no pixels")
+        raise PictureError("the picture has no pixels; save it again")
     need = width * height * bytes_per_pixel
     if max(width, height) > MAX_SIDE or need > MAX_BYTES:
         raise PictureError(
@@ -83,7 +85,7 @@ def _decode_npy(data: bytes) -> UInt8:
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     except Exception as error:  # a hostile header fails in many ways
-        raise PictureError("damaged NPY header") from error
+        raise PictureError("damaged NPY header; save it again") from error
     if dtype.kind not in "buf" or dtype.itemsize > 8:
         raise PictureError(f"NPY of {dtype} where uint8, uint16, bool or float is needed")
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)):
@@ -92,7 +94,7 @@ def _decode_npy(data: bytes) -> UInt8:
     _check_size(shape[1], shape[0], channels * (1 if dtype.itemsize == 1 else 5))
     count = shape[0] * shape[1] * channels
     if len(data) - stream.tell() != count * dtype.itemsize:
-        raise PictureError(f"NPY of shape {shape} and {dtype} with too few or too many bytes")
+        raise PictureError(f"NPY of shape {shape} and {dtype} of another length; save it again")
     values = np.frombuffer(data, dtype, offset=stream.tell())
     values = values.reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "b":
@@ -122,12 +124,12 @@ def _decode_netpbm(data: bytes) -> UInt8:
     """PBM and PGM, plain or raw (https://netpbm.sourceforge.net/doc/pgm.html)."""
     header = _NETPBM_HEADER.match(data)
     if header is None:
-        raise PictureError("damaged PGM or PBM header")
+        raise PictureError("damaged PGM or PBM header; save it again")
     kind, width, height, *rest = (int(group) for group in header.groups() if group)
     largest = rest[0] if rest else 1
     _check_size(width, height, 1 if kind == 4 or (kind == 5 and largest == 255) else 5)
     if not 0 < largest < 65536:
-        raise PictureError(f"PGM with {largest} as its largest value")
+        raise PictureError(f"PGM with {largest} as its largest value; save it again")
     values: npt.NDArray[Any]
     if kind in (1, 2):
         values = _plain_values(data[header.end() :], width * height, digits=kind == 1)
@@ -135,12 +137,12 @@ def _decode_netpbm(data: bytes) -> UInt8:
         row = -(-width // 8) if kind == 4 else width
         dtype = np.dtype(np.uint8 if largest < 256 else ">u2")
         if len(data) - header.end() < row * height * dtype.itemsize:
-            raise PictureError("truncated PGM or PBM")
+            raise PictureError("truncated PGM or PBM; copy it again")
         values = np.frombuffer(data, dtype, row * height, header.end())
         if kind == 4:
             values = np.unpackbits(values.reshape(height, row), axis=1)[:, :width]
     if not (values.max() <= largest and values.min() >= 0):  # NaN fails as well
-        raise PictureError("PGM or PBM pixel beyond its largest value")
+        raise PictureError("PGM or PBM pixel beyond its largest value; save it again")
     if kind in (1, 4):
         return (1 - values.astype(np.uint8)).reshape(height, width) * np.uint8(255)  # 1 is black
     image: UInt8 = values if largest == 255 and kind == 5 else _scaled(values, largest)
@@ -153,13 +155,13 @@ def _plain_values(body: bytes, count: int, digits: bool) -> npt.NDArray[Any]:
     if digits:
         body = b" ".join(re.findall(rb"\S", body))
     if len(body) < 2 * count - 1:
-        raise PictureError("truncated PGM or PBM")
+        raise PictureError("truncated PGM or PBM; copy it again")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy warns of text that is no number
         try:
             return np.fromstring(body, np.float32, count=count, sep=" ")
         except (ValueError, DeprecationWarning) as error:
-            raise PictureError("PGM pixel that is no number, or too few pixels") from error
+            raise PictureError("PGM with too few pixels that are numbers; save it again") from error
 
 
 def _decode_with_pillow(data: bytes) -> UInt8:
@@ -181,12 +183,12 @@ def _decode_with_pillow(data: bytes) -> UInt8:
     except Image.DecompressionBombError:
         raise PictureError("save it smaller: more pixels than are allowed") from None
     except Exception as error:  # damaged headers fail in many ways
-        raise PictureError("not a PNG, JPEG, BMP, GIF, WebP, PGM, PBM or NPY picture") from error
+        raise PictureError("not a picture that is read; save it as PNG or JPEG") from error
     _check_size(*opened.size, _bytes_per_pixel(opened, data, stream.tell()))
     try:
         return _simplest(_first_with_ink(opened))
     except Exception as error:  # damaged bodies fail in many ways
-        raise PictureError("damaged or truncated picture") from error
+        raise PictureError("damaged or truncated picture; copy or save it again") from error
 
 
 def _bytes_per_pixel(opened: Image.Image, data: bytes, position: int) -> float:

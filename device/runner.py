@@ -89,7 +89,7 @@ def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
     classes = check_shapes(path, *([put["shape"].tolist() for put in s] for s in (given, answer)))
     into, out_of, dtype = given[0]["index"], answer[0]["index"], given[0]["dtype"]
     if dtype not in (np.int8, np.float32) or dtype != answer[0]["dtype"]:
-        raise InputError(f"{path}: input and output must both be int8 or both float32")
+        raise InputError(f"{path}: input and output must be int8 or float32 both; export it again")
     quantization = answer[0]["quantization"]
     if dtype == np.int8 and quantization != (1 / 256, -128):  # what an int8 softmax always has
         raise not_probabilities(path)
@@ -179,7 +179,9 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
         library: Any = module_from_spec(spec_from_file_location(loader.name, loader=loader))  # type: ignore[arg-type]
         loader.exec_module(library)
     except ImportError as error:
-        raise InputError(f"{file}: not for this machine ({first_line(error)})") from None
+        raise InputError(
+            f"{file}: not for this machine ({first_line(error)}): make -C native"
+        ) from None
     sys.modules[loader.name] = library  # where `info` finds which kernels it chose
     black, row = np.zeros((28, 28), np.uint8), np.zeros(library.CLASSES, np.int8)
 
@@ -236,7 +238,7 @@ def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> i
 
 def refused(path: Path, runtime: str, error: Exception) -> InputError:
     """The error for a model that a runtime does not load."""
-    return InputError(f"{path}: {runtime} refuses it: {first_line(error)}")
+    return InputError(f"{path}: {runtime} refuses it ({first_line(error)}); copy it again")
 
 
 def not_probabilities(path: Path) -> InputError:
@@ -353,14 +355,16 @@ class Classifier:
         path = Path(model)
         readers = RUNTIMES.get(path.suffix, ())
         if not path.is_file():
-            raise InputError(f"{path}: no such model")
+            raise InputError(f"{path}: no such model; name another")
         if not readers:
             raise InputError(f"{path}: unknown type of model; known: {', '.join(RUNTIMES)}")
         self.runtime = runtime
         if runtime == "auto":
             self.runtime = (usable_runtimes(path) or readers)[0]
         if self.runtime not in readers:
-            raise InputError(f"{path}: {runtime} does not read {path.suffix} files")
+            raise InputError(
+                f"{path}: {runtime} does not read {path.suffix} files; {readers[0]} does"
+            )
         self.model = LOADERS[path.suffix](path, self.runtime, num_threads)
         self._classify = self.model.classify
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import numpy as np
+from commands import one_line
 from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
-from photo import PhotoError, find_digit
-from picture import PictureError, decode_image
+from photo import PhotoError, find_digit, find_digits
+from picture import SUFFIXES, PictureError, decode_image
 from runner import InputError
 
 Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
@@ -18,7 +19,7 @@ Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an
 def read_samples(
     names: Sequence[str], find: Callable[[np.ndarray], Any] = find_digit
 ) -> Iterator[Sample]:
-    """The digits in files, folders (their files, sorted) and '-' (standard input).
+    """The digits in files, folders (their pictures, sorted) and '-' (standard input).
 
     Args:
         names: What the user typed.
@@ -32,14 +33,11 @@ def read_samples(
                     raise InputError("-: standard input is closed")
                 yield name, read_picture(read_stream(sys.stdin.buffer, name), name, find)
             elif path.is_dir():
-                files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-                if not files:
-                    raise InputError(f"{name}: the folder has no files")
-                yield from read_samples([file if file != "-" else "./-" for file in files], find)
+                yield from read_samples(pictures_in(path), find)
             elif is_idx(path):
                 for i, image in enumerate(images_of(parse_idx(read_bytes(path), name), name)):
                     whole = (0, 0, *image.shape[::-1])  # its box
-                    yield f"{name}[{i}]", image if find is find_digit else [(image, whole)]
+                    yield f"{name}[{i}]", [(image, whole)] if find is find_digits else image
             else:
                 yield name, read_picture(read_bytes(path), name, find)
         except (InputError, FileError) as error:
@@ -48,12 +46,27 @@ def read_samples(
             yield name, InputError(f"{name}: cannot be read ({error.strerror})")
 
 
+def pictures_in(folder: Path) -> list[str]:
+    """The pictures and IDX files in a folder, sorted; stderr says how many others are there."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    pictures = [p for p in files if p.suffix.lower() in SUFFIXES or is_idx(p)]
+    if not pictures:
+        raise InputError(f"{folder}: no pictures in it, among {len(files)} files; name another")
+    others = len(files) - len(pictures)
+    if others and sys.stderr is not None:
+        print(
+            f"runner.py: {one_line(folder)}: {others} files that are not pictures were skipped",
+            file=sys.stderr,
+        )
+    return [str(path) for path in pictures]
+
+
 def images_of(array: np.ndarray, name: str) -> np.ndarray:
     """An IDX file's array, if it holds images: uint8 (N, 28, 28) or (N, 32, 32)."""
     if array.ndim != 3 or array.shape[1:] not in ((28, 28), (32, 32)):
-        raise InputError(f"{name}: shape {array.shape}, not images of 28x28")
+        raise InputError(f"{name}: shape {array.shape}, not images; give (N, 28, 28)")
     if not len(array):
-        raise InputError(f"{name}: it holds no images")
+        raise InputError(f"{name}: it holds no images; name another")
     return array
 
 

@@ -35,12 +35,14 @@ def run(args: argparse.Namespace) -> int:
     if args.all:
         models = {name: folder / name for name in tolerances}
     elif not args.model.is_file():
-        raise InputError(f"{args.model}: no such model")
+        raise InputError(f"{args.model}: no such model; name one with --model")
     else:
         name = args.model.name
         models = {name if name in tolerances else f"native/{name}": args.model}
         if not models.keys() <= tolerances.keys():
-            raise InputError(f"{args.model}: not a model of this bundle's manifest")
+            raise InputError(
+                f"{args.model}: not a model of this bundle's manifest; name one of those"
+            )
     problems = check_hashes(folder, hashes)
     if not problems:  # a damaged model is not run
         golden = read_golden(folder)

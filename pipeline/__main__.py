@@ -30,6 +30,7 @@ ALL = ("train", "export", "native", "parity", "bundle")
 # Each stage's module, imported when it runs: `--help` waits for no framework, and Ctrl-C during an
 # import finds `main` already running.
 STAGES = {
+    "import": ("pipeline.importing.run", "Bring your own data to the form that is trained on."),
     "data": ("pipeline.data", "Verify the data set and print its split."),
     "train": ("pipeline.train.training", "Train the float model."),
     "export": ("pipeline.export", "Convert the float model to TFLite and ONNX."),
@@ -57,9 +58,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     subparsers = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     stage = {
-        name: subparsers.add_parser(name, parents=[common], help=text, description=text)
+        name: subparsers.add_parser(
+            name, parents=[] if name == "import" else [common], help=text, description=text
+        )
         for name, (_, text) in STAGES.items()
     }
+    own = stage["import"]
+    own.add_argument("source", type=Path, metavar="SOURCE", help="IDX, CSV, .npz, picture folders")
+    own.add_argument("out", type=Path, metavar="DIR", help="a new folder")
+    own.add_argument("--invert", action="store_true", help="the images are black on white")
+    own.add_argument(
+        "--transpose", action="store_true", help="the images lie on their side: EMNIST"
+    )
     stage["train"].add_argument(
         "--recipe", default="best", help="a name in pipeline/train/recipes or a path"
     )
@@ -128,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
     try:
-        # `data` and `bench --show` write nothing there; `all` runs stages that do.
-        writes = args.stage not in ("data", "all") and not getattr(args, "show", None)
+        # `data` and `bench --show` write nothing; `all` runs stages that do; `import` makes one.
+        writes = args.stage not in ("import", "data", "all") and not getattr(args, "show", None)
         code = run_writing_stage(args) if writes else run_stage(args)
         print(end="", flush=True)
         return code

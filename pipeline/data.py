@@ -1,4 +1,4 @@
-"""The data set: IDX or NPZ files, verified, split once and for all.
+"""The data set: IDX or NPZ files, verified, split once and for all. `import` brings other forms.
 
 The 60,000 training images are divided into 55,000 to train on and 5,000 to select by; the
 10,000 test images are for the final figures alone.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import math
+import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.idx import FileError, parse_idx, read_bytes
+from device.idx import FileError, open_plain, parse_idx, read_bytes
 from device.runner import first_line
-from pipeline.files import UserError
+from pipeline.files import UserError, sha256
 
 SIDE = 28  # pixels
 PADDING = 2
 VALIDATION_FRACTION = 1 / 12  # 5,000 of 60,000
 SPLIT_SEED = 1998
 CALIBRATION_IMAGES, CALIBRATION_SEED = 1000, 1000  # set the ranges of int8 (ADR 3)
-MAX_ARRAY_BYTES = 2**30  # 60,000 images of int64 have 376 MB; a larger array is a mistake
+MAX_BYTES = 2**30  # 60,000 images of int64 have 376 MB; a larger file or array is a mistake
+IMPORT = "`make data FROM=... TO=...` reads other forms"
 
 JOINERS = {0x200C: None, 0x200D: None}  # parts of words in several scripts
 IDX_NAMES = {
@@ -39,8 +40,11 @@ IDX_NAMES = {
     "y_test": "t10k-labels-idx1-ubyte",
 }
 
+EDGE = np.pad(np.zeros((SIDE - 2, SIDE - 2), bool), 1, constant_values=True)  # (28, 28)
+
 Images = NDArray[np.uint8]  # (N, 28, 28), 0..255, white ink on black
 Labels = NDArray[np.uint8]  # (N,), 0..classes-1
+Array = NDArray[np.generic]
 Probabilities = NDArray[np.float32]  # (N, classes), 0..1
 
 
@@ -70,9 +74,26 @@ class Dataset:
     def classes(self) -> int:
         return len(self.label_names)
 
+    @property
+    def shows_digits(self) -> bool:
+        """Whether the classes are called 0 to 9 and look it: zero has a hole where one has ink.
+
+        Classes without names are called 0 to 9 as well, be they shoes or another script's letters.
+        """
+        if self.label_names != _numbers(10):
+            return False
+        zero, one = (self.train.images[self.train.labels == k] for k in (0, 1))
+        if not len(zero) or not len(one):
+            return False
+        inner = [
+            float(x.mean(0)[12:16, 12:16].mean() / max(x.mean(0).max(), 1)) for x in (zero, one)
+        ]
+        return inner[0] < 0.3 and inner[1] > 0.4
+
 
 def run(args: argparse.Namespace) -> int:
     data = load(args.data)
+    warn(data)
     for name in ("train", "validation", "test"):
         print(f"{name:10} {len(getattr(data, name)):6} images")
     print(f"{'classes':10} {data.classes:6} {', '.join(data.label_names)}")
@@ -104,7 +125,7 @@ def load(folder: Path) -> Dataset:
         raise UserError(f"{folder}: all labels are 0; at least two classes are needed")
     absent = sorted(set(range(classes)) - set(np.unique(train.labels).tolist()))
     if absent:
-        raise UserError(f"{folder}: no training image has the label {absent[0]}")
+        raise UserError(f"{folder}: no training image has the label {absent[0]}; {IMPORT}")
     digest = hashlib.sha256()
     for array in (train.images, train.labels, test.images, test.labels):
         digest.update(array.tobytes())
@@ -113,6 +134,27 @@ def load(folder: Path) -> Dataset:
         digest.update(json.dumps(names).encode())
     train, validation = _split_off_validation(train, folder)
     return Dataset(train, validation, test, names, folder, digest.hexdigest())
+
+
+def has_light_border(images: Images) -> bool:
+    """Whether most pixels along the four edges are light: black ink on white."""
+    return float(np.median(images[:, EDGE])) > 127
+
+
+def warn(data: Dataset) -> None:
+    """Say on stderr what is odd about a data set that can be trained on."""
+    if has_light_border(data.train.images):
+        print(
+            f"pipeline: warning: {data.source}: the images look black on white, and `runner.py` "
+            "reads white on black; to turn them: make data FLAGS=--invert FROM=... TO=...",
+            file=sys.stderr,
+        )
+    if data.label_names == _numbers(10) and not data.shows_digits:
+        print(
+            f"pipeline: warning: {data.source}: the classes 0 to 9 do not look like digits; "
+            "write their names into labels.txt, one a line",
+            file=sys.stderr,
+        )
 
 
 def require_trained_on(data: Dataset, training: Mapping[str, Any]) -> None:
@@ -148,79 +190,110 @@ def calibration_images(data: Dataset, count: int = CALIBRATION_IMAGES) -> NDArra
     return preprocess(data.train.images[chosen])
 
 
-def _read_arrays(folder: Path) -> dict[str, NDArray[np.generic]]:
+def _read_arrays(folder: Path) -> dict[str, Array]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data names a folder of IDX or .npz files")
-    archives = sorted(folder.glob("*.npz"))
+    sums = _read_checksums(folder)
     if any(_find_idx(folder, name) for name in IDX_NAMES.values()):
-        return _read_idx_files(folder)
-    if len(archives) == 1:
-        return _read_npz(archives[0])
-    if archives:
+        return {key: _read_idx_file(folder, name, sums) for key, name in IDX_NAMES.items()}
+    archives = sorted(folder.glob("*.npz"))
+    if not archives:
+        raise UserError(f"{folder}: neither MNIST's IDX files nor an .npz file in it; {IMPORT}")
+    if len(archives) > 1:
         raise UserError(f"{folder}: {len(archives)} .npz files; keep the one that is meant")
-    raise UserError(f"{folder}: neither MNIST's IDX files nor an .npz file in it")
+    path = archives[0]
+    if path.name in sums:
+        _verify_checksum(path, sha256(path), sums[path.name])
+    return read_npz(path, IDX_NAMES)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Read a file, decompressed where it is gzipped; raises UserError if that fails."""
     try:
-        return read_bytes(path)
+        return read_bytes(path, MAX_BYTES)
     except FileError as error:
         raise UserError(str(error)) from None
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
     for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
+        if candidate.is_file() or candidate.is_symlink():
             return candidate
     return None
 
 
-def _read_idx_files(folder: Path) -> dict[str, NDArray[np.generic]]:
-    sums = _read_checksums(folder)
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for key, name in IDX_NAMES.items():
-        path = _find_idx(folder, name)
-        if path is None:
-            raise UserError(f"{folder / name}: missing (plain or .gz)")
-        data = _read_bytes(path)
-        _verify_checksum(path, data, sums.get(name))
-        try:
-            arrays[key] = parse_idx(data, str(path))
-        except FileError as error:
-            raise UserError(str(error)) from None
-    return arrays
+def _read_idx_file(folder: Path, name: str, sums: Mapping[str, str]) -> Array:
+    path = _find_idx(folder, name)
+    if path is None:
+        raise UserError(f"{folder / name}: missing (plain or .gz); {IMPORT}")
+    data = read_file(path)
+    if name in sums:
+        _verify_checksum(path, hashlib.sha256(data).hexdigest(), sums[name])
+    return read_idx(data, path)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    data = _read_bytes(path)
-    _verify_checksum(path, data, _read_checksums(path.parent).get(path.name))
+def read_idx(data: bytes, path: Path) -> Array:
+    """Parse an IDX file's bytes; raises UserError if they are damaged."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            missing = [key for key in IDX_NAMES if key not in names]
-            if missing:
-                raise UserError(f"{path}: no array {missing[0]!r}; there are {names}")
-            return {key: _read_npy(archive, f"{key}.npy") for key in IDX_NAMES}
+        return parse_idx(data, str(path))
+    except FileError as error:
+        raise UserError(str(error)) from None
+
+
+def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
+    """Read arrays of an .npz file, or the one of an .npy file under the file's name.
+
+    Args:
+        path: The file.
+        keys: The arrays that are wanted; default: all.
+
+    Raises:
+        UserError: One is missing, or holds Python objects, or the file is damaged.
+    """
+    try:
+        with open_plain(path) as stream:
+            if path.suffix == ".npy":
+                return {path.stem: _read_npy(stream, path.stat().st_size, path.name, path)}
+            with zipfile.ZipFile(stream) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                missing = [key for key in keys if key not in names]
+                if missing:
+                    raise UserError(f"{path}: no array {missing[0]!r}, only {names}; {IMPORT}")
+                return {key: _unpack(archive, f"{key}.npy", path) for key in keys or names}
+    except FileError as error:
+        raise UserError(str(error)) from None
     except UserError:
         raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
-        raise UserError(f"{path}: damaged .npz file ({first_line(error)})") from None
+        raise UserError(
+            f"{path}: damaged {path.suffix} file ({first_line(error)}); copy or save it again"
+        ) from None
 
 
-def _read_npy(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
-    """Read one array; its header must not promise more than there is, as numpy believes it."""
-    size_bytes = archive.getinfo(name).file_size
-    if size_bytes > MAX_ARRAY_BYTES:
-        raise ValueError(f"{name}: larger than {MAX_ARRAY_BYTES // 2**20} MiB")
+def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
     with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise ValueError(f"{name}: not an array of numbers")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        if math.prod(shape) * dtype.itemsize > size_bytes:
-            raise ValueError(f"{name}: truncated, {shape} of {dtype} are promised")
-        stream.seek(0)
-        array: NDArray[np.generic] = np.lib.format.read_array(stream, allow_pickle=False)
+        return _read_npy(stream, archive.getinfo(name).file_size, name, path)
+
+
+def _read_npy(stream: Any, size_bytes: int, name: str, path: Path) -> Array:
+    """Read one array; its header must not promise more than there is, as numpy believes it."""
+    if size_bytes > MAX_BYTES:
+        raise ValueError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"{name}: not an array of numbers")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:  # loading a pickle can run any code
+        raise UserError(
+            f"{path}: {name} holds Python objects, which are never loaded; save it as numbers or "
+            "text, with .astype(int) or .astype(str)"
+        )
+    if math.prod(shape) * dtype.itemsize > size_bytes:
+        raise ValueError(f"{name}: truncated, {shape} of {dtype} are promised")
+    stream.seek(0)
+    array: Array = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 
 
@@ -229,45 +302,52 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     sums = {}
-    for line in _read_bytes(path).decode("utf-8", errors="replace").splitlines():
+    for line in read_file(path).decode("utf-8", errors="replace").splitlines():
         digest, _, name = line.strip().partition(" ")
         sums[name.lstrip(" *")] = digest.lower()  # `sha256sum --binary` puts a star
     return sums
 
 
-def _verify_checksum(path: Path, data: bytes, expected: str | None) -> None:
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+def _verify_checksum(path: Path, digest: str, expected: str) -> None:
+    if digest != expected:
         raise UserError(
             f"{path}: its SHA-256 is not the one in SHA256SUMS; the file was altered, restore it"
         )
 
 
-def _check_split(images: NDArray[np.generic], labels: NDArray[np.generic], what: str) -> Split:
+def _check_split(images: Array, labels: Array, what: str) -> Split:
     if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE):
-        raise UserError(f"{what}: images of shape {images.shape}, not (N, {SIDE}, {SIDE})")
+        raise UserError(
+            f"{what}: images of shape {images.shape}, not (N, {SIDE}, {SIDE}); {IMPORT}"
+        )
     if labels.shape != (len(images),):
-        raise UserError(f"{what}: {len(images)} images but labels of shape {labels.shape}")
+        raise UserError(
+            f"{what}: {len(images)} images but labels of shape {labels.shape}; {IMPORT}"
+        )
     if len(images) == 0:
-        raise UserError(f"{what}: it is empty")
-    return Split(_as_uint8(images, f"{what}: images"), _as_uint8(labels, f"{what}: labels"))
+        raise UserError(f"{what}: it is empty; add images")
+    pixels = _as_uint8(images, f"{what}: images")
+    if pixels.max() <= 1:
+        raise UserError(f"{what}: images are 0 to {pixels.max()}, not 0 to 255; {IMPORT}")
+    return Split(pixels, _as_uint8(labels, f"{what}: labels"))
 
 
-def _as_uint8(values: NDArray[np.generic], what: str) -> NDArray[np.uint8]:
+def _as_uint8(values: Array, what: str) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values.astype(np.uint8, copy=False)
     if values.dtype.kind not in "iuf":
-        raise UserError(f"{what} are of type {values.dtype}, not numbers")
+        raise UserError(f"{what} are of type {values.dtype}, not numbers; {IMPORT}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{what} contain NaN or infinity")
+        raise UserError(f"{what} contain NaN or infinity; leave those images out")
     if values.min() < 0 or values.max() > 255 or (values != np.rint(values)).any():
-        raise UserError(f"{what} are not whole numbers within 0..255")
+        raise UserError(f"{what} are not whole numbers within 0..255; {IMPORT}")
     return values.astype(np.uint8)
 
 
 def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
     count = round(len(train) * VALIDATION_FRACTION)
     if count == 0:
-        raise UserError(f"{folder}: {len(train)} training images are too few to split")
+        raise UserError(f"{folder}: {len(train)} training images are too few to split; add some")
     order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
     kept, held_out = np.sort(order[count:]), np.sort(order[:count])
     return (
@@ -281,18 +361,23 @@ def _numbers(classes: int) -> tuple[str, ...]:
     return tuple(str(label) for label in range(classes))
 
 
+def check_name(name: str, where: str) -> None:
+    """Raise UserError for a class's name that is empty or would drive the terminal."""
+    if not name.strip() or not name.translate(JOINERS).isprintable():
+        raise UserError(f"{where}: {name!a} holds a character that cannot be printed; rename it")
+
+
 def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
     path = folder / "labels.txt"
     if not path.is_file():
         return _numbers(classes)
     try:
-        text = _read_bytes(path).decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
     names = [line.strip() for line in text.splitlines() if line.strip()]
     for name in names:
-        if not name.translate(JOINERS).isprintable():  # an escape would drive the terminal
-            raise UserError(f"{path}: {name!a} holds a character that cannot be printed; rename it")
+        check_name(name, str(path))
     if len(names) != classes:
         raise UserError(f"{path}: {len(names)} names for {classes} classes; one a line is needed")
     return tuple(names)

@@ -100,7 +100,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     try:
         source = to_c(model, folder / NATIVE_FOLDER)
     except (UnsupportedModelError, ArithmeticBoundError) as error:
-        raise UserError(f"{model}: {error}") from None
+        raise UserError(f"{model}: no C for it: {error}; run `make export`") from None
     build(folder / NATIVE_FOLDER, folder / NATIVE_FOLDER)
     lines = [
         f"{source}: {source.stat().st_size:,} bytes",
@@ -113,7 +113,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         outputs = classify_apart(source, "native", Path(sys.executable), data.test.images)
         whose = "the compiled C itself"
     if isinstance(outputs, str):
-        raise UserError(f"{source}: compiled, but it does not run here: {outputs}")
+        raise UserError(f"{source}: it does not run here: {outputs}; make it again: `make native`")
     with atomic_path(folder / NATIVE_GOLDEN) as temporary:
         temporary.write_bytes(golden_file(data.test.images, outputs.raw.view(np.int8)))
     return [*lines, f"{folder / NATIVE_GOLDEN}: outputs of {whose} for {len(data.test):,} images"]

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     elif given.is_file():
         folder, models = bundle_folder(given), [given]
     else:
-        raise InputError(f"{given}: no such model")
+        raise InputError(f"{given}: no such model; name one with --model")
     subjects = [
         BenchSubject(model, runtime)
         for model in models
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         if args.runtime in ("auto", runtime)
     ]
     if not subjects:
-        raise InputError(f"{given}: no model that an installed runtime reads")
+        raise InputError(f"{given}: no installed runtime reads it: pip install ai-edge-litert")
     effort = FULL if args.full else Effort()
     benchmark = Benchmark(subjects, effort, *images_to_time(folder), lines_on_stderr)
     benchmark.run()

@@ -60,7 +60,7 @@ def compare(
     old, new = _latencies(before), _latencies(after)
     valid = [key for key, latency in old.items() if not isinstance(latency, str)]
     if not new.keys() & set(valid):
-        raise UserError("the two results have no row in common: there is nothing to compare")
+        raise UserError("--compare: no model and runtime are in both results; name another file")
     valid += [key for key, latency in new.items() if not isinstance(latency, str)]
     absent = "interrupted" if after["method"]["interrupted"] else "missing"
     return tuple(

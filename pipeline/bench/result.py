@@ -30,7 +30,7 @@ def read_result(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: missing; `make bench` writes such a file") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: not JSON, and so not a result of `make bench`") from None
+        raise UserError(f"{path}: not JSON; name a file that `make bench` wrote") from None
     return check_result(value, str(path))
 
 
@@ -50,5 +50,5 @@ def check_result(value: Any, where: str) -> dict[str, Any]:
     for i, row in enumerate(result["rows"]):
         missing = [key for key in FIGURES if row[key] is None]
         if missing and (row["status"] == "ok" or len(missing) < len(FIGURES)):
-            raise UserError(f"{where}: rows[{i}]: {missing[0]} is missing")
+            raise UserError(f"{where}: rows[{i}]: {missing[0]} is missing; measure again")
     return result

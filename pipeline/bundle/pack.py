@@ -41,6 +41,7 @@ from pipeline.parity.check import one_runtime_each, read_probabilities
 
 LOCK = "device/requirements.lock"
 GOLDEN_IMAGES = 256
+PASSED_ONLY = "only what passed is packed: run `make export`"
 GOLDEN_SEED = 256
 # How far a device's probability may be from the golden one. Float kernels differ in the order of
 # their sums; int8 kernels by a unit in the last place of some layer (docs/adr/0004-parity.md).
@@ -174,15 +175,15 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     """Raise UserError for a file that has not passed parity as it is now."""
     path = folder / PARITY_JSON
     if parity.get("status") != "pass":
-        raise UserError(f"{path}: parity is {parity.get('status')!r}; only what passed is packed")
+        raise UserError(f"{path}: parity is {parity.get('status')!r}; {PASSED_ONLY}")
     failed = [row["artifact"] for row in parity["rows"] if row["status"] == "fail"]
     if failed:
-        raise UserError(f"{path}: {failed[0]} failed; only what passed is packed")
+        raise UserError(f"{path}: {failed[0]} failed; {PASSED_ONLY}")
     checked = {row["artifact"]: row["sha256"] for row in parity["rows"] if row["status"] == "pass"}
     checked[parity["reference"]["artifact"]] = parity["reference"]["sha256"]
     for row in parity["rows"]:
         if row["artifact"] not in checked and not row["allowed"]:
-            raise UserError(f"{path}: {row['artifact']} passed on no runtime")
+            raise UserError(f"{path}: {row['artifact']} passed on no runtime; run `make export`")
     checked |= {row["file"]: row["sha256"] for row in parity["binaries"]}
     for name in native.BINARIES:
         if name not in checked:

@@ -39,6 +39,7 @@ from pipeline.parity.judge import (
     format_table,
     judge,
     overall_status,
+    too_few,
     with_bits,
     with_layers,
 )
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         on = f" on {binary.processor}" if binary.processor else ""
         verdict = "same bits" if binary.status == "pass" else binary.status
         print(f"{binary.file}{on}: {verdict}: {binary.reason or binary.kernels}")
-    print(f"parity: {result.status}")
+    doubt = too_few(result.reference["n"], result.reference["accuracy"], budget)
+    print(f"parity: {result.status}{doubt}")
     return 0 if result.status == "pass" else 1
 
 
@@ -146,7 +148,7 @@ def _reference(folder: Path, data: Dataset) -> Probabilities:
         raise UserError(got)
     shape = got.probabilities.shape
     if shape != (len(data.test), data.classes) or not np.isfinite(got.probabilities).all():
-        raise UserError(f"{path}: its outputs {shape} do not fit {data.source}")
+        raise UserError(f"{path}: its outputs {shape} do not fit {data.source}; train it again")
     return got.probabilities
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,6 +72,17 @@ def limits(is_float: bool, reference_accuracy: float, budget: ParityBudget) -> L
     scale = float(np.clip((1.0 - reference_accuracy) / budget.reference_error, 1.0, MAX_SCALE))
     disagreement = (1.0 - budget.int8_min_agreement) * scale
     return Limits(disagreement, None, budget.int8_max_loss_pp * scale)
+
+
+def too_few(images: int, reference_accuracy: float, budget: ParityBudget) -> str:
+    """What to add to a verdict by test images that are too few to judge int8; else nothing.
+
+    If none of n answers differs, up to 3 / n of all may (95 %, the rule of three).
+    """
+    wanted = math.ceil(3 / max(limits(False, reference_accuracy, budget).disagreement, 1e-6))
+    if images >= wanted:
+        return ""
+    return f", but {images} test images are few: it takes {wanted:,} to see what the budget forbids"
 
 
 def judge(

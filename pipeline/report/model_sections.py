@@ -59,6 +59,8 @@ def _threshold(training: Mapping[str, Any]) -> dict[str, str]:
     if "confidence" not in training:
         return {}
     threshold, test = training["confidence"]["threshold"], training["confidence"]["test"]
+    if threshold is None:
+        return {"confidence threshold": "none: too few validation images, or too many errors"}
     text = (
         f"{threshold:.2f}: {test['coverage']:.2%} of the test images are answered, "
         f"{test['error']:.3%} of these wrongly"

@@ -44,7 +44,6 @@ from pipeline.parity.statistics import mean_ci95
 from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
 from pipeline.train import confidence
-from pipeline.train.epochs import DIGITS
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.temperature import expected_calibration_error
 from pipeline.train.training import accuracy, train
@@ -79,13 +78,13 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
     Raises:
         UserError: The data set's classes are not digits, or a recipe does not train in epochs.
     """
-    if data.label_names != DIGITS:
-        raise UserError("make accuracy measures drawn digits as well: the classes must be digits")
+    if not data.shows_digits:
+        raise UserError(f"{data.source}: not digits, which is what make accuracy is for; name some")
     loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
     blocks: list[dict[str, Any]] = []
     for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
-            raise UserError(f"{name}: only recipes that train in epochs have their seeds measured")
+            raise UserError(f"{name}: it does not train in epochs; name another, such as best")
         seeds: list[dict[str, Any]] = []
         blocks.append({})
         for seed in SEEDS:
@@ -176,7 +175,7 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     judged = read_json(folder / PARITY_JSON)
     probabilities = parity.read_probabilities(folder / PROBABILITIES)
     labels = data.test.labels
-    threshold = training["confidence"]["threshold"]
+    threshold = training["confidence"]["threshold"] or 0.0
     artifacts = {}
     for name, values in parity.one_runtime_each(probabilities).items():
         row = next(r for r in judged["rows"] if r["artifact"] == name and r["n"])
@@ -353,7 +352,7 @@ def _seed_table(seeds: Sequence[dict[str, Any]]) -> str:
                 f"{1 - seed['float']['accuracy']:.2%}",
                 *(f"{1 - seed['artifacts'][name]['accuracy']:.2%}" for name in names),
                 seed["parity"],
-                f"{seed['confidence']['threshold']:.2f}",
+                f"{seed['confidence']['threshold'] or 0:.2f}",
                 f"{sure['coverage']:.2%}",
                 f"{sure['error']:.3%}",
             ]

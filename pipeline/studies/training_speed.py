@@ -53,7 +53,9 @@ def measure(data: Dataset, images: int = IMAGES, rounds: int = ROUNDS) -> dict[s
     recipe = dataclasses.replace(recipe, epochs=1)
     images = min(images, len(data.train)) // recipe.batch_size * recipe.batch_size
     if images == 0:
-        raise UserError(f"{data.source}: fewer images than a batch of {recipe.batch_size}")
+        raise UserError(
+            f"{data.source}: fewer than a batch of {recipe.batch_size} training images; add some"
+        )
     x, y = data.train.images[:images], data.train.labels[:images]
 
     def distort() -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 MAX_ERROR = 0.002  # of the answers on validation images
+LEAST_WRONG = 3  # if none of n answers is wrong, up to 3 / n of them may be (95 %)
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,15 @@ class Answers:
 
     coverage: float  # share of the images that are answered, 0..1
     error: float  # share of those answers that are wrong, 0..1; 0 when there are none
+    error_ci95: tuple[float, float]  # its exact 95 % interval (Clopper and Pearson, 1934)
 
 
 @dataclass(frozen=True)
 class Confidence:
     """The threshold of one network."""
 
-    threshold: float  # `runner.py --min-confidence` at which MAX_ERROR of the answers were wrong
+    threshold: float | None  # `runner.py --min-confidence` at which MAX_ERROR of the answers were
+    # wrong; None where none keeps to it, or too few images were there to tell
     validation: Answers  # what it gives on the images it was chosen on
     test: Answers  # what it gives on the test images
 
@@ -41,12 +45,16 @@ def answers(
     answered = probabilities.max(axis=1) >= threshold
     wrong = answered & (probabilities.argmax(axis=1) != labels)
     count = int(answered.sum())
-    return Answers(count / len(labels), float(wrong.sum() / count) if count else 0.0)
+    if not count:
+        return Answers(0.0, 0.0, (0.0, 1.0))
+    interval = binomtest(int(wrong.sum()), count).proportion_ci(method="exact")
+    ends = float(interval.low), float(interval.high)
+    return Answers(count / len(labels), float(wrong.sum() / count), ends)
 
 
 def choose_threshold(
     probabilities: NDArray[np.floating], labels: NDArray[np.uint8], max_error: float = MAX_ERROR
-) -> float:
+) -> float | None:
     """The least threshold, in whole per cent, whose answers are wrong at most `max_error` times.
 
     Args:
@@ -55,9 +63,12 @@ def choose_threshold(
         max_error: Share of wrong answers, 0..1.
 
     Returns:
-        0.00 to 0.99; 0.99 where even that does not suffice.
+        0.00 to 0.99; None where even that does not suffice, or where so few images are answered
+        that the share of wrong ones could be larger without showing.
     """
-    for percent in range(99):
-        if answers(probabilities, labels, percent / 100).error <= max_error:
-            return percent / 100
-    return 0.99
+    for percent in range(100):
+        got = answers(probabilities, labels, percent / 100)
+        if got.error <= max_error:
+            enough = got.coverage * len(labels) * max_error >= LEAST_WRONG
+            return percent / 100 if enough else None
+    return None

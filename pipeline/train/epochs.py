@@ -29,7 +29,6 @@ History = dict[str, list[float]]
 Weights = list[Any]  # a tensor each: C1, C3, C5, F6, OUTPUT; kernel, bias
 Rates = NDArray[np.float32]  # (epochs, steps)
 
-DIGITS = tuple("0123456789")
 NO_DIGIT = -1  # the label of an image for which every class is equally right
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
@@ -129,7 +128,7 @@ def _epoch_data(recipe: EpochRecipe, data: Dataset, epoch: int) -> tuple[Any, An
     order = np.random.default_rng((recipe.seed, epoch, 0)).permutation(len(data.train))
     labels = data.train.labels[order]
     strength = recipe.augmentation
-    if data.label_names != DIGITS:  # class 1 is no digit with a hook, class 7 none with a bar
+    if not data.shows_digits:  # class 1 is no digit with a hook, class 7 none with a bar
         strength = dataclasses.replace(
             strength, hooked_ones=0.0, crossed_sevens=0.0, curled_nines=0.0
         )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
 from pipeline.config import CookbookRecipe, Recipe, load_recipe
-from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess
+from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, warn
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, sha256, write_json
 from pipeline.train import cookbook, epochs, figures, lenet5
@@ -57,6 +57,7 @@ class TrainResult:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.recipe)
     dataset = load_data(args.data)
+    warn(dataset)
     lenet5.import_tensorflow()
     result = train(Path(args.recipe).stem, recipe, dataset, args.out)
     path = args.out / FLOAT_MODEL
@@ -67,6 +68,11 @@ def run(args: argparse.Namespace) -> int:
         f"{result.seconds:.0f} s; validation {result.val_accuracy:.2%}, "
         f"test {result.test_accuracy:.2%}"
     )
+    if result.confidence.threshold is None:
+        print(
+            f"no threshold for --min-confidence: of {len(dataset.validation)} validation images, "
+            "too few are right, or too few there to tell"
+        )
     return 0
 
 
@@ -124,8 +130,8 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         test_calibration_error=expected_calibration_error(test, data.test.labels),
         confidence=Confidence(
             threshold,
-            validation=answers(validation, data.validation.labels, threshold),
-            test=answers(test, data.test.labels, threshold),
+            validation=answers(validation, data.validation.labels, threshold or 0.0),
+            test=answers(test, data.test.labels, threshold or 0.0),
         ),
         label_names=data.label_names,
         data_sha256=data.sha256,

@@ -410,7 +410,8 @@ def test_damaged_golden_vectors_are_an_error_of_one_line(arrays, exported, tmp_p
 def test_bench_of_a_missing_model_is_an_error_at_once(tmp_path):
     run = run_runner("bench", "--model", tmp_path / "none.tflite")
     assert run.returncode == 2
-    assert run.stderr.splitlines() == [f"runner.py: {tmp_path}/none.tflite: no such model"]
+    said = f"runner.py: {tmp_path}/none.tflite: no such model; name one with --model\n"
+    assert run.stderr == said
 
 
 def test_ctrl_c_keeps_the_finished_rounds(exported, tmp_path):

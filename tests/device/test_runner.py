@@ -1,5 +1,6 @@
 """The device runner: as a library and as a command, with good input and with rubbish."""
 
+import gzip
 import io
 import json
 import os
@@ -382,6 +383,60 @@ def test_accuracy_of_the_whole_test_set_is_what_parity_found(exported, mnist, tm
     assert run.returncode == 0, run.stderr
     reference = json.loads((exported / "parity.json").read_text())["reference"]["accuracy"]
     assert f"{round(reference * 2000)} of 2000 correct" in run.stdout
+
+
+@pytest.mark.parametrize("form", ["npz", "idx", "pictures"])
+def test_accuracy_reads_what_the_pipeline_reads_and_a_folder_per_class(
+    exported, mnist, tmp_path, form
+):
+    images, labels = mnist.test.images[:20], mnist.test.labels[:20]
+    right = int((Classifier(exported / MODELS[1]).predict(images).labels == labels).sum())
+    if form == "npz":
+        np.savez(tmp_path / "set.npz", x_test=images.astype(np.int64), y_test=labels)
+    elif form == "idx":
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            path = tmp_path / f"t10k-{name}-ubyte.gz"
+            path.write_bytes(gzip.compress(header + array.tobytes()))
+    else:
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = tmp_path / "test" / str(label) / f"{i}.pgm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_pgm(path, image)
+        path.with_name("damaged.png").write_bytes(b"\x89PNG")
+        path.with_name("Thumbs.db").write_bytes(b"")
+    run = run_runner("accuracy", "-m", exported / MODELS[1], tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert f"{right} of {21 if form == 'pictures' else 20} correct" in run.stdout
+    assert ("refused pictures: 1" in run.stdout) == (form == "pictures")
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda folder: None, "no folders of pictures"),
+        (lambda folder: (folder / "cat").mkdir(), "not a class of the model"),
+        (lambda folder: (folder / "1").mkdir(), "no pictures in it"),
+        (lambda folder: (folder / "a.npz").write_bytes(b"PK"), "not an .npz"),
+        (lambda folder: np.savez(folder / "a.npz", x_test=np.zeros((1, 28, 28), object)), "x_test"),
+    ],
+)  # fmt: skip
+def test_a_labelled_set_that_cannot_be_used_is_one_line(exported, tmp_path, make, part):
+    make(tmp_path)
+    run = run_runner("accuracy", "-m", exported / MODELS[1], tmp_path)
+    assert run.returncode == 2
+    assert part in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(exported, mnist, tmp_path):
+    write_pgm(tmp_path / "a.pgm", mnist.test.images[0])
+    for name in ("Thumbs.db", "README", "labels.txt"):
+        (tmp_path / name).write_text("no picture")
+    run = run_runner("-m", exported / MODELS[1], tmp_path)
+    assert run.returncode == 0
+    assert len(run.stdout.splitlines()) == 1
+    assert run.stderr == f"runner.py: {tmp_path}: 3 files that are not pictures were skipped\n"
 
 
 def test_info_names_model_runtime_versions_and_machine(exported):

@@ -12,11 +12,12 @@ from pipeline import artifacts
 # Data flows down. A module imports those of its own floor and of the floors above it.
 FLOORS = (
     ("artifacts", "files", "table", "progress"),
-    ("config", "data"),
+    ("config", "data", "importing"),
     ("train",),
     ("export",),
     ("classify",),
     ("native",),
+    ("microcontroller",),
     ("parity",),
     ("bundle",),
     ("bench", "studies", "pi_test"),

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from device import idx
 from device.idx import FileError, parse_idx, read_bytes
 from pipeline import data
 from pipeline.files import UserError
@@ -289,7 +288,7 @@ def test_set_without_images_is_refused(folder):
 
 
 def test_too_few_images_to_split_are_refused(folder):
-    (folder / TRAIN_IMAGES).write_bytes(idx_bytes(np.zeros((2, 28, 28), np.uint8)))
+    (folder / TRAIN_IMAGES).write_bytes(idx_bytes(np.full((2, 28, 28), 9, np.uint8)))
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([0, 1], np.uint8)))
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(LABELS, np.uint8)))
     assert_refused(folder, "too few")
@@ -317,7 +316,7 @@ def test_label_that_no_training_image_has_is_refused(folder):
         (lambda packed: packed[:5], "damaged gzip"),
         (lambda packed: packed[: len(packed) // 2], "damaged gzip"),
         (lambda packed: packed[:-8] + b"\0" * 8, "CRC"),
-        (lambda packed: b"no gzip at all", "gzip"),
+        (lambda packed: b"no gzip at all", "not an IDX file"),
         (lambda packed: packed[:40] + b"\xff" * 40 + packed[80:], "damaged gzip"),
     ],
 )
@@ -329,7 +328,7 @@ def test_damaged_gzip_file_is_named(tmp_path, change, part):
 
 
 def test_gzip_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(idx, "MAX_BYTES", 2**24)
+    monkeypatch.setattr(data, "MAX_BYTES", 2**24)
     write_idx(tmp_path, make_arrays(), compress=True)
     path = tmp_path / f"{TRAIN_IMAGES}.gz"
     path.write_bytes(gzip.compress(bytes(2**28), 1))
@@ -390,7 +389,7 @@ def test_names_that_are_not_utf8_are_refused(folder):
         ("x_train", lambda a: a.astype(np.uint64) + 2**63, "0..255"),
         ("x_train", lambda a: a.astype(np.complex64), "not numbers"),
         ("x_train", lambda a: a.astype("U3"), "not numbers"),
-        ("x_train", lambda a: a.astype(object), "damaged"),  # pickled, which is never opened
+        ("x_train", lambda a: a.astype(object), "never loaded"),  # pickled
         ("x_train", lambda a: a.reshape(-1, 784), "(24, 784)"),
         ("y_train", lambda a: np.eye(3)[a], "labels of shape (24, 3)"),
         ("y_train", lambda a: np.float32(1), "labels of shape ()"),
@@ -432,7 +431,7 @@ def test_array_header_that_promises_too_much_allocates_nothing(tmp_path, shape):
 
 
 def test_archive_that_would_unpack_to_more_than_the_limit_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MAX_ARRAY_BYTES", 2**24)
+    monkeypatch.setattr(data, "MAX_BYTES", 2**24)
     np.savez_compressed(tmp_path / "a.npz", **{**make_arrays(), "x_train": np.zeros(2**24)})
     tracemalloc.start()
     try:

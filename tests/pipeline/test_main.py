@@ -12,7 +12,8 @@ from pipeline.__main__ import ALL, STAGES
 @pytest.mark.parametrize("stage", sorted(STAGES.keys() - {"all"}))
 def test_stage_lives_in_the_module_of_its_name_and_can_be_called(stage):
     module = STAGES[stage][0]
-    assert stage.replace("-", "_") in module.split(".")
+    name = {"import": "importing"}.get(stage, stage.replace("-", "_"))  # `import` is Python's
+    assert name in module.split(".")
     assert callable(importlib.import_module(module).run)
 
 
@@ -27,8 +28,9 @@ def test_help_lists_every_stage_with_what_it_does():
 
 def test_makefile_calls_every_stage():
     makefile = (ROOT / "Makefile").read_text()
-    called = set(re.findall(r"(?:\$\(STAGE\)|-m pipeline) ([a-z-]+)", makefile))
-    assert called == STAGES.keys() - {"data", "all"}
+    calls = " ".join(line for line in makefile.splitlines() if "$(STAGE)" in line)
+    for stage in STAGES.keys() - {"data", "all"}:
+        assert re.search(rf"[ ,]{stage}[ ,)]", calls), stage
 
 
 @pytest.mark.parametrize("arguments", [[], ["none"], ["photos", "--seed", "1"], ["pi-test"]])

@@ -274,6 +274,16 @@ def test_table_holds_the_reference_and_a_line_a_row():
     assert judge.format_table(result).count("same bits") == 1
 
 
+@pytest.mark.parametrize(
+    ("images", "accuracy", "few"),
+    [(2999, 1.0, True), (3000, 1.0, False), (20, 0.5, True), (300, 0.5, False)],
+)
+def test_so_few_test_images_that_a_forbidden_difference_would_not_show_are_said(
+    images, accuracy, few
+):
+    assert ("test images are few" in judge.too_few(images, accuracy, BUDGET)) == few
+
+
 # --- check.py -----------------------------------------------------------------------------------
 
 
