@@ -25,6 +25,7 @@ from pipeline.artifacts import (
     NATIVE_GOLDEN,
     NATIVE_LIBRARY,
     NATIVE_SOURCE,
+    NATIVE_WASM,
     PARITY_JSON,
     PROBABILITIES,
     PROJECT,
@@ -82,6 +83,7 @@ def pack(
     require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     built = to_tflite.read_metadata(folder / INT8_TFLITE)
     probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
+    probabilities.pop(NATIVE_WASM, None)  # no runtime of a device reads it
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= device_files()

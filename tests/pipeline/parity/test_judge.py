@@ -134,10 +134,11 @@ RAW = np.arange(50, dtype=np.int8).reshape(5, 10)
     ],
 )
 def test_bits_are_the_same_only_in_the_same_shape_and_type(got, same):
-    row = ParityRow("native/lenet5_int8.c", "native", "1", "", "pass", "")
-    judged = judge.with_bits(row, outputs(got), outputs(RAW))
-    assert judged.bit_identical is same
-    assert judged.status == ("pass" if same else "fail")
+    for artifact in judge.FROM_C:
+        row = ParityRow(artifact, "any", "1", "", "pass", "")
+        judged = judge.with_bits(row, outputs(got), outputs(RAW))
+        assert judged.bit_identical is same
+        assert judged.status == ("pass" if same else "fail")
 
 
 # --- check.py -----------------------------------------------------------------------------------
