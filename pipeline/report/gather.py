@@ -16,10 +16,11 @@ from pipeline.artifacts import (
     BENCH_JSON,
     BENCH_PI_JSON,
     CONVERTED,
+    DEVICES_FOLDER,
     FLOAT_MODEL,
-    FP32_TFLITE,
     INT8_TFLITE,
     NATIVE_SOURCE,
+    NATIVE_WASM,
     PARITY_JSON,
     PHOTOS_JSON,
     PI_MATRIX_JSON,
@@ -36,7 +37,6 @@ from pipeline.parity.check import read_probabilities
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.pi_test.matrix import PiCell
-from pipeline.report.weights import LayerWeights, read_weights
 from pipeline.studies.photos import NoDigitRow, PhotoRow, PhotoTiming
 from pipeline.studies.robustness import RobustnessRow
 from pipeline.train.training import require_float_model
@@ -67,13 +67,17 @@ class ReportData:
     contracts: dict[str, dict[str, Any]]  # input and output of each artifact, by name
     parity: Source[dict[str, Any]]  # of each file what it holds
     probabilities: Source[dict[str, Probabilities]]  # by "artifact@runtime"
-    weights: Source[tuple[LayerWeights, ...]]  # of each layer, before and after quantization
     bench: Source[dict[str, Any]]
     device: Source[dict[str, Any]]  # `bench-pi.json`, the same of a device
     robustness: Source[dict[str, Any]]
     pi: Source[dict[str, Any]]
+    boards: Source[list[dict[str, Any]]]  # a receipt a device, `devices/HOST.json`
     photos: Source[dict[str, Any]]
     seeds: Source[dict[str, Any]]  # `docs/accuracy.json`: the same recipe with other seeds
+
+    def label(self, index: int) -> str:
+        """The true class of a test image."""
+        return self.data.label_names[self.data.test.labels[index]]
 
 
 def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportData:
@@ -90,7 +94,8 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
     training = read_json(folder / TRAIN_JSON, "history", "label_names", "model_sha256")
     require_float_model(folder / FLOAT_MODEL, training)
     require_trained_on(data, training)
-    names = [n for n in (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE) if (folder / n).is_file()]
+    all_names = (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE, NATIVE_WASM)
+    names = [name for name in all_names if (folder / name).is_file()]
     hashes = {name: sha256(folder / name) for name in names}
     results = {name: read(folder / name, form, hashes) for name, form in RESULTS.items()}
     parity = results[PARITY_JSON]
@@ -105,11 +110,11 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
         contracts={name: contract(folder, name) for name in names if name != FLOAT_MODEL},
         parity=parity,
         probabilities=gather_probabilities(folder / PROBABILITIES, data, parity.value),
-        weights=gather_weights(folder),
         bench=results[BENCH_JSON],
         device=results[BENCH_PI_JSON],
         robustness=results[ROBUSTNESS_JSON],
         pi=results[PI_MATRIX_JSON],
+        boards=gather_boards(folder / DEVICES_FOLDER),
         photos=results[PHOTOS_JSON],
         seeds=gather_seeds(seeds, str(training["recipe"]), data),
     )
@@ -177,6 +182,8 @@ RESULTS = {
         {"digits": _keys(PhotoRow), "empties": _keys(NoDigitRow), "timings": _keys(PhotoTiming)},
     ),
 }
+RECEIPT = ("board", "system", "python", "time", "bundle_sha256", "throttled", "rows", "choice")
+RECEIPT_ROW = {"artifact", "runtime", "runtime_version", "verified", "reason", "latency_us"}
 SEEDS = ResultFile(
     "make accuracy",
     lambda _: {},  # they are other models
@@ -230,7 +237,7 @@ def read(path: Path, form: ResultFile, hashes: Mapping[str, str]) -> Source[dict
 
 def contract(folder: Path, name: str) -> dict[str, Any]:
     """Name, shape and type of an artifact's input and output; empty if it is damaged."""
-    path = folder / (INT8_TFLITE if name == NATIVE_SOURCE else name)  # C is made from TFLite
+    path = folder / (INT8_TFLITE if name.startswith("native/") else name)  # made from TFLite
     describe = to_tflite.describe if path.suffix == ".tflite" else to_onnx.describe
     try:
         return describe(path)
@@ -277,12 +284,22 @@ def gather_probabilities(
     return Source(values)
 
 
-def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
-    try:
-        paths = (folder / FP32_TFLITE, folder / INT8_TFLITE)
-        return Source(tuple(read_weights(*paths)))
-    except (ValueError, RuntimeError) as error:
-        return Source(None, f"the TFLite files cannot be compared ({error}): run `make export`")
+def gather_boards(folder: Path) -> Source[list[dict[str, Any]]]:
+    """The receipts of devices; they are of a bundle, not of a model, and name it by its SHA-256."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        return Source(None, "no device has sent a receipt: run `make deploy PI=user@host`")
+    receipts, damaged = [], []
+    for path in paths:
+        try:
+            receipt = read_json(path, *RECEIPT)
+            if not all(row.keys() >= RECEIPT_ROW for row in receipt["rows"]):
+                raise UserError
+            receipts.append(receipt)
+        except (UserError, AttributeError, TypeError):
+            damaged.append(path.name)
+    doubt = f"Damaged or of another version: {', '.join(damaged)}." if damaged else ""
+    return Source(receipts, doubt=doubt)
 
 
 def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any]]:

@@ -19,13 +19,11 @@ from pipeline.config import load_parity_budget
 from pipeline.parity.judge import Limits, limits
 from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
 from pipeline.report.gather import gather
-from pipeline.report.weights import read_weights
 from pipeline.studies import accuracy
 
 PLOTS = {
-    *("loss", "accuracy", "confusion-float", "confusion-int8", "delta", "noise-tflite"),
-    *("noise-onnx", "weights", "codes", "latency", "ratio", "pareto", "cold-start", "memory"),
-    *("robustness", "photographs", "device-latency"),
+    *("loss", "accuracy", "confusion-int8", "delta", "noise-tflite", "noise-onnx", "latency"),
+    *("pareto", "robustness", "photographs", "device-latency"),
 }
 MEASURED = {
     "bench.json": "make bench",
@@ -142,14 +140,14 @@ def test_gallery_shows_every_flipped_and_every_misread_image_and_no_other(measur
         answers = np.stack([archive[name].argmax(axis=1) for name in archive.files])
     flipped = (answers != answers[0]).any(axis=0)
     wanted = np.flatnonzero(flipped | (answers != small.test.labels).any(axis=0))
-    shown = re.findall(r"\(image (\d+)\)</b>", section(measured, "Flipped and misread images"))
+    shown = re.findall(r"\(image (\d+)\)</b>", section(measured, "What it reads wrongly"))
     assert sorted(map(int, shown)) == wanted.tolist()
     assert len(shown) > 10
 
 
 def test_gallery_of_a_bad_model_is_cut_and_says_so(measured, small, monkeypatch):
     monkeypatch.setattr(model_sections, "MAX_PICTURES", 3)
-    gallery = model_sections.gallery(gather(measured, small))
+    gallery = model_sections.errors(gather(measured, small))
     assert len(gallery.pictures) == 3
     assert "more are left out" in gallery.text[-1]
 
@@ -188,7 +186,7 @@ def test_a_throttled_row_is_in_the_table_but_in_no_plot_and_not_on_the_card(fold
     speed = measured_sections.speed(report)
     assert any(row[1:4] == ["native", "", "invalid"] for row in speed.tables[0].rows)
     assert any("under-voltage" in line for line in speed.text)
-    for plot in (*speed.plots, *measured_sections.footprint(report).plots):
+    for plot in speed.plots:
         assert "int8.c, native" not in plot.svg
     card = model_card.render(report)
     assert "| onnxruntime  " in card
@@ -205,17 +203,6 @@ def test_axis_ends_before_a_row_that_is_far_from_the_others():
 )
 def test_numbers_have_three_digits_and_no_exponent(value, text):
     assert three_figures(value) == text
-
-
-def test_dequantized_weights_are_within_half_a_step_of_the_float_ones(measured):
-    layers = read_weights(measured / "lenet5_fp32.tflite", measured / "lenet5_int8.tflite")
-    assert [layer.layer for layer in layers] == ["C1", "C3", "C5", "F6", "OUTPUT"]
-    for layer in layers:
-        half_a_step = np.abs(layer.float32).max() / 127 / 2  # of the channel with the widest range
-        assert np.abs(layer.float32 - layer.dequantized).max() <= half_a_step * 1.001
-        assert layer.codes.dtype == np.int8
-    with pytest.raises(ValueError, match="C1"):
-        read_weights(measured / "lenet5_fp32.tflite", measured / "lenet5_fp32.tflite")
 
 
 def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, small, tmp_path):
@@ -320,7 +307,6 @@ def test_a_page_of_damaged_results_shows_what_is_left_and_says_so(folder, small_
         line = f"{name} is damaged or of another version: run `{command}` again"
         assert line in output
         assert line in page
-    assert "the TFLite files cannot be compared" in output
     assert set(re.findall(r'<figure id="plot-([a-z0-9-]+)"', page)) == {"loss", "accuracy"}
 
 
@@ -381,7 +367,8 @@ class Links(HTMLParser):
         self.targets = []
 
     def handle_starttag(self, tag, attributes):
-        assert tag not in ("script", "iframe", "object", "embed", "base"), tag
+        assert tag not in ("iframe", "object", "embed", "base"), tag
+        assert tag != "script" or attributes == [("type", "module")]  # our own, named by its hash
         for name, value in attributes:
             assert not name.startswith("on"), name
             if name in ("src", "href", "xlink:href", "srcset", "action", "data"):
@@ -428,6 +415,11 @@ CONTRAST = """
   return Math.min(...contrasts);
 })()
 """
+WIDE_TABLES = """
+[...document.querySelectorAll("table")]
+  .filter(table => table.getBoundingClientRect().right > document.body.clientWidth)
+  .map(table => table.innerText)
+"""
 SMALL_PLOTS = """
 [...document.querySelectorAll("figure[id^=plot-]")].filter(figure => {
   const box = figure.querySelector("svg").getBoundingClientRect();
@@ -436,16 +428,19 @@ SMALL_PLOTS = """
 """
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [360, 800, 1600])
 @pytest.mark.parametrize("dark", [False, True])
 def test_chromium_shows_all_of_it_without_complaint_or_request(browser, measured, width, dark):
     page = measured / "report.html"
     browser.open(page.as_uri(), width, dark)
     assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.evaluate(WIDE_TABLES) == []
     assert browser.evaluate("document.querySelectorAll('figure[id^=plot-]').length") == len(PLOTS)
     assert browser.evaluate(SMALL_PLOTS) == []
     assert browser.evaluate(CONTRAST) >= 4.5
-    assert browser.evaluate("[...document.images].every(image => image.naturalWidth == 28)")
+    assert browser.evaluate(
+        "[...document.images].every(image => image.naturalWidth == 28 && image.alt)"
+    )
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") != dark
     assert browser.complaints() == []
@@ -470,7 +465,12 @@ def test_hostile_class_names_stay_text(browser, folder, small_data, tmp_path):
     Links().feed(page.read_text())
     browser.open(page.as_uri(), 390)
     assert browser.evaluate("document.documentElement.scrollWidth") == 390
-    assert browser.evaluate("document.querySelectorAll('script, iframe, main b b').length") == 0
+    assert (
+        browser.evaluate(
+            "document.querySelectorAll('script:not([type=module]), iframe, main b b').length"
+        )
+        == 0
+    )
     assert browser.complaints() == []
     assert {url for url in browser.requests() if not url.startswith("data:")} == {page.as_uri()}
     text = browser.evaluate("document.body.innerText")
