@@ -1,20 +1,29 @@
 """The report: complete, of one model only, safe, the same each time, and readable in a browser."""
 
+import base64
+import functools
+import http.server
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+import tomllib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from chromium import Chromium
-from conftest import ROOT, run_stage
+from conftest import ROOT, run_runner, run_stage
+from PIL import Image
 from report_inputs import write_measured
 
+from device import photo
 from device.bench.rows import three_figures
 from pipeline import data
+from pipeline.artifacts import NATIVE_SOURCE, NATIVE_WASM
 from pipeline.config import load_parity_budget
 from pipeline.parity.judge import Limits, limits
 from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
@@ -479,6 +488,138 @@ def test_hostile_class_names_stay_text(browser, folder, small_data, tmp_path):
     matter, body = front_matter((folder / "MODEL_CARD.md").read_text())
     assert matter["model-index"][0]["results"][0]["dataset"]["name"] == "<b>data"
     assert not re.search(r"(?<!\\)<", body)
+
+
+# --- The model in the browser ---------------------------------------------------------------------
+
+DIGITS = tomllib.loads((ROOT / "pipeline" / "studies" / "skeletons.toml").read_text())["digits"]
+TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def wait(browser, promise=TWO_FRAMES):
+    browser.call("Runtime.evaluate", expression=promise, awaitPromise=True)
+
+
+def corner(browser, name):
+    """Where a canvas begins, in pixels of the window."""
+    return browser.evaluate(f"""(() => {{
+        const canvas = document.getElementById("{name}");
+        canvas.scrollIntoView();
+        const {{ left, top }} = canvas.getBoundingClientRect();
+        return [left + canvas.clientLeft, top + canvas.clientTop];
+    }})()""")
+
+
+def draw(browser, name, strokes):
+    """Draw points of a box of 1x1 with the mouse."""
+    left, top = corner(browser, name)
+    for points in strokes:
+        kinds = ["mousePressed", *["mouseMoved"] * len(points), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
+            at = {"x": left + 37 + 150 * x, "y": top + 37 + 150 * y}
+            browser.call("Input.dispatchMouseEvent", type=kind, button="left", buttons=1, **at)
+    wait(browser)
+
+
+def press(browser, key):
+    for kind in ("keyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+
+def answer(browser):
+    return browser.evaluate("document.getElementById('draw-answer').textContent")
+
+
+def png(browser, name):
+    return base64.b64decode(
+        browser.evaluate(f"document.getElementById('{name}').toDataURL().split(',')[1]")
+    )
+
+
+def seen(browser):
+    """The 28x28 grey levels that the model sees."""
+    return np.asarray(Image.open(io.BytesIO(png(browser, "draw-seen"))))[..., 0].astype(int)
+
+
+def test_drawn_digits_have_the_label_that_runner_gives_for_the_same_picture(
+    browser, measured, tmp_path
+):
+    page = (measured / "report.html").as_uri()
+    browser.open(page)
+    answers, paths, differences = [], [], []
+    for digit, forms in DIGITS.items():
+        browser.evaluate("document.getElementById('draw-clear').click()")
+        draw(browser, "draw-sheet", next(iter(forms.values())))
+        answers.append(answer(browser).removeprefix("unsure: ")[0])
+        paths.append(tmp_path / f"{digit}.png")
+        paths[-1].write_bytes(png(browser, "draw-sheet"))
+        expected = photo.find_digit(np.asarray(Image.open(paths[-1]))).astype(int)
+        differences.append(np.abs(seen(browser) - expected).max())
+    run = run_runner("--model", measured / NATIVE_SOURCE, "--json", *paths)
+    labels = [json.loads(line)["label"] for line in run.stdout.splitlines()]
+    # photo.py searches for the ink first, and fills a small loop here and there.
+    assert np.median(differences) <= 1
+    alike = np.array(differences) <= 8
+    assert alike.sum() >= 8
+    assert np.array(labels)[alike].tolist() == np.array(answers)[alike].tolist()
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {page}
+    assert browser.complaints() == []
+
+
+def test_test_images_are_answered_as_parity_recorded_and_unsure_below_the_threshold(
+    browser, measured
+):
+    browser.open((measured / "report.html").as_uri())
+    with np.load(measured / "probabilities.npz") as archive:
+        probabilities = archive[f"{NATIVE_WASM}@wasmtime"]
+    threshold = float(browser.evaluate("document.getElementById('draw').dataset.threshold"))
+    titles = browser.evaluate(
+        "[...document.querySelectorAll('#draw-images button')].map(button => button.title)"
+    )
+    assert len(titles) == 10
+    for i, title in enumerate(titles):
+        browser.evaluate(f"document.querySelectorAll('#draw-images button')[{i}].click()")
+        row = probabilities[int(title.split("image ")[1].rstrip(")"))]
+        unsure = row.max() < threshold
+        expected = f"unsure: {row.argmax()}? " if unsure else f"{row.argmax()}, "
+        assert answer(browser).startswith(f"{expected}{100 * row.max():.1f} %, in ")
+    shares = browser.evaluate(
+        "[...document.querySelectorAll('#draw-bars output')].map(output => output.textContent)"
+    )
+    assert shares == [f"{100 * share:.1f} %" for share in row]
+
+
+def test_keyboard_alone_draws_undoes_and_clears(browser, measured):
+    browser.open((measured / "report.html").as_uri())
+    browser.evaluate("document.getElementById('draw-sheet').focus()")
+    for key in (" ", *["ArrowDown"] * 8, " ", "ArrowRight", "ArrowRight", " ", "ArrowUp"):
+        press(browser, key)
+    two_strokes = answer(browser)
+    assert two_strokes
+    press(browser, "Backspace")
+    one_stroke = seen(browser)
+    assert (one_stroke.max(axis=1) > 0).sum() == 20  # rows: a 1 as high as the box
+    press(browser, "Delete")
+    assert answer(browser) == ""
+    assert seen(browser).max() == 0
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_example_page_of_the_bundle_answers_over_http(browser, measured, tmp_path):
+    web = shutil.copytree(ROOT / "device" / "web", tmp_path / "web")
+    shutil.copy(measured / NATIVE_WASM, web)
+    serve = functools.partial(Quiet, directory=web)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.open(f"http://127.0.0.1:{server.server_port}/index.html")
+        draw(browser, "sheet", DIGITS["1"]["plain"])
+        assert browser.evaluate("document.getElementById('answer').textContent").endswith(" %")
+        server.shutdown()
+    assert browser.complaints() == []
 
 
 # --- make report ----------------------------------------------------------------------------------
