@@ -37,6 +37,7 @@ TRAINING_SPEED_JSON = "training-speed.json"
 PI_MATRIX_JSON = "pi-matrix.json"
 DEVICES_FOLDER = "devices"  # a receipt a device, HOST.json
 REPORT_HTML, MODEL_CARD = "report.html", "MODEL_CARD.md"
+MISREAD_PNG = "figures/misread.png"  # of the model card
 TIMINGS_JSON = "timings.json"  # seconds of each stage's last run
 
 DOCS = ROOT / "docs"

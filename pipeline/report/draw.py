@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import INT8_TFLITE, NATIVE_WASM, ROOT
-from pipeline.parity.check import one_runtime_each
+from pipeline.artifacts import NATIVE_WASM, ROOT
 from pipeline.report.gather import ReportData
 from pipeline.report.page import TEMPLATES, Picture
 
@@ -58,9 +57,8 @@ def choose_images(report: ReportData) -> list[int]:
     """The first test images, and those whose true class the int8 model finds least probable."""
     labels = report.data.test.labels
     order = np.arange(len(labels))
-    if report.probabilities.value:
-        int8 = one_runtime_each(report.probabilities.value)[INT8_TFLITE]
-        order = np.argsort(int8[order, labels], kind="stable")
+    if report.int8 is not None:
+        order = np.argsort(report.int8[order, labels], kind="stable")
     hardest = order[: IMAGES // 2].tolist()
     first = [i for i in range(min(IMAGES, len(labels))) if i not in hardest]
     return first[: IMAGES - len(hardest)] + hardest

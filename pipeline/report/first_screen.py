@@ -70,7 +70,7 @@ def verdict(report: ReportData) -> Verdict:
     if not report.boards.value:
         reasons.append("No real board has confirmed it yet: `make deploy PI=user@host`.")
     fastest = fastest_rows(report.bench.value)
-    what = name(fastest[0]) if fastest else INT8_TFLITE
+    what = named(fastest[0]) if fastest else INT8_TFLITE
     return Verdict(True, f"Ship it: {what}.", tuple(reasons))
 
 
@@ -82,6 +82,11 @@ def fastest_rows(bench: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     for row in sorted(usable, key=p50_us):
         best.setdefault(row["runtime"], row)
     return list(best.values())
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """Such as "lenet5_int8.tflite on tflite-runtime"."""
+    return f"{row['artifact']}, compiled" if row["runtime"] == "native" else name(row)
 
 
 def figures(report: ReportData) -> list[Figure]:
@@ -121,10 +126,10 @@ def _time(report: ReportData) -> Figure:
     first, *others = fastest
     value = f"{three_figures(p50_us(first))} µs"
     if not others:
-        return Figure(title, value, f"{name(first)}, the only one measured")
+        return Figure(title, value, f"{named(first)}, the only one measured")
     ratio = ratio_of(others[0], first)
     times = three_figures(ratio.value if ratio else p50_us(others[0]) / p50_us(first))
-    return Figure(title, value, f"{name(first)}; next: {name(others[0])}, {times} times as long")
+    return Figure(title, value, f"{named(first)}; next: {named(others[0])}, {times} times as long")
 
 
 def _size(report: ReportData) -> Figure:

@@ -33,7 +33,7 @@ from pipeline.artifacts import (
 from pipeline.bench.result import check_result
 from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.files import UserError, read_json, sha256
-from pipeline.parity.check import read_probabilities
+from pipeline.parity.check import one_runtime_each, read_probabilities
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.pi_test.matrix import PiCell
@@ -74,6 +74,11 @@ class ReportData:
     boards: Source[list[dict[str, Any]]]  # a receipt a device, `devices/HOST.json`
     photos: Source[dict[str, Any]]
     seeds: Source[dict[str, Any]]  # `docs/accuracy.json`: the same recipe with other seeds
+
+    @property
+    def int8(self) -> Probabilities | None:
+        """What the int8 TFLite file gave for the test images; None if that is not known."""
+        return one_runtime_each(self.probabilities.value or {}).get(INT8_TFLITE)
 
     def label(self, index: int) -> str:
         """The true class of a test image."""

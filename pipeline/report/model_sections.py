@@ -158,12 +158,13 @@ def _share(used: float, allowed: float) -> float:
 def errors(report: ReportData) -> Section:
     """Every test image that an artifact reads otherwise than the float model, or wrongly."""
     title = "What it reads wrongly"
-    if report.probabilities.value is None:
-        return Section(title, problem=report.probabilities.problem)
+    if report.probabilities.value is None or report.int8 is None:
+        problem = report.probabilities.problem or f"{INT8_TFLITE} ran on no runtime"
+        return Section(title, problem=problem)
     probabilities = _one_each(report.probabilities.value)
     labels, names = report.data.test.labels, report.data.label_names
     answers = np.stack([values.argmax(axis=1) for values in probabilities.values()])
-    int8 = probabilities[INT8_TFLITE].argmax(axis=1)
+    int8 = report.int8.argmax(axis=1)
     flipped = np.flatnonzero((answers != answers[0]).any(axis=0))
     wrong = np.flatnonzero((answers != labels).any(axis=0))
     misread = np.setdiff1d(wrong, flipped)

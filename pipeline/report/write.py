@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifacts import MODEL_CARD, NATIVE_WASM, REPORT_HTML
+from pipeline.artifacts import MISREAD_PNG, MODEL_CARD, NATIVE_WASM, REPORT_HTML
 from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import write_bytes
@@ -68,4 +68,6 @@ def write(folder: Path, data: Dataset) -> list[Section]:
     )
     write_bytes(folder / REPORT_HTML, page.encode())
     write_bytes(folder / MODEL_CARD, model_card.render(report).encode())
+    (folder / MISREAD_PNG).parent.mkdir(exist_ok=True)
+    write_bytes(folder / MISREAD_PNG, model_card.misread_picture(report))
     return sections

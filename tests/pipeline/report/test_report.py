@@ -26,7 +26,15 @@ from pipeline import data
 from pipeline.artifacts import NATIVE_SOURCE, NATIVE_WASM
 from pipeline.config import load_parity_budget
 from pipeline.parity.judge import Limits, limits
-from pipeline.report import bench_plots, measured_sections, model_card, model_sections, plots, write
+from pipeline.report import (
+    bench_plots,
+    first_screen,
+    measured_sections,
+    model_card,
+    model_sections,
+    plots,
+    write,
+)
 from pipeline.report.gather import gather
 from pipeline.studies import accuracy
 
@@ -179,6 +187,36 @@ def test_bars_show_how_much_of_each_budget_is_used():
     ]
     flipped = model_sections.budget_bars(row, limits(True, 0.996, budget), None, 3.0)
     assert all(bar.used > 1 for bar in flipped)
+
+
+def test_the_verdict_is_to_ship_only_what_was_checked_and_did_not_fail(folder, small):
+    report = gather(folder, small)
+    good = first_screen.verdict(report)
+    assert good.ships
+    assert good.title == "Ship it: lenet5_int8.c, compiled."
+    values = {figure.what: figure.value for figure in first_screen.figures(report)}
+    assert len(values) == 5
+    assert values["Boards proven"] == "1"
+    assert values["Time for an image, here"] == "2 µs"
+    for name, key, change in (
+        ("parity.json", "rows", {"status": "fail", "reason": "broken"}),
+        ("pi-matrix.json", "cells", {"status": "fail", "reason": "broken"}),
+        ("devices/pi.json", "rows", {"verified": False, "reason": "broken"}),
+    ):
+        kept = (folder / name).read_text()
+        result = json.loads(kept)
+        result[key][0] |= change
+        (folder / name).write_text(json.dumps(result))
+        bad = first_screen.verdict(gather(folder, small))
+        assert not bad.ships
+        assert bad.reasons[0].endswith("broken")
+        (folder / name).write_text(kept)
+    (folder / "parity.json").unlink()
+    (folder / "bench.json").unlink()
+    unknown = gather(folder, small)
+    assert first_screen.verdict(unknown).title == "Do not ship: parity is not known."
+    values = [figure.value for figure in first_screen.figures(unknown)]
+    assert values[:3] == ["?", "?", "?"]
 
 
 def test_pareto_front_is_what_nothing_dominates():
@@ -334,7 +372,7 @@ def test_another_data_set_and_another_float_model_are_refused(folder, small_data
 def test_the_same_results_give_the_same_bytes(folder, measured, small_data):
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     make_report(folder, small_data, env=environment)
-    for name in ("report.html", "MODEL_CARD.md"):
+    for name in ("report.html", "MODEL_CARD.md", "figures/misread.png"):
         assert (folder / name).read_bytes() == (measured / name).read_bytes()
 
 
@@ -359,6 +397,17 @@ def test_model_card_holds_the_accuracies_of_parity(measured):
     assert result["dataset"]["name"] == result["dataset"]["type"] == "small0"
     assert "datasets" not in matter
     assert "MNIST" not in body
+
+
+def test_model_card_tells_what_is_misread_and_how_often(measured, small):
+    report = gather(measured, small)
+    with np.load(measured / "probabilities.npz") as archive:
+        read = archive["lenet5_int8.tflite@tflite-runtime"].argmax(axis=1)
+    wrong = np.flatnonzero(read != small.test.labels)
+    assert sorted(model_card.misread(report)) == [(i, read[i]) for i in wrong]
+    most = [int(row.rsplit("|", 2)[1]) for row in model_card.misread_table(report).splitlines()[2:]]
+    assert most == sorted(most, reverse=True)
+    assert f"The {min(len(wrong), 60)} misread test images" in model_card.render(report)
 
 
 def test_mnist_is_known_by_its_hash(mnist):
@@ -426,7 +475,7 @@ CONTRAST = """
 """
 WIDE_TABLES = """
 [...document.querySelectorAll("table")]
-  .filter(table => table.getBoundingClientRect().right > document.body.clientWidth)
+  .filter(table => table.offsetWidth > table.parentElement.clientWidth)
   .map(table => table.innerText)
 """
 SMALL_PLOTS = """
@@ -496,8 +545,16 @@ DIGITS = tomllib.loads((ROOT / "pipeline" / "studies" / "skeletons.toml").read_t
 TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-def wait(browser, promise=TWO_FRAMES):
+def wait(browser, promise):
     browser.call("Runtime.evaluate", expression=promise, awaitPromise=True)
+
+
+def open_page(browser, url, sheet):
+    """Open a page and wait until one can draw: the module is compiled after the page has loaded."""
+    browser.open(url)
+    ready = f"document.getElementById('{sheet}').onpointerdown"
+    frame = "new Promise(requestAnimationFrame)"
+    wait(browser, f"(async () => {{ while (!{ready}) await {frame}; }})()")
 
 
 def corner(browser, name):
@@ -518,7 +575,7 @@ def draw(browser, name, strokes):
         for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
             at = {"x": left + 37 + 150 * x, "y": top + 37 + 150 * y}
             browser.call("Input.dispatchMouseEvent", type=kind, button="left", buttons=1, **at)
-    wait(browser)
+    wait(browser, TWO_FRAMES)
 
 
 def press(browser, key):
@@ -545,7 +602,7 @@ def test_drawn_digits_have_the_label_that_runner_gives_for_the_same_picture(
     browser, measured, tmp_path
 ):
     page = (measured / "report.html").as_uri()
-    browser.open(page)
+    open_page(browser, page, "draw-sheet")
     answers, paths, differences = [], [], []
     for digit, forms in DIGITS.items():
         browser.evaluate("document.getElementById('draw-clear').click()")
@@ -569,7 +626,7 @@ def test_drawn_digits_have_the_label_that_runner_gives_for_the_same_picture(
 def test_test_images_are_answered_as_parity_recorded_and_unsure_below_the_threshold(
     browser, measured
 ):
-    browser.open((measured / "report.html").as_uri())
+    open_page(browser, (measured / "report.html").as_uri(), "draw-sheet")
     with np.load(measured / "probabilities.npz") as archive:
         probabilities = archive[f"{NATIVE_WASM}@wasmtime"]
     threshold = float(browser.evaluate("document.getElementById('draw').dataset.threshold"))
@@ -590,7 +647,7 @@ def test_test_images_are_answered_as_parity_recorded_and_unsure_below_the_thresh
 
 
 def test_keyboard_alone_draws_undoes_and_clears(browser, measured):
-    browser.open((measured / "report.html").as_uri())
+    open_page(browser, (measured / "report.html").as_uri(), "draw-sheet")
     browser.evaluate("document.getElementById('draw-sheet').focus()")
     for key in (" ", *["ArrowDown"] * 8, " ", "ArrowRight", "ArrowRight", " ", "ArrowUp"):
         press(browser, key)
@@ -615,7 +672,8 @@ def test_example_page_of_the_bundle_answers_over_http(browser, measured, tmp_pat
     serve = functools.partial(Quiet, directory=web)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser.open(f"http://127.0.0.1:{server.server_port}/index.html")
+        url = f"http://127.0.0.1:{server.server_port}/index.html"
+        open_page(browser, url, "sheet")
         draw(browser, "sheet", DIGITS["1"]["plain"])
         assert browser.evaluate("document.getElementById('answer').textContent").endswith(" %")
         server.shutdown()
