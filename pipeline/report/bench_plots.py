@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from device.bench.rows import three_figures
-from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
+from pipeline.report.plots import new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
     GREEN,
@@ -169,25 +169,3 @@ def robustness(rows: Sequence[BenchRow]) -> Plot:
             f"float is {gap:+.2f} percentage points, at {at}."
         )
         return Plot("robustness", to_svg(figure, "robustness", text), f"{text} Thin: undistorted.")
-
-
-def photographs(rows: Sequence[BenchRow]) -> Plot:
-    """Digits of each condition that are read right, by a plain resize and by photo.py."""
-    with style():
-        figure = new_figure(1.1 + 0.36 * len(rows))
-        axes = figure.add_subplot(xlabel="read right, %", xlim=(-3, 103))
-        parts = []
-        for y, row in enumerate(rows):
-            raw, found = (
-                100 * row[key] / row["n"] for key in ("raw_resize_correct", "find_digit_correct")
-            )
-            first = y == 0
-            axes.plot((raw, found), (y, y), color=MUTED, linewidth=1)
-            axes.plot(raw, y, "s", color=VERMILION, label="plain resize" if first else None)
-            axes.plot(found, y, "o", color=BLUE, label="device/photo.py" if first else None)
-            parts.append(f"{row['condition']} {raw:.0f} to {found:.0f}")
-        label_bars(axes, [row["condition"] for row in rows])
-        figure.legend(loc="outside lower left", ncols=2)
-        text = f"Per cent read right, plain resize to photo.py: {'; '.join(parts)}."
-        caption = "Photographs read right by condition: a plain resize, and device/photo.py."
-        return Plot("photographs", to_svg(figure, "photographs", text), caption)

@@ -50,7 +50,6 @@ class Source(Generic[T]):
 
     value: T | None  # None: it cannot be shown
     problem: str = ""  # why it cannot be shown, and which command makes it
-    doubt: str = ""  # what a reader must know of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -224,16 +223,15 @@ def read(path: Path, form: ResultFile, hashes: Mapping[str, str]) -> Source[dict
     here = {Path(name).name: digest for name, digest in hashes.items()}
     known = {Path(name).name: digest for name, digest in measured.items()}
     known = {name: digest for name, digest in known.items() if name in here}
+    if not all(known.values()):
+        return Source(None, damaged)
     for name, digest in known.items():
-        if digest and digest != here[name]:
+        if digest != here[name]:
             return Source(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
                 f"the present one has {here[name][:12]}: run `{form.command}` again",
             )
-    if not all(known.values()):
-        doubt = f"{path.name} does not say by hash which models it measured; they may be others."
-        return Source(value, doubt=doubt)
     return Source(value)
 
 
@@ -294,17 +292,15 @@ def gather_boards(folder: Path) -> Source[list[dict[str, Any]]]:
     paths = sorted(folder.glob("*.json"))
     if not paths:
         return Source(None, "no device has sent a receipt: run `make deploy PI=user@host`")
-    receipts, damaged = [], []
+    receipts = []
     for path in paths:
         try:
-            receipt = read_json(path, *RECEIPT)
-            if not all(row.keys() >= RECEIPT_ROW for row in receipt["rows"]):
+            receipts.append(read_json(path, *RECEIPT))
+            if not all(row.keys() >= RECEIPT_ROW for row in receipts[-1]["rows"]):
                 raise UserError
-            receipts.append(receipt)
         except (UserError, AttributeError, TypeError):
-            damaged.append(path.name)
-    doubt = f"Damaged or of another version: {', '.join(damaged)}." if damaged else ""
-    return Source(receipts, doubt=doubt)
+            return Source(None, f"{path} is damaged or of another version: delete it, deploy again")
+    return Source(receipts)
 
 
 def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any]]:
@@ -314,8 +310,6 @@ def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any
         return seeds
     if seeds.value["data_sha256"] != data.sha256:
         return Source(None, f"{path.name} is of another data set: run `make accuracy`")
-    names = [block["recipe"] for block in seeds.value["recipes"]]
-    if recipe in names:
-        return seeds
-    doubt = f"These are of {', '.join(names)}; the model of this page is of recipe {recipe}."
-    return dataclasses.replace(seeds, doubt=doubt)
+    if recipe not in [block["recipe"] for block in seeds.value["recipes"]]:
+        return Source(None, f"not measured: run `make accuracy RECIPES={recipe}`")
+    return seeds

@@ -58,11 +58,6 @@ def render(report: ReportData) -> str:
             shown=len(misread(report)[:MAX_MISREAD]),
             version=report.version,
             picture=MISREAD_PNG,
-            doubts=[
-                source.doubt
-                for source in (report.bench, report.robustness, report.photos)
-                if source.doubt
-            ],
         )
     )
 

@@ -96,7 +96,6 @@ def parity(report: ReportData) -> Section:
         f"Parity: {result['status']}: {len(result['rows']) - len(missing)} of "
         f"{len(result['rows'])} artifacts and runtimes answer {reference['n']:,} test images as "
         f"{reference['artifact']} does, within the budget.",
-        doubt=report.parity.doubt,
         text=(
             "Each ran in a process of its own. 'same bits': every output is tflite-runtime's.",
             *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
@@ -223,9 +222,9 @@ def noise(report: ReportData) -> Section:
     result = report.parity.value
     if result is None:
         return Section(title, problem=report.parity.problem)
-    artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
-    if not artifacts:
+    if not result["layers"]:
         return Section(title, problem="no layer could be compared: run `make export`")
+    keys = ("sqnr_db", "ideal_sqnr_db")
     max_loss_db = result["budget"]["int8_max_sqnr_loss_db"]
     worst = max(result["layers"], key=lambda layer: layer["ideal_sqnr_db"] - layer["sqnr_db"])
     takeaway = (
@@ -233,9 +232,9 @@ def noise(report: ReportData) -> Section:
         f"{max(0, worst['ideal_sqnr_db'] - worst['sqnr_db']):.1f} dB below an ideal quantization; "
         f"the budget is {max_loss_db:.1f} dB."
     )
-    figures = []
-    for artifact in artifacts:
-        own = [layer for layer in result["layers"] if layer["artifact"] == artifact]
-        name = "noise-" + artifact.rpartition(".")[2]
-        figures.append(plots.noise(name, own, max_loss_db))
-    return Section(title, takeaway, plots=figures)
+    rows = [
+        (layer["artifact"], layer["tensor"], *(f"{layer[key]:.1f}" for key in keys))
+        for layer in result["layers"]
+    ]
+    header = ("artifact", "layer", "SQNR, dB", "of an ideal quantization, dB")
+    return Section(title, takeaway, tables=(Table("Signal-to-noise ratio", header, rows),))

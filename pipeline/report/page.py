@@ -62,7 +62,6 @@ class Section:
     title: str
     takeaway: str = ""  # the one sentence to keep, from the figures
     problem: str = ""  # why it has no content; "" if it has
-    doubt: str = ""  # what the reader must know of its content first
     text: Sequence[str] = field(default=())  # paragraphs
     plots: Sequence[Plot] = field(default=())
     tables: Sequence[Table] = field(default=())

@@ -33,8 +33,8 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
 
 def run(args: argparse.Namespace) -> int:
     for section in write(args.out, load_data(args.data)):
-        if section.problem or section.doubt:
-            print(f"{section.title}: {section.problem or section.doubt}")
+        if section.problem:
+            print(f"{section.title}: {section.problem}")
     print(f"{args.out / REPORT_HTML}, {args.out / MODEL_CARD}")
     return 0
 

@@ -39,8 +39,8 @@ from pipeline.report.gather import gather
 from pipeline.studies import accuracy
 
 PLOTS = {
-    *("loss", "accuracy", "confusion-int8", "delta", "noise-tflite", "noise-onnx", "latency"),
-    *("pareto", "robustness", "photographs", "device-latency"),
+    *("loss", "accuracy", "confusion-int8", "delta", "latency", "pareto", "robustness"),
+    "device-latency",
 }
 MEASURED = {
     "bench.json": "make bench",
@@ -130,7 +130,6 @@ def test_complete_results_give_every_figure_and_no_section_without_data(measured
     report = gather(measured, small, seeds=measured / "none.json")
     sections = [describe(report) for describe in write.SECTIONS]
     assert [s.title for s in sections if s.problem] == ["Accuracy over seeds"]
-    assert [s.title for s in sections if s.doubt] == []
 
 
 def test_every_axis_has_a_label(measured, small, monkeypatch):
@@ -201,7 +200,6 @@ def test_the_verdict_is_to_ship_only_what_was_checked_and_did_not_fail(folder, s
     for name, key, change in (
         ("parity.json", "rows", {"status": "fail", "reason": "broken"}),
         ("pi-matrix.json", "cells", {"status": "fail", "reason": "broken"}),
-        ("devices/pi.json", "rows", {"verified": False, "reason": "broken"}),
     ):
         kept = (folder / name).read_text()
         result = json.loads(kept)
@@ -211,12 +209,28 @@ def test_the_verdict_is_to_ship_only_what_was_checked_and_did_not_fail(folder, s
         assert not bad.ships
         assert bad.reasons[0].endswith("broken")
         (folder / name).write_text(kept)
+    receipt = json.loads((folder / "devices" / "pi.json").read_text())
+    (folder / "devices" / "pi.json").write_text(json.dumps({**receipt, "choice": None}))
+    assert not first_screen.verdict(gather(folder, small)).ships
     (folder / "parity.json").unlink()
     (folder / "bench.json").unlink()
     unknown = gather(folder, small)
     assert first_screen.verdict(unknown).title == "Do not ship: parity is not known."
     values = [figure.value for figure in first_screen.figures(unknown)]
     assert values[:3] == ["?", "?", "?"]
+
+
+def test_boards_are_told_by_their_receipts_and_a_damaged_one_is_named(folder, small):
+    path = folder / "devices" / "pi.json"
+    (row,) = measured_sections.boards(gather(folder, small)).tables[0].rows
+    assert row[:4] == (
+        "Raspberry Pi 4, bookworm",
+        "1 of 1",
+        "lenet5_int8.tflite on tflite-runtime",
+        "210",
+    )
+    path.write_text("{}")
+    assert "pi.json is damaged" in measured_sections.boards(gather(folder, small)).problem
 
 
 def test_pareto_front_is_what_nothing_dominates():
@@ -252,24 +266,24 @@ def test_numbers_have_three_digits_and_no_exponent(value, text):
     assert three_figures(value) == text
 
 
-def test_seeds_are_told_recipe_by_recipe_and_marked_when_of_another(measured, small, tmp_path):
+def test_seeds_are_told_recipe_by_recipe(measured, small, tmp_path):
     path = tmp_path / "accuracy.json"
-    blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
+    blocks = [accuracy.summarise("tiny", 50, [seed_figures(0.99), seed_figures(0.97)])]
     path.write_text(json.dumps(accuracy.describe(blocks, small)))
     seeds = measured_sections.seeds(gather(measured, small, seeds=path))
-    assert seeds.doubt == "These are of best; the model of this page is of recipe tiny."
-    assert seeds.tables[0].caption == "Recipe best, 2 seeds"
+    assert seeds.tables[0].caption == "Recipe tiny, 2 seeds"
     assert seeds.tables[0].rows[0][:3] == ["lenet5.keras", "2.000%", "1.414%"]
     assert seeds.tables[1].rows == [["hooked ones", "90.0%", "80.0%"]]
 
 
-def test_seeds_of_another_data_set_or_damaged_are_refused(measured, small, tmp_path):
+def test_seeds_of_another_data_set_or_recipe_or_damaged_are_refused(measured, small, tmp_path):
     path = tmp_path / "accuracy.json"
     blocks = [accuracy.summarise("best", 50, [seed_figures(0.99), seed_figures(0.97)])]
     described = accuracy.describe(blocks, small)
     for value, problem in (
         ({**described, "data_sha256": "other"}, "accuracy.json is of another data set"),
         ({**described, "recipes": [{"recipe": "best"}]}, "accuracy.json is damaged"),
+        (described, "not measured: run `make accuracy RECIPES=tiny`"),
     ):
         path.write_text(json.dumps(value))
         assert measured_sections.seeds(gather(measured, small, seeds=path)).problem.startswith(
@@ -313,16 +327,14 @@ def test_results_of_another_model_are_refused(folder, small, name):
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_results_that_do_not_say_of_which_model_are_marked(folder, small, name):
+def test_results_that_do_not_say_of_which_model_are_refused(folder, small, name):
     results = json.loads((folder / name).read_text())
     for key in ("models", "model_sha256"):
         results.pop(key, None)
     for row in results.get("rows", []):
         row |= {"sha256": None} if "sha256" in row else {}
     (folder / name).write_text(json.dumps(results))
-    source = getattr(gather(folder, small), MEMBERS[name])
-    assert source.value is not None
-    assert f"{name} does not say by hash which models it measured" in source.doubt
+    assert f"{name} is damaged or of another version" in problem(folder, small, name)
 
 
 def test_probabilities_of_another_run_are_refused(folder, small):
@@ -464,7 +476,6 @@ CONTRAST = """
   };
   const paper = light(getComputedStyle(document.body).backgroundColor);
   const contrasts = [...document.querySelectorAll("svg text, p, td, th, figcaption, caption")]
-    .filter(element => !element.closest("#plot-noise-onnx, #plot-noise-tflite"))
     .map(element => {
       const style = getComputedStyle(element);
       const ink = light(element.closest("svg") ? style.fill : style.color);
