@@ -28,13 +28,16 @@ FP32_ONNX, INT8_ONNX = "lenet5_fp32.onnx", "lenet5_int8.onnx"
 CONVERTED = (FP32_TFLITE, INT8_TFLITE, FP32_ONNX, INT8_ONNX)
 NATIVE_FOLDER = "native"
 NATIVE_SOURCE, NATIVE_GOLDEN = "native/lenet5_int8.c", "native/golden.bin"
+NATIVE_WASM = "native/lenet5_int8.wasm"  # the same C for browsers
 NATIVE_LIBRARY = "lenet5_int8.so"  # in native/ARCHITECTURE
 PARITY_JSON, PROBABILITIES = "parity.json", "probabilities.npz"
 BENCH_JSON, BENCH_PI_JSON = "bench.json", "bench-pi.json"
 PHOTOS_JSON, ROBUSTNESS_JSON = "photos.json", "robustness.json"
 TRAINING_SPEED_JSON = "training-speed.json"
 PI_MATRIX_JSON = "pi-matrix.json"
+DEVICES_FOLDER = "devices"  # a receipt a device, HOST.json
 REPORT_HTML, MODEL_CARD = "report.html", "MODEL_CARD.md"
+MISREAD_PNG = "figures/misread.png"  # of the model card
 TIMINGS_JSON = "timings.json"  # seconds of each stage's last run
 
 DOCS = ROOT / "docs"
@@ -60,6 +63,7 @@ def subjects() -> tuple[Subject, ...]:
         Subject(INT8_TFLITE, "tflite-runtime", DEVICE_PYTHON, False),
         Subject(INT8_TFLITE, "ai-edge-litert", here, False),
         Subject(NATIVE_SOURCE, "native", here, False),
+        Subject(NATIVE_WASM, "wasmtime", here, False),
         Subject(FP32_ONNX, "onnxruntime", here, True),
         Subject(INT8_ONNX, "onnxruntime", here, False),
     )

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import Classifier, InputError, answer, prepare
+from device.runner import Classifier, InputError, Model, answer, prepare
+from pipeline import wasm
 from pipeline.artifacts import DEVICE_PYTHON, FLOAT_MODEL, INT8_TFLITE, ROOT
 from pipeline.files import UserError
 
@@ -112,10 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raw = probabilities = predict(load_model(Path(artifact)), images)
             runtime_version = version("keras")
         else:
-            classifier = Classifier(artifact, runtime)
-            raw = classifier.model.run(prepare(images))
-            probabilities = answer(classifier.model, raw).probabilities
-            check_one_by_one(classifier, images, probabilities)
+            path = Path(artifact)
+            in_wasm = runtime == wasm.RUNTIME
+            model = wasm.load(path) if in_wasm else Classifier(path, runtime).model
+            raw = model.run(prepare(images))
+            probabilities = answer(model, raw).probabilities
+            check_one_by_one(model, images, probabilities)
             native = runtime == "native"
             runtime_version = sys.modules["lenet5_int8"].kernels() if native else version(runtime)
     except InputError as error:
@@ -126,12 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_one_by_one(
-    classifier: Classifier, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+    model: Model, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> None:
     """A device asks for one image at a time, and must get what a batch gets.
 
     Args:
-        classifier: The artifact.
+        model: The artifact.
         images: uint8 (N, 28, 28).
         probabilities: float32 (N, classes), of the images as a batch.
 
@@ -140,7 +143,7 @@ def check_one_by_one(
     """
     different = 0
     for image, row in zip(images, probabilities, strict=True):
-        label, probability = classifier.classify(image)
+        label, probability = model.classify(image)
         different += label != row.argmax() or not abs(probability - row[label]) < 1e-5
     if different:
         raise InputError(f"{different} images are answered otherwise one at a time than in a batch")

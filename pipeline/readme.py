@@ -15,6 +15,7 @@ from pipeline.artifacts import (
     FP32_TFLITE,
     INT8_TFLITE,
     NATIVE_SOURCE,
+    NATIVE_WASM,
     PARITY_JSON,
     PHOTOS_JSON,
     PI_MATRIX_JSON,
@@ -40,6 +41,7 @@ WHERE_IT_RUNS = {
     FP32_TFLITE: "64-bit Pis; 32-bit with Python 3.11",
     INT8_TFLITE: "64-bit Pis; 32-bit with Python 3.11",
     NATIVE_SOURCE: "every Pi, with or without Python",
+    NATIVE_WASM: "every browser",
 }
 
 
@@ -106,7 +108,7 @@ def summary(results: Mapping[str, Any]) -> str:
         if timed and (best is None or row["latency_us"]["p50"] < best["latency_us"]["p50"]):
             fastest[row["artifact"]] = row
     rows = []
-    for artifact in (*CONVERTED, NATIVE_SOURCE):
+    for artifact in (*CONVERTED, NATIVE_SOURCE, NATIVE_WASM):
         if artifact not in passed:
             continue
         best, time = fastest.get(artifact), ""

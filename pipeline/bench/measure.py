@@ -14,7 +14,7 @@ from device.bench import machine
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
 from device.bench.rounds import FULL, Benchmark, Effort
-from pipeline.artifacts import FLOAT_MODEL, ROOT
+from pipeline.artifacts import FLOAT_MODEL, NATIVE_WASM, ROOT
 from pipeline.artifacts import subjects as artifact_subjects
 from pipeline.bench.findings import findings
 from pipeline.bench.variants import variants
@@ -44,6 +44,8 @@ def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
     ]
     isa_flags = machine.isa_flags()
     for judged in artifact_subjects():
+        if judged.artifact == NATIVE_WASM:
+            continue  # its time in a browser is another: the report measures it there
         path, python = folder / judged.artifact, str(judged.python)
         chosen.append(BenchSubject(path, judged.runtime, python))
         chosen += [

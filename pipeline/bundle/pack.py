@@ -23,6 +23,7 @@ from pipeline.artifacts import (
     INT8_TFLITE,
     NATIVE_GOLDEN,
     NATIVE_SOURCE,
+    NATIVE_WASM,
     PARITY_JSON,
     PROBABILITIES,
     PROJECT,
@@ -76,6 +77,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     built = to_tflite.read_metadata(folder / INT8_TFLITE)
     probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
+    probabilities.pop(NATIVE_WASM, None)  # no runtime of a device reads it
     chosen = choose_golden(probabilities)
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= device_files()

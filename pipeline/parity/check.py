@@ -34,6 +34,7 @@ from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
 from pipeline.parity import layer_noise
 from pipeline.parity.binaries import BinaryRow, judge_binaries
 from pipeline.parity.judge import (
+    FROM_C,
     SAME_BITS_AS,
     ParityRow,
     format_table,
@@ -172,7 +173,7 @@ def _judge(
     reasons, figures = judge(subject, data.test.labels, reference, got.probabilities, budget)
     if not subject.is_float and not _is_int8(path, got):
         reasons.append("it is not an int8 model")
-    if path.suffix != ".c" and _label_names(path) != list(data.label_names):  # C has none
+    if subject.artifact not in FROM_C and _label_names(path) != [*data.label_names]:
         reasons.append(f"the names of its labels are not those of {data.source}")
     status = "fail" if reasons else "pass"
     return ParityRow(*who, got.runtime_version, digest, status, "; ".join(reasons), **figures)

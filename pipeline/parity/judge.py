@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, Subject
+from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE, NATIVE_SOURCE, NATIVE_WASM, Subject
 from pipeline.classify import Outputs
 from pipeline.config import ParityBudget
 from pipeline.data import Labels, Probabilities
@@ -18,7 +18,8 @@ from pipeline.parity.layer_noise import TensorNoise
 from pipeline.parity.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
 from pipeline.table import markdown_table
 
-SAME_BITS_AS = (INT8_TFLITE, "tflite-runtime")  # what the C file promises (ADR 7)
+FROM_C = (NATIVE_SOURCE, NATIVE_WASM)
+SAME_BITS_AS = (INT8_TFLITE, "tflite-runtime")  # what these two promise (ADR 7)
 MAX_SCALE = 10.0  # how far a poor reference can stretch the int8 budget
 ROUNDING = 1e-9  # a share that meets its limit must not fail by a float's last bit
 
@@ -53,7 +54,7 @@ class ParityRow:
     max_abs_dp: float | None = None  # greatest difference of a probability
     mean_abs_dp: float | None = None  # mean difference
     flips: tuple[Flip, ...] = ()  # the images that do not agree
-    bit_identical: bool | None = None  # of the C file: as `SAME_BITS_AS`, if that ran
+    bit_identical: bool | None = None  # of `FROM_C`: as `SAME_BITS_AS`, if that ran
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ def _over_budget(figures: Mapping[str, Any], allowed: Limits) -> list[str]:
 
 
 def with_bits(row: ParityRow, got: Outputs | str, promised: Outputs | None) -> ParityRow:
-    """Fail the row of the C file if an output is not, to the last bit, that of `SAME_BITS_AS`.
+    """Fail a row of `FROM_C` if an output is not, to the last bit, that of `SAME_BITS_AS`.
 
     Args:
         row: Judged by its budget; of any other artifact it is returned as it is.
         got: What the artifact gave.
         promised: What `SAME_BITS_AS` gave, if it ran.
     """
-    if row.runtime != "native" or isinstance(got, str) or promised is None:
+    if row.artifact not in FROM_C or isinstance(got, str) or promised is None:
         return row
     if got.raw.shape == promised.raw.shape and got.raw.dtype == promised.raw.dtype:
         different = int((got.raw != promised.raw).any(axis=1).sum())
@@ -171,13 +172,13 @@ def with_layers(
 
     Labels can survive what damages every layer: weights cast without rounding change no more
     labels than good ones, but lose 10 dB. An int8 artifact whose layers could not be measured
-    has not been checked and fails as well. The C file has no layers to look into; it is compared
+    has not been checked and fails as well. `FROM_C` has no layers to look into; it is compared
     with the TFLite file bit by bit instead.
     """
     judged = []
     for row in rows:
         reason = ""
-        if "int8" in row.artifact and row.runtime != "native" and row.status != "not_run":
+        if "int8" in row.artifact and row.artifact not in FROM_C and row.status != "not_run":
             own = [noise for noise in layers if noise.artifact == row.artifact]
             noisy = [noise for noise in own if not noise.loss_db <= budget.int8_max_sqnr_loss_db]
             if not own:

@@ -1,4 +1,4 @@
-"""The plots of what was measured with the models: time, memory, robustness, photographs."""
+"""The plots of what was measured with the models: time, robustness, photographs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from device.bench.result import COLD_START_PARTS
-from device.bench.rows import faster_or_slower, three_figures
-from pipeline.report.plots import label_bars, new_figure, panels, plain_log_axis, short
+from device.bench.rows import three_figures
+from pipeline.report.plots import new_figure, panels, plain_log_axis, short
 from pipeline.report.svg import (
     BLUE,
     GREEN,
-    INK,
     MUTED,
     ORANGE,
     PURPLE,
@@ -76,30 +74,6 @@ def axis_limit(values: Sequence[float]) -> float:
     One row (Keras) can be so far from the others that they could not be told apart.
     """
     return max(value for value in values if value <= 10 * float(np.median(values)))
-
-
-def ratio(rows: Sequence[BenchRow], baseline: str) -> Plot:
-    """Each row's latency as a multiple of the baseline's, with its interval."""
-    colors = runtime_colors(rows)
-    with style():
-        figure = new_figure(0.9 + 0.4 * len(rows))
-        axes = figure.add_subplot(xlabel="latency, times the baseline's (log scale)", xscale="log")
-        axes.axvline(1, color=INK, linewidth=1)
-        parts = []
-        for y, row in enumerate(rows):
-            value, color = row["ratio_to_baseline"], colors[row["runtime"]]
-            low, high = row["ratio_ci95"] or (value, value)
-            axes.plot((low, high), (y, y), color=color, linewidth=2)
-            axes.plot(value, y, "o", color=color)
-            parts.append(f"{name_of(row)}: {faster_or_slower(value)}")
-        plain_log_axis(axes.xaxis, [row["ratio_to_baseline"] for row in rows])
-        label_bars(axes, parts)
-        text = f"Latency against {baseline}: {'; '.join(parts)}."
-        caption = (
-            f"Median latency as a multiple of {baseline}, taken within rounds, with its 95 % "
-            "interval; further left is faster."
-        )
-        return Plot("ratio", to_svg(figure, "ratio", text), caption)
 
 
 def pareto(timed: Sequence[BenchRow]) -> list[Plot]:
@@ -166,47 +140,6 @@ def pareto_front(points: Sequence[tuple[float, ...]]) -> list[int]:
     return [i for i, p in enumerate(points) if not any(dominates(q, p) for q in points)]
 
 
-def cold_start(rows: Sequence[BenchRow]) -> Plot:
-    """Where the time from starting a process to its first answer goes."""
-    with style():
-        figure = new_figure(1.2 + 0.4 * len(rows))
-        axes = figure.add_subplot(xlabel="time from start to first answer, ms")
-        left = np.zeros(len(rows))
-        for part, color in zip(COLD_START_PARTS, COLORS, strict=False):
-            values = np.array([row["cold_start_ms"][part] for row in rows])
-            axes.barh(range(len(rows)), values, left=left, height=0.32, color=color, label=part)
-            left += values
-        totals = [row["cold_start_ms"]["total"] for row in rows]
-        axes.set_xlim(0, 1.05 * axis_limit(totals))
-        names = [f"{name_of(r)}: {three_figures(t)} ms" for r, t in zip(rows, totals, strict=True)]
-        label_bars(axes, names)
-        figure.legend(loc="outside lower left", ncols=4)
-        text = f"Cold start in milliseconds: {'; '.join(names)}."
-        caption = (
-            "Cold start: the interpreter, importing runtime and numpy, loading the model, first "
-            "inference. A bar that reaches the edge is longer than the plot."
-        )
-        return Plot("cold-start", to_svg(figure, "cold-start", text), caption)
-
-
-def memory(rows: Sequence[BenchRow]) -> Plot:
-    """The most memory that each process held."""
-    with style():
-        figure = new_figure(0.9 + 0.4 * len(rows))
-        axes = figure.add_subplot(xlabel="peak resident memory, MiB")
-        values = [row["peak_rss_mib"] for row in rows]
-        axes.barh(range(len(rows)), values, height=0.32, color=BLUE)
-        axes.set_xlim(0, 1.05 * axis_limit(values))
-        names = [f"{name_of(r)}: {three_figures(v)} MiB" for r, v in zip(rows, values, strict=True)]
-        label_bars(axes, names)
-        text = f"Peak memory: {'; '.join(names)}."
-        caption = (
-            "Peak resident memory of a fresh process that has classified some images. A bar that "
-            "reaches the edge is longer than the plot."
-        )
-        return Plot("memory", to_svg(figure, "memory", text), caption)
-
-
 def robustness(rows: Sequence[BenchRow]) -> Plot:
     """Accuracy by strength of each distortion, float and int8, from rows of `robustness.json`."""
     kinds = dict.fromkeys(row["distortion"] for row in rows if row["unit"])
@@ -236,25 +169,3 @@ def robustness(rows: Sequence[BenchRow]) -> Plot:
             f"float is {gap:+.2f} percentage points, at {at}."
         )
         return Plot("robustness", to_svg(figure, "robustness", text), f"{text} Thin: undistorted.")
-
-
-def photographs(rows: Sequence[BenchRow]) -> Plot:
-    """Digits of each condition that are read right, by a plain resize and by photo.py."""
-    with style():
-        figure = new_figure(1.1 + 0.36 * len(rows))
-        axes = figure.add_subplot(xlabel="read right, %", xlim=(-3, 103))
-        parts = []
-        for y, row in enumerate(rows):
-            raw, found = (
-                100 * row[key] / row["n"] for key in ("raw_resize_correct", "find_digit_correct")
-            )
-            first = y == 0
-            axes.plot((raw, found), (y, y), color=MUTED, linewidth=1)
-            axes.plot(raw, y, "s", color=VERMILION, label="plain resize" if first else None)
-            axes.plot(found, y, "o", color=BLUE, label="device/photo.py" if first else None)
-            parts.append(f"{row['condition']} {raw:.0f} to {found:.0f}")
-        label_bars(axes, [row["condition"] for row in rows])
-        figure.legend(loc="outside lower left", ncols=2)
-        text = f"Per cent read right, plain resize to photo.py: {'; '.join(parts)}."
-        caption = "Photographs read right by condition: a plain resize, and device/photo.py."
-        return Plot("photographs", to_svg(figure, "photographs", text), caption)

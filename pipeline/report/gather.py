@@ -16,10 +16,11 @@ from pipeline.artifacts import (
     BENCH_JSON,
     BENCH_PI_JSON,
     CONVERTED,
+    DEVICES_FOLDER,
     FLOAT_MODEL,
-    FP32_TFLITE,
     INT8_TFLITE,
     NATIVE_SOURCE,
+    NATIVE_WASM,
     PARITY_JSON,
     PHOTOS_JSON,
     PI_MATRIX_JSON,
@@ -32,11 +33,10 @@ from pipeline.artifacts import (
 from pipeline.bench.result import check_result
 from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.files import UserError, read_json, sha256
-from pipeline.parity.check import read_probabilities
+from pipeline.parity.check import one_runtime_each, read_probabilities
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.pi_test.matrix import PiCell
-from pipeline.report.weights import LayerWeights, read_weights
 from pipeline.studies.photos import NoDigitRow, PhotoRow, PhotoTiming
 from pipeline.studies.robustness import RobustnessRow
 from pipeline.train.training import require_float_model
@@ -50,7 +50,6 @@ class Source(Generic[T]):
 
     value: T | None  # None: it cannot be shown
     problem: str = ""  # why it cannot be shown, and which command makes it
-    doubt: str = ""  # what a reader must know of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,22 @@ class ReportData:
     contracts: dict[str, dict[str, Any]]  # input and output of each artifact, by name
     parity: Source[dict[str, Any]]  # of each file what it holds
     probabilities: Source[dict[str, Probabilities]]  # by "artifact@runtime"
-    weights: Source[tuple[LayerWeights, ...]]  # of each layer, before and after quantization
     bench: Source[dict[str, Any]]
     device: Source[dict[str, Any]]  # `bench-pi.json`, the same of a device
     robustness: Source[dict[str, Any]]
     pi: Source[dict[str, Any]]
+    boards: Source[list[dict[str, Any]]]  # a receipt a device, `devices/HOST.json`
     photos: Source[dict[str, Any]]
     seeds: Source[dict[str, Any]]  # `docs/accuracy.json`: the same recipe with other seeds
+
+    @property
+    def int8(self) -> Probabilities | None:
+        """What the int8 TFLite file gave for the test images; None if that is not known."""
+        return one_runtime_each(self.probabilities.value or {}).get(INT8_TFLITE)
+
+    def label(self, index: int) -> str:
+        """The true class of a test image."""
+        return self.data.label_names[self.data.test.labels[index]]
 
 
 def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportData:
@@ -90,7 +98,8 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
     training = read_json(folder / TRAIN_JSON, "history", "label_names", "model_sha256")
     require_float_model(folder / FLOAT_MODEL, training)
     require_trained_on(data, training)
-    names = [n for n in (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE) if (folder / n).is_file()]
+    all_names = (FLOAT_MODEL, *CONVERTED, NATIVE_SOURCE, NATIVE_WASM)
+    names = [name for name in all_names if (folder / name).is_file()]
     hashes = {name: sha256(folder / name) for name in names}
     results = {name: read(folder / name, form, hashes) for name, form in RESULTS.items()}
     parity = results[PARITY_JSON]
@@ -105,11 +114,11 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
         contracts={name: contract(folder, name) for name in names if name != FLOAT_MODEL},
         parity=parity,
         probabilities=gather_probabilities(folder / PROBABILITIES, data, parity.value),
-        weights=gather_weights(folder),
         bench=results[BENCH_JSON],
         device=results[BENCH_PI_JSON],
         robustness=results[ROBUSTNESS_JSON],
         pi=results[PI_MATRIX_JSON],
+        boards=gather_boards(folder / DEVICES_FOLDER),
         photos=results[PHOTOS_JSON],
         seeds=gather_seeds(seeds, str(training["recipe"]), data),
     )
@@ -177,6 +186,8 @@ RESULTS = {
         {"digits": _keys(PhotoRow), "empties": _keys(NoDigitRow), "timings": _keys(PhotoTiming)},
     ),
 }
+RECEIPT = ("board", "system", "python", "time", "bundle_sha256", "throttled", "rows", "choice")
+RECEIPT_ROW = {"artifact", "runtime", "runtime_version", "verified", "reason", "latency_us"}
 SEEDS = ResultFile(
     "make accuracy",
     lambda _: {},  # they are other models
@@ -212,16 +223,15 @@ def read(path: Path, form: ResultFile, hashes: Mapping[str, str]) -> Source[dict
     here = {Path(name).name: digest for name, digest in hashes.items()}
     known = {Path(name).name: digest for name, digest in measured.items()}
     known = {name: digest for name, digest in known.items() if name in here}
+    if not all(known.values()):
+        return Source(None, damaged)
     for name, digest in known.items():
-        if digest and digest != here[name]:
+        if digest != here[name]:
             return Source(
                 None,
                 f"{path.name} is of another run: it measured a {name} with SHA-256 {digest[:12]}, "
                 f"the present one has {here[name][:12]}: run `{form.command}` again",
             )
-    if not all(known.values()):
-        doubt = f"{path.name} does not say by hash which models it measured; they may be others."
-        return Source(value, doubt=doubt)
     return Source(value)
 
 
@@ -230,7 +240,7 @@ def read(path: Path, form: ResultFile, hashes: Mapping[str, str]) -> Source[dict
 
 def contract(folder: Path, name: str) -> dict[str, Any]:
     """Name, shape and type of an artifact's input and output; empty if it is damaged."""
-    path = folder / (INT8_TFLITE if name == NATIVE_SOURCE else name)  # C is made from TFLite
+    path = folder / (INT8_TFLITE if name.startswith("native/") else name)  # made from TFLite
     describe = to_tflite.describe if path.suffix == ".tflite" else to_onnx.describe
     try:
         return describe(path)
@@ -277,12 +287,20 @@ def gather_probabilities(
     return Source(values)
 
 
-def gather_weights(folder: Path) -> Source[tuple[LayerWeights, ...]]:
-    try:
-        paths = (folder / FP32_TFLITE, folder / INT8_TFLITE)
-        return Source(tuple(read_weights(*paths)))
-    except (ValueError, RuntimeError) as error:
-        return Source(None, f"the TFLite files cannot be compared ({error}): run `make export`")
+def gather_boards(folder: Path) -> Source[list[dict[str, Any]]]:
+    """The receipts of devices; they are of a bundle, not of a model, and name it by its SHA-256."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        return Source(None, "no device has sent a receipt: run `make deploy PI=user@host`")
+    receipts = []
+    for path in paths:
+        try:
+            receipts.append(read_json(path, *RECEIPT))
+            if not all(row.keys() >= RECEIPT_ROW for row in receipts[-1]["rows"]):
+                raise UserError
+        except (UserError, AttributeError, TypeError):
+            return Source(None, f"{path} is damaged or of another version: delete it, deploy again")
+    return Source(receipts)
 
 
 def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any]]:
@@ -292,8 +310,6 @@ def gather_seeds(path: Path, recipe: str, data: Dataset) -> Source[dict[str, Any
         return seeds
     if seeds.value["data_sha256"] != data.sha256:
         return Source(None, f"{path.name} is of another data set: run `make accuracy`")
-    names = [block["recipe"] for block in seeds.value["recipes"]]
-    if recipe in names:
-        return seeds
-    doubt = f"These are of {', '.join(names)}; the model of this page is of recipe {recipe}."
-    return dataclasses.replace(seeds, doubt=doubt)
+    if recipe not in [block["recipe"] for block in seeds.value["recipes"]]:
+        return Source(None, f"not measured: run `make accuracy RECIPES={recipe}`")
+    return seeds

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from device.bench import rows as bench_rows
+from device.bench.rows import three_figures
 from pipeline.bench.findings import findings
-from pipeline.pi_test.matrix import matrix_table
 from pipeline.report import bench_plots
-from pipeline.report.bench_plots import BenchRow
 from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Section, Table
+from pipeline.report.plots import short
 from pipeline.report.svg import Plot
 from pipeline.studies import photos as studied_photos
 from pipeline.studies.accuracy import artifact_cells, pair_cells
@@ -24,11 +24,11 @@ BENCH_HEADER, DETAIL_HEADER = (
 
 
 def speed(report: ReportData) -> Section:
-    return _bench_section("Latency and throughput", report.bench, _speed_plots)
+    return _bench_section("Speed", report.bench, _speed_plots)
 
 
 def on_device(report: ReportData) -> Section:
-    return _bench_section("Latency on a device", report.device, _device_plots)
+    return _bench_section("Speed on a device", report.device, _device_plots)
 
 
 def _bench_section(
@@ -37,59 +37,30 @@ def _bench_section(
     """What a result of the benchmark says, its plots if it has a valid row, and its tables."""
     bench = source.value
     if bench is None:
-        return Section(title, source.problem)
+        return Section(title, problem=source.problem)
+    # Computed anew, for the file may be a stranger's.
+    takeaway, *said = [*findings(bench), *bench_rows.describe_problems(bench)] or ["No valid row."]
     plots = draw(bench) if bench_rows.valid_rows(bench) else []
-    return Section(title, "", source.doubt, _said(bench), plots, _bench_tables(bench))
+    facts = {**bench["host"], **bench["method"]}
+    tables = [
+        Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
+        Table("The runtime's own call, size, start", DETAIL_HEADER, bench_rows.detail_cells(bench)),
+        Table(
+            "Where and how it was measured",
+            ("what", "value"),
+            [(key.replace("_", " "), _plain(value)) for key, value in facts.items()],
+        ),
+    ]
+    return Section(title, takeaway, text=said, plots=plots, tables=tables)
 
 
 def _speed_plots(bench: dict[str, Any]) -> list[Plot]:
     timed = bench_rows.valid_rows(bench)
-    plots = [bench_plots.latency(timed)]
-    if compared := [row for row in timed if row["ratio_to_baseline"] is not None]:
-        plots.append(bench_plots.ratio(compared, str(bench["method"]["baseline"])))
-    return [*plots, *bench_plots.pareto(timed)]
+    return [bench_plots.latency(timed), *bench_plots.pareto(timed)]
 
 
 def _device_plots(bench: dict[str, Any]) -> list[Plot]:
     return [bench_plots.latency(bench_rows.valid_rows(bench), "device-latency")]
-
-
-def _said(bench: Mapping[str, Any]) -> list[str]:
-    """What a benchmark says in words: computed anew, for the file may be a stranger's."""
-    return [*findings(bench), *bench_rows.describe_problems(bench)]
-
-
-def _bench_tables(bench: Mapping[str, Any]) -> list[Table]:
-    tables = [
-        Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
-        Table("The runtime's own call, size, start", DETAIL_HEADER, bench_rows.detail_cells(bench)),
-    ]
-    batches = [row for row in bench["rows"] if row["threads"] > 1 or row["batch"] > 1]
-    if batches:
-        tables.append(_batch_table(batches))
-    return [*tables, _machine(bench)]
-
-
-def _batch_table(rows: Sequence[BenchRow]) -> Table:
-    cells = [
-        (
-            bench_plots.name_of(row),
-            str(row["threads"]),
-            str(row["batch"]),
-            row["status"],
-            f"{row['throughput_ips']:,.0f}" if row["throughput_ips"] else "",
-        )
-        for row in rows
-    ]
-    header = ("artifact, runtime", "threads", "batch", "status", "images/s")
-    return Table("Throughput with more threads or images a call", header, cells)
-
-
-def _machine(bench: Mapping[str, Any]) -> Table:
-    """The machine and the method, as the file tells them."""
-    facts = {**bench["host"], **bench["method"]}
-    cells = [(key.replace("_", " "), _plain(value)) for key, value in facts.items()]
-    return Table("Where and how it was measured", ("what", "value"), cells)
 
 
 def _plain(value: object) -> str:
@@ -100,49 +71,83 @@ def _plain(value: object) -> str:
     return "unknown" if value is None else str(value)
 
 
-def footprint(report: ReportData) -> Section:
-    title = "Cold start and memory"
-    bench = report.bench.value
-    if bench is None:
-        return Section(title, report.bench.problem)
-    rows = bench_rows.valid_rows(bench)
-    started = [row for row in rows if row["cold_start_ms"]]
-    weighed = [row for row in rows if row["peak_rss_mib"] is not None]
-    plots = [bench_plots.cold_start(started)] if started else []
-    plots += [bench_plots.memory(weighed)] if weighed else []
-    problem = "" if plots else "bench.json holds no cold start: run `make bench`"
-    return Section(title, problem, report.bench.doubt, plots=plots)
+def boards(report: ReportData) -> Section:
+    title = "Boards"
+    receipts = report.boards.value
+    if receipts is None:
+        return Section(title, problem=report.boards.problem)
+    rows = []
+    for receipt in receipts:
+        choice, tried = receipt["choice"], receipt["rows"]
+        times_us = {(row["artifact"], row["runtime"]): row["latency_us"] for row in tried}
+        chosen = tuple(choice[key] for key in ("artifact", "runtime")) if choice else ()
+        wrong = [f"{row['artifact']} on {row['runtime']}: {row['reason']}" for row in tried]
+        wrong = [why for why, row in zip(wrong, tried, strict=True) if row["reason"]]
+        rows.append(
+            (
+                f"{receipt['board']}, {receipt['system']}",
+                f"{sum(row['verified'] for row in tried)} of {len(tried)}",
+                " on ".join(chosen) or "nothing",
+                three_figures(times_us[chosen]) if times_us.get(chosen) else "",
+                "; ".join([*wrong, *filter(None, [receipt["throttled"]])]),
+                f"Python {receipt['python']}, {receipt['time']}",
+                (receipt["bundle_sha256"] or "")[:12],
+            )
+        )
+    proven = sum(bool(receipt["choice"]) for receipt in receipts)
+    header = ("board", "verified", "uses", "time for an image, µs", "problems", "when", "bundle")
+    takeaway = f"{proven} of {len(receipts)} boards have a model that answered as it should there."
+    return Section(title, takeaway, tables=(Table("Receipts", header, rows),))
 
 
 def pi_matrix(report: ReportData) -> Section:
-    title = "Raspberry Pi matrix"
+    """Systems by runtimes: emulated, so of results and not of speed."""
+    title = "Emulated Raspberry Pis"
     matrix = report.pi.value
     if matrix is None:
-        return Section(title, report.pi.problem)
-    header, rows = matrix_table(matrix, report.parity.value or {"rows": []})
+        return Section(title, problem=report.pi.problem)
+    runtimes = dict.fromkeys(cell["runtime"] for cell in matrix["cells"])
+    systems: dict[str, dict[str, list[str]]] = {}
+    for cell in matrix["cells"]:
+        bits = "same bits" if cell["bit_identical"] else cell["status"]
+        of_system = systems.setdefault(f"{cell['os']} {cell['arch']}", {})
+        of_system.setdefault(cell["runtime"], []).append(f"{short(cell['artifact'])}: {bits}")
+    rows = [
+        (system, *("; ".join(found.get(runtime, ["-"])) for runtime in runtimes))
+        for system, found in systems.items()
+    ]
     failed = [
         f"{c['artifact']} on {c['os']} {c['arch']}, {c['runtime']}: {c['status']}: {c['reason']}"
         for c in matrix["cells"]
         if c["status"] != "pass"
     ]
+    takeaway = (
+        f"{len(matrix['cells']) - len(failed)} of {len(matrix['cells'])} combinations of artifact, "
+        f"runtime and system pass on {len(systems)} emulated systems: {matrix['status']}."
+    )
     text = (
-        f"The bundle {matrix['bundle']} was installed and verified on emulated systems: "
-        f"{matrix['status']}. 'Same bits' means that every output for every test image is, bit "
-        "for bit, what the development machine gave. Emulation says nothing about speed.",
+        f"{matrix['bundle']} was installed there, verified, and read the test images. 'same bits': "
+        "each output is, bit for bit, this machine's. Emulation says nothing about speed.",
         *failed,
     )
-    return Section(title, "", report.pi.doubt, text, tables=(Table("Systems", header, rows),))
+    table = Table("How each was proven", ("system", *runtimes), rows)
+    return Section(title, takeaway, text=text, tables=(table,))
 
 
 def robustness(report: ReportData) -> Section:
     title = "Robustness"
     result = report.robustness.value
     if result is None:
-        return Section(title, report.robustness.problem)
+        return Section(title, problem=report.robustness.problem)
     header, cells = table_cells(result["rows"])
+    worst = min(result["rows"], key=lambda row: float(row["accuracy"]["int8"]))
+    takeaway = (
+        f"int8 reads {worst['accuracy']['int8']:.1%} (float {worst['accuracy']['float']:.1%}) at "
+        f"the worst: {worst['distortion']} of {worst['strength']:g} {worst['unit']}."
+    )
     return Section(
         title,
-        doubt=report.robustness.doubt,
+        takeaway,
         plots=(bench_plots.robustness(result["rows"]),),
         tables=(Table("Accuracy on distorted test images", header, cells),),
     )
@@ -152,12 +157,11 @@ def photographs(report: ReportData) -> Section:
     title = "Photographs"
     photos = report.photos.value
     if photos is None:
-        return Section(title, report.photos.problem)
+        return Section(title, problem=report.photos.problem)
     return Section(
         title,
-        doubt=report.photos.doubt,
-        text=(f"{studied_photos.summary(photos)} Read by {photos['model']}.",),
-        plots=(bench_plots.photographs(photos["digits"]),),
+        studied_photos.summary(photos),
+        text=(f"Read by {photos['model']}.",),
         tables=[Table(*table) for table in studied_photos.tables(photos)],
     )
 
@@ -166,7 +170,7 @@ def seeds(report: ReportData) -> Section:
     title = "Accuracy over seeds"
     result = report.seeds.value
     if result is None:
-        return Section(title, report.seeds.problem)
+        return Section(title, problem=report.seeds.problem)
     tables = []
     for block in result["recipes"]:
         recipe = f"Recipe {block['recipe']}, "
@@ -179,4 +183,9 @@ def seeds(report: ReportData) -> Section:
         "Each seed was trained, converted and judged by itself; the intervals are Student's. "
         f"Measured on: {result['machine']}.",
     )
-    return Section(title, "", report.seeds.doubt, text, tables=tables)
+    takeaway = " ".join(
+        f"Recipe {block['recipe']} errs on {1 - block['mean_test_accuracy']:.2%} of the test "
+        f"images, mean of {len(block['seeds'])} seeds."
+        for block in result["recipes"]
+    )
+    return Section(title, takeaway, text=text, tables=tables)

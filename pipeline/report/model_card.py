@@ -5,13 +5,17 @@ Source of the format: https://github.com/huggingface/hub-docs/blob/main/modelcar
 
 from __future__ import annotations
 
+import collections
+import io
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from device.bench import rows as bench_rows
-from pipeline.artifacts import FLOAT_MODEL, PROJECT
+from pipeline.artifacts import FLOAT_MODEL, MISREAD_PNG, PROJECT
 from pipeline.parity.judge import format_table
 from pipeline.report.gather import ReportData
 from pipeline.report.measured_sections import BENCH_HEADER, DETAIL_HEADER
@@ -22,6 +26,7 @@ from pipeline.table import markdown_table
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 MNIST_DATASET = {"name": "MNIST", "type": "ylecun/mnist", "config": "mnist", "split": "test"}
 CARD_COLUMNS = ("artifact", "runtime", "p50, µs", "p90, µs", "cold start, ms", "peak memory, MiB")
+MAX_MISREAD = 60
 TASK = {"type": "image-classification", "name": "Image Classification"}
 
 
@@ -47,13 +52,48 @@ def render(report: ReportData) -> str:
             bench=bench_table(report.bench.value) if report.bench.value else "",
             robustness=robustness_table(report.robustness.value) if report.robustness.value else "",
             photos=photos,
-            doubts=[
-                source.doubt
-                for source in (report.bench, report.robustness, report.photos)
-                if source.doubt
-            ],
+            minutes=report.training["seconds"] / 60,
+            threshold=report.training.get("confidence", {}).get("threshold"),
+            misread=misread_table(report),
+            shown=len(misread(report)[:MAX_MISREAD]),
+            version=report.version,
+            picture=MISREAD_PNG,
         )
     )
+
+
+def misread(report: ReportData) -> list[tuple[int, int]]:
+    """Test images that int8 reads wrongly, and as what, the surest first."""
+    int8 = report.int8
+    if int8 is None:
+        return []
+    read = int8.argmax(axis=1)
+    wrong = np.flatnonzero(read != report.data.test.labels)
+    surest = wrong[np.argsort(-int8[wrong].max(axis=1), kind="stable")]
+    return [(int(i), int(read[i])) for i in surest]
+
+
+def misread_table(report: ReportData) -> str:
+    """Which class is read as which how often, the most frequent first; "" if none is."""
+    names = report.data.label_names
+    pairs = collections.Counter((report.label(i), names[read]) for i, read in misread(report))
+    cells = [[plain(label), plain(read), str(n)] for (label, read), n in pairs.most_common(10)]
+    return markdown_table(["it is", "it is read as", "images"], cells) if cells else ""
+
+
+def misread_picture(report: ReportData) -> bytes:
+    """The first of `misread` as a PNG, rows of ten, black ink on white."""
+    from PIL import Image
+
+    chosen = [i for i, _ in misread(report)[:MAX_MISREAD]]
+    sheet = np.full((28 * max(1, -(-len(chosen) // 10)), 280), 255, np.uint8)
+    for at, i in enumerate(chosen):
+        top, left = 28 * (at // 10), 28 * (at % 10)
+        sheet[top : top + 28, left : left + 28] = 255 - report.data.test.images[i]
+    stream = io.BytesIO()
+    image = Image.fromarray(sheet)
+    image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def front_matter(report: ReportData) -> dict[str, Any]:

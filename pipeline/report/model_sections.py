@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import FLOAT_MODEL, FP32_TFLITE, INT8_TFLITE
+from pipeline.artifacts import FLOAT_MODEL, INT8_TFLITE
 from pipeline.config import ParityBudget
 from pipeline.data import Probabilities
 from pipeline.parity.check import one_runtime_each
 from pipeline.parity.judge import Limits, limits, table_cells
-from pipeline.parity.layer_noise import sqnr_db
 from pipeline.report import plots
-from pipeline.report.gather import ReportData, Source
+from pipeline.report.gather import ReportData
 from pipeline.report.page import Bar, Picture, Section, Table
-from pipeline.report.weights import LayerWeights
-from pipeline.train.figures import SAMPLE_DIGITS
 
 MAX_PICTURES = 1000  # of a bad model: more would make the page too large to open
 
@@ -46,7 +44,8 @@ def built(report: ReportData) -> Section:
         for name, size in report.sizes_bytes.items()
     ]
     return Section(
-        "What was built",
+        "Files, hashes and versions",
+        f"{len(files)} files of version {report.version}, commit {report.commit or 'unknown'}.",
         tables=(
             Table("Model, data and tools", ("what", "value"), list(facts.items())),
             Table("Files", ("file", "size, kB", "SHA-256"), files),
@@ -69,44 +68,21 @@ def _threshold(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def training(report: ReportData) -> Section:
-    history = report.training["history"]
-    return Section("Training", plots=(plots.loss(history), plots.accuracy(history)))
-
-
-def sample_digits(report: ReportData) -> Section:
-    """The six test digits that the recipe shows."""
-    title = "Six test digits"
-    probabilities = report.probabilities
-    if probabilities.value is None:
-        return Section(title, probabilities.problem)
-    test, names = report.data.test, report.data.label_names
-    pictures = []
-    for i in SAMPLE_DIGITS:
-        if i < len(test):
-            lines = _answers(probabilities.value, i, names)
-            pictures.append(Picture(test.images[i], _title(report, i), lines))
-    return Section(title, pictures=pictures)
-
-
-def confusion(report: ReportData) -> Section:
-    title = "Confusion matrix"
-    if report.probabilities.value is None:
-        return Section(title, report.probabilities.problem)
-    labels, names = report.data.test.labels, report.data.label_names
-    figures = []
-    for artifact, values in _one_each(report.probabilities.value).items():
-        if artifact in (FLOAT_MODEL, INT8_TFLITE):
-            name = "confusion-float" if artifact == FLOAT_MODEL else "confusion-int8"
-            predicted = values.argmax(axis=1)
-            figures.append(plots.confusion(name, artifact, labels, predicted, names))
-    return Section(title, plots=figures)
+    result = report.training
+    takeaway = (
+        f"{result['seconds'] / 60:.1f} minutes of training gave {result['val_accuracy']:.2%} on "
+        f"the validation images, which chose the model, and {result['test_accuracy']:.2%} on the "
+        "test images, which chose nothing."
+    )
+    history = result["history"]
+    return Section("Training", takeaway, plots=(plots.loss(history), plots.accuracy(history)))
 
 
 def parity(report: ReportData) -> Section:
     title = "Parity with the float model"
     result = report.parity.value
     if result is None:
-        return Section(title, report.parity.problem)
+        return Section(title, problem=report.parity.problem)
     reference = result["reference"]
     budget = ParityBudget(**{**result["budget"], "allowed_not_run": ()})
     header, (first, *others) = table_cells(result)
@@ -119,10 +95,11 @@ def parity(report: ReportData) -> Section:
     missing = [row for row in result["rows"] if row["status"] != "pass"]
     return Section(
         title,
-        doubt=report.parity.doubt,
+        f"Parity: {result['status']}: {len(result['rows']) - len(missing)} of "
+        f"{len(result['rows'])} artifacts and runtimes answer {reference['n']:,} test images as "
+        f"{reference['artifact']} does, within the budget.",
         text=(
-            f"Parity: {result['status']}. Each artifact on each runtime, in a process of its own, "
-            f"against {reference['artifact']} on all {reference['n']:,} test images.",
+            "Each ran in a process of its own. 'same bits': every output is tflite-runtime's.",
             *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
         ),
         plots=(plots.delta(compared, loss_pp),) if compared else (),
@@ -179,32 +156,41 @@ def _share(used: float, allowed: float) -> float:
     return used / allowed
 
 
-def gallery(report: ReportData) -> Section:
+def errors(report: ReportData) -> Section:
     """Every test image that an artifact reads otherwise than the float model, or wrongly."""
-    title = "Flipped and misread images"
-    if report.probabilities.value is None:
-        return Section(title, report.probabilities.problem)
+    title = "What it reads wrongly"
+    if report.probabilities.value is None or report.int8 is None:
+        problem = report.probabilities.problem or f"{INT8_TFLITE} ran on no runtime"
+        return Section(title, problem=problem)
     probabilities = _one_each(report.probabilities.value)
-    labels = report.data.test.labels
+    labels, names = report.data.test.labels, report.data.label_names
     answers = np.stack([values.argmax(axis=1) for values in probabilities.values()])
+    int8 = report.int8.argmax(axis=1)
     flipped = np.flatnonzero((answers != answers[0]).any(axis=0))
     wrong = np.flatnonzero((answers != labels).any(axis=0))
     misread = np.setdiff1d(wrong, flipped)
     chosen = [*flipped, *misread][:MAX_PICTURES]
     pictures = []
-    for i in chosen:
-        lines = _answers(report.probabilities.value, int(i), report.data.label_names)
+    for i in map(int, chosen):
         kind = "flipped: " if i in flipped else ""
-        pictures.append(Picture(report.data.test.images[i], kind + _title(report, int(i)), lines))
+        lines = _answers(report.probabilities.value, i, names)
+        pictures.append(Picture(report.data.test.images[i], f"{kind}{_title(report, i)}", lines))
+    missed = collections.Counter(zip(labels, int8, strict=True))
+    mistakes = [(pair, n) for pair, n in missed.most_common() if pair[0] != pair[1]]
+    takeaway = f"int8 reads {(int8 != labels).sum():,} of {len(labels):,} test images wrongly"
+    if mistakes:
+        (label, read), n = mistakes[0]
+        takeaway += f", most often a {names[label]} as {names[read]} ({n} times)"
     text = [
-        f"{len(flipped)} of {len(labels):,} test images are flipped, that is read otherwise by "
-        f"some artifact than by the float model; {len(misread)} more are misread by all alike. "
-        "Each is shown with what a model reads and how probable it finds that."
+        f"{len(flipped)} images are flipped, that is read otherwise by some artifact than by the "
+        f"float model; {len(misread)} more are misread by all alike. Each is shown with what a "
+        "model reads and how probable it finds that."
     ]
     left_out = len(flipped) + len(misread) - len(chosen)
     if left_out:
         text.append(f"{left_out} more are left out of this page.")
-    return Section(title, text=text, pictures=pictures)
+    plot = plots.confusion("confusion-int8", INT8_TFLITE, labels, int8, names)
+    return Section(title, f"{takeaway}.", text=text, plots=(plot,), pictures=pictures)
 
 
 def _one_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilities]:
@@ -213,7 +199,7 @@ def _one_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilitie
 
 
 def _title(report: ReportData, index: int) -> str:
-    return f"{report.data.label_names[report.data.test.labels[index]]} (image {index})"
+    return f"{report.label(index)} (image {index})"
 
 
 def _answers(
@@ -237,40 +223,20 @@ def noise(report: ReportData) -> Section:
     title = "Quantization noise by layer"
     result = report.parity.value
     if result is None:
-        return Section(title, report.parity.problem)
-    artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
-    if not artifacts:
-        return Section(title, "no layer could be compared: run `make export`")
+        return Section(title, problem=report.parity.problem)
+    if not result["layers"]:
+        return Section(title, problem="no layer could be compared: run `make export`")
+    keys = ("sqnr_db", "ideal_sqnr_db")
     max_loss_db = result["budget"]["int8_max_sqnr_loss_db"]
-    figures = []
-    for artifact in artifacts:
-        own = [layer for layer in result["layers"] if layer["artifact"] == artifact]
-        name = "noise-" + artifact.rpartition(".")[2]
-        figures.append(plots.noise(name, own, max_loss_db))
-    return Section(title, plots=figures)
-
-
-def weights(report: ReportData) -> Section:
-    title = "Weights before and after quantization"
-    source: Source[tuple[LayerWeights, ...]] = report.weights
-    if source.value is None:
-        return Section(title, source.problem)
-    rows = []
-    for layer in source.value:
-        error = layer.float32 - layer.dequantized
-        rows.append(
-            (
-                layer.layer,
-                f"{len(layer.codes):,}",
-                f"{layer.float32.min():+.3f} to {layer.float32.max():+.3f}",
-                f"{np.sqrt(np.mean(np.square(error, dtype=np.float64))):.1e}",
-                f"{sqnr_db(layer.float32, layer.dequantized):.1f}",
-                f"{(layer.codes == 0).mean():.1%}",
-            )
-        )
-    header = ("layer", "weights", "range", "RMS error", "SQNR, dB", "codes that are 0")
-    return Section(
-        title,
-        plots=(plots.weights(source.value), plots.codes(source.value)),
-        tables=(Table(f"Weights of {INT8_TFLITE} against {FP32_TFLITE}", header, rows),),
+    worst = max(result["layers"], key=lambda layer: layer["ideal_sqnr_db"] - layer["sqnr_db"])
+    takeaway = (
+        f"The noisiest layer, {worst['tensor']} of {worst['artifact']}, is "
+        f"{max(0, worst['ideal_sqnr_db'] - worst['sqnr_db']):.1f} dB below an ideal quantization; "
+        f"the budget is {max_loss_db:.1f} dB."
     )
+    rows = [
+        (layer["artifact"], layer["tensor"], *(f"{layer[key]:.1f}" for key in keys))
+        for layer in result["layers"]
+    ]
+    header = ("artifact", "layer", "SQNR, dB", "of an ideal quantization, dB")
+    return Section(title, takeaway, tables=(Table("Signal-to-noise ratio", header, rows),))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -59,8 +60,8 @@ class Section:
     """A section of the page."""
 
     title: str
+    takeaway: str = ""  # the one sentence to keep, from the figures
     problem: str = ""  # why it has no content; "" if it has
-    doubt: str = ""  # what the reader must know of its content first
     text: Sequence[str] = field(default=())  # paragraphs
     plots: Sequence[Plot] = field(default=())
     tables: Sequence[Table] = field(default=())
@@ -83,11 +84,7 @@ def environment() -> jinja2.Environment:
     )
 
 
-def render_page(title: str, summary: Sequence[str], sections: Sequence[Section]) -> str:
-    """The HTML of the page; the lines of the summary stand below the title."""
-    style = (TEMPLATES / "page.css").read_text("utf-8")
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(title=title, summary=summary, sections=sections, style=Markup(style), Markup=Markup)
-    )
+def render_page(**parts: Any) -> str:
+    """The HTML of the page from what page.html.j2 names."""
+    style = Markup((TEMPLATES / "page.css").read_text("utf-8"))
+    return environment().get_template("page.html.j2").render(**parts, style=style, Markup=Markup)

@@ -1,4 +1,4 @@
-"""The plots of the model itself: training, errors, parity, noise, weights."""
+"""The plots of the model itself: training, errors, parity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.svg import BLUE, INK, MUTED, PAPER, VERMILION, Plot, style, to_svg
-from pipeline.report.weights import LayerWeights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 WIDTH = 4.5  # inches: a phone's screen shows it at its full size, a desktop two beside each other
 MAX_NAME = 12  # characters of a class's name
 MAX_NUMBERED_CLASSES = 20  # more leave no room for a number in each cell
-MAX_DB = 80.0  # what is not quantized at all has hundreds
 
 
 def new_figure(height: float) -> Figure:
@@ -139,82 +137,6 @@ def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> P
         text = "Accuracy difference with 95 % interval: " + "; ".join(parts) + "."
         caption = "Difference of accuracy with its 95 % interval (Newcombe, paired)."
         return Plot("delta", to_svg(figure, "delta", text), caption)
-
-
-def noise(name: str, layers: Sequence[Mapping[str, Any]], max_loss_db: float) -> Plot:
-    """The signal-to-quantization-noise ratio of each layer of one int8 artifact."""
-    with style():
-        figure = new_figure(0.9 + 0.34 * len(layers))
-        axes = figure.add_subplot(xlabel="signal-to-quantization-noise ratio, dB", xlim=(0, MAX_DB))
-        values = [layer["sqnr_db"] for layer in layers]
-        shown = np.clip(values, 0, MAX_DB)
-        axes.barh(range(len(layers)), shown, height=0.32, color=BLUE)
-        for y, (value, width) in enumerate(zip(values, shown, strict=True)):
-            inside = width > 0.8 * MAX_DB
-            axes.annotate(
-                f"{value:.1f}",
-                (width, y),
-                xytext=(-4 if inside else 4, 0),
-                textcoords="offset points",
-                va="center",
-                ha="right" if inside else "left",
-                fontsize=8.5,
-                color=PAPER if inside else INK,
-            )
-        limits = [layer["ideal_sqnr_db"] - max_loss_db for layer in layers]
-        axes.plot(limits, range(len(layers)), "|", color=VERMILION, markersize=14)
-        names = [layer["tensor"] for layer in layers]
-        label_bars(axes, names)
-        artifact = layers[0]["artifact"]
-        parts = [f"{tensor} {value:.1f}" for tensor, value in zip(names, values, strict=True)]
-        text = (
-            f"{artifact}, dB by layer: {'; '.join(parts)}; the budget is {max_loss_db:.1f} dB "
-            "below an ideal quantization."
-        )
-        caption = (
-            f"{artifact}: each layer's output against the float model's; red: the least that the "
-            f"budget allows, {max_loss_db:.1f} dB below an ideal quantization."
-        )
-        return Plot(name, to_svg(figure, name, text), caption)
-
-
-def weights(layers: Sequence[LayerWeights]) -> Plot:
-    """Histograms of each layer's weights before and after quantization."""
-    with style():
-        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
-        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
-            values = np.concatenate([layer.float32, layer.dequantized])
-            edges = np.histogram_bin_edges(values, 40)
-            before, _ = np.histogram(layer.float32, edges)
-            after, _ = np.histogram(layer.dequantized, edges)
-            axes.stairs(before, edges, fill=True, color=BLUE, alpha=0.4, label="float32")
-            axes.stairs(
-                after, edges, color=VERMILION, linestyle="--", linewidth=1.2, label="from int8"
-            )
-            axes.set_title(layer.layer, loc="left")
-            axes.set(xlabel="weight", ylabel="count")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower left", ncols=2)
-        names = ", ".join(layer.layer for layer in layers)
-        text = f"Histograms of the weights of {names}, as float32 and as dequantized from int8."
-        caption = "Weights before (filled) and after (dashed) quantization."
-        return Plot("weights", to_svg(figure, "weights", text), caption)
-
-
-def codes(layers: Sequence[LayerWeights]) -> Plot:
-    """Histograms of the int8 values that the file holds."""
-    with style():
-        figure = new_figure(0.4 + 1.65 * -(-len(layers) // 2))
-        edges = np.arange(-128, 129, 4) - 0.5
-        for axes, layer in zip(panels(figure, len(layers)), layers, strict=True):
-            counts, _ = np.histogram(layer.codes, edges)
-            axes.stairs(counts, edges, fill=True, color=BLUE, alpha=0.6)
-            axes.set(xlim=(-132, 132), xticks=(-127, 0, 127), xlabel="int8 value", ylabel="count")
-            axes.set_title(layer.layer, loc="left")
-        parts = [f"{x.layer} {x.codes.min()} to {x.codes.max()}" for x in layers]
-        text = f"Histograms of the int8 values of the weights: {'; '.join(parts)}."
-        caption = "The int8 values of the weights, 4 a bar; each output channel has its own scale."
-        return Plot("codes", to_svg(figure, "codes", text), caption)
 
 
 def panels(figure: Figure, count: int, **shared: Any) -> list[Axes]:

@@ -15,7 +15,7 @@ FLOORS = (
     ("config", "data", "importing"),
     ("train",),
     ("export",),
-    ("classify",),
+    ("classify", "wasm"),
     ("native",),
     ("microcontroller",),
     ("parity",),
@@ -93,6 +93,6 @@ def test_each_artifact_is_judged_on_every_runtime_that_reads_it():
 
     runs = {(subject.artifact, subject.runtime) for subject in artifacts.subjects()}
     models = (*artifacts.CONVERTED, artifacts.NATIVE_SOURCE)
-    assert runs == {
+    assert runs == {(artifacts.NATIVE_WASM, "wasmtime")} | {
         (model, runtime) for model in models for runtime in RUNTIMES["." + model.split(".")[1]]
     }

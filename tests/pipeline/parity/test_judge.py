@@ -156,10 +156,11 @@ RAW = np.arange(50, dtype=np.int8).reshape(5, 10)
     ],
 )
 def test_bits_are_the_same_only_in_the_same_shape_and_type(got, same):
-    row = ParityRow("native/lenet5_int8.c", "native", "1", "", "pass", "")
-    judged = judge.with_bits(row, outputs(got), outputs(RAW))
-    assert judged.bit_identical is same
-    assert judged.status == ("pass" if same else "fail")
+    for artifact in judge.FROM_C:
+        row = ParityRow(artifact, "any", "1", "", "pass", "")
+        judged = judge.with_bits(row, outputs(got), outputs(RAW))
+        assert judged.bit_identical is same
+        assert judged.status == ("pass" if same else "fail")
     other = replace(row, artifact="lenet5_int8.onnx", runtime="onnxruntime")
     assert judge.with_bits(other, outputs(got), outputs(RAW)) == other
     assert judge.with_bits(row, outputs(got), None) == row
@@ -387,11 +388,14 @@ def test_float_models_need_not_be_int8_and_the_c_names_no_labels(data, tmp_path)
     probabilities = one_hot(np.arange(4))
     got = Outputs(probabilities, probabilities, "1")
     assert check._judge(FLOAT, tmp_path, got, probabilities, data, BUDGET).status == "pass"
-    native = Subject("lenet5_int8.c", "native", Path("python"), False)
-    row = check._judge(native, tmp_path, got, probabilities, data, BUDGET)
-    assert row.reason == "it is not an int8 model"
-    as_int8 = Outputs(probabilities, RAW[:4], "1")
-    assert check._judge(native, tmp_path, as_int8, probabilities, data, BUDGET).status == "pass"
+    for artifact in judge.FROM_C:
+        subject = Subject(artifact, "any", Path("python"), False)
+        row = check._judge(subject, tmp_path, got, probabilities, data, BUDGET)
+        assert row.reason == "it is not an int8 model"
+        as_int8 = Outputs(probabilities, RAW[:4], "1")
+        assert (
+            check._judge(subject, tmp_path, as_int8, probabilities, data, BUDGET).status == "pass"
+        )
 
 
 @pytest.mark.parametrize("kind", ["data", "nan", "shape", "sound"])

@@ -13,7 +13,11 @@ import tempfile
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-quic", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND"),
+    *(
+        "--disable-quic",
+        "--hide-scrollbars",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ),
 )
 
 

@@ -1,0 +1,54 @@
+"""The WebAssembly module in wasmtime: the parity judge of what browsers run.
+
+wasmtime comes as a Python package with all it needs, so that the module is judged on every
+machine; that a browser answers alike is a test of the report's page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.runner import InputError, Model, first_line, import_runtime, most_probable
+
+RUNTIME = "wasmtime"
+QUANTIZATION = (1 / 256, -128)  # of the output: what an int8 softmax always has
+
+
+def load(path: Path) -> Model:
+    """Load the module (device/native/web.c says what it exports), as the runner loads the others.
+
+    Raises:
+        InputError: wasmtime is not installed, or the file is not this module.
+    """
+    wasmtime = import_runtime(RUNTIME)
+    try:
+        store = wasmtime.Store()
+        module = wasmtime.Module.from_file(store.engine, str(path))
+        exports = wasmtime.Instance(store, module, []).exports(store)
+        image_at, output_at, classes = (
+            exports[name](store) for name in ("image", "outputs", "classes")
+        )
+        memory = np.frombuffer(exports["memory"].get_buffer_ptr(store), np.uint8)
+        compiled = exports["run"]
+    except (wasmtime.WasmtimeError, KeyError) as error:
+        raise InputError(f"{path}: {RUNTIME} refuses it: {first_line(error)}") from None
+    pixels, row = memory[image_at : image_at + 784], memory[output_at : output_at + classes]
+
+    def invoke() -> None:
+        compiled(store)
+
+    def run_one(image: NDArray[np.uint8]) -> NDArray[np.int8]:  # (28, 28) -> (classes,)
+        pixels[:] = image.ravel()
+        invoke()
+        return row.view(np.int8).copy()
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.int8]:
+        return np.stack([run_one(image) for image in images])
+
+    def classify(image: NDArray[np.uint8]) -> tuple[int, float]:
+        return most_probable(path, run_one(image).tolist(), QUANTIZATION)
+
+    return Model(path, classes, QUANTIZATION, classify, run, invoke)
