@@ -12,7 +12,8 @@ from pipeline.__main__ import ALL, STAGES
 @pytest.mark.parametrize("stage", sorted(STAGES.keys() - {"all"}))
 def test_stage_lives_in_the_module_of_its_name_and_can_be_called(stage):
     module = STAGES[stage][0]
-    assert stage.replace("-", "_") in module.split(".")
+    name = {"import": "importing"}.get(stage, stage.replace("-", "_"))  # a word of Python's
+    assert name in module.split(".")
     assert callable(importlib.import_module(module).run)
 
 
