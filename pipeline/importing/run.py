@@ -303,13 +303,13 @@ def draw_sheet(data: Split, names: tuple[str, ...], path: Path) -> None:
             top, left = row * step + 1, column * step + 1
             sheet[top : top + SIDE, left : left + SIDE] = data.images[i]
     height, width = sheet.shape
-    figure = Figure(figsize=(width / 60 + 2, height / 60 + 0.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xticks=[])
+    figure = Figure(figsize=(width / 60, height / 60), dpi=120)
+    axes = figure.add_axes((0, 0, 1, 1), xticks=[])
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255)
     axes.set_yticks(np.arange(len(names)) * step + step / 2, names, parse_math=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a script that the font does not have
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight")
 
 
 def summary(train: Split, test: Split, names: tuple[str, ...]) -> str:

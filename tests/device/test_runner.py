@@ -351,11 +351,10 @@ def test_name_that_cannot_be_is_reported_and_the_rest_go_on(exported, digits):
     assert len(run.stdout.splitlines()) == 1
 
 
-def test_a_file_larger_than_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(idx, "MAX_BYTES", 100)
-    assert idx.read_stream(io.BytesIO(b"x" * 100), "-") == b"x" * 100
+def test_a_file_larger_than_the_limit_is_refused():
+    assert idx.read_stream(io.BytesIO(b"x" * 100), "-", 100) == b"x" * 100
     with pytest.raises(FileError, match="-: larger than"):
-        idx.read_stream(io.BytesIO(b"x" * 101), "-")
+        idx.read_stream(io.BytesIO(b"x" * 101), "-", 100)
 
 
 def test_output_that_is_full_is_one_line(exported):
