@@ -54,6 +54,13 @@ def test_manifest_tells_the_hash_of_every_file_and_the_contract_of_every_model(u
     assert {"tensorflow", "onnxruntime"} <= set(manifest["tools"])
 
 
+def test_web_folder_holds_the_module_that_parity_judged(unpacked, exported):
+    web = {path.name: path for path in (unpacked / "web").iterdir()}
+    assert set(web) == {"index.html", "lenet5.js", "digit.js", "lenet5_int8.wasm"}
+    judged = exported / "native" / "lenet5_int8.wasm"
+    assert web["lenet5_int8.wasm"].read_bytes() == judged.read_bytes()
+
+
 def test_golden_vectors_are_256_test_images_with_every_models_outputs(unpacked, mnist):
     with np.load(unpacked / "golden.npz") as golden:
         assert golden["images"].shape == (256, 28, 28)

@@ -61,17 +61,17 @@ def cast_without_rounding(folder):
     broken.cast_without_rounding(folder / "lenet5_int8.tflite", folder / "lenet5.keras")
 
 
-C_FILE = "native/lenet5_int8.c"  # made of the whole file, it has not the bits of a broken one
+FROM_C = {*judge.FROM_C}  # made of the whole file, they have not the bits of a broken one
 MODELS = {"lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"}
 
 
 @pytest.mark.parametrize(
     ("break_it", "names"),
     [
-        (break_names_and_weights, {*MODELS, C_FILE}),
-        (float_files_under_the_names_of_int8, {*MODELS, C_FILE} - {"lenet5_fp32.onnx"}),
-        (calibrate_on_noise, {"lenet5_int8.tflite", C_FILE}),
-        (cast_without_rounding, {"lenet5_int8.tflite", C_FILE}),
+        (break_names_and_weights, {*MODELS, *FROM_C}),
+        (float_files_under_the_names_of_int8, {*MODELS, *FROM_C} - {"lenet5_fp32.onnx"}),
+        (calibrate_on_noise, {"lenet5_int8.tflite", *FROM_C}),
+        (cast_without_rounding, {"lenet5_int8.tflite", *FROM_C}),
     ],
 )
 def test_broken_artifacts_make_parity_exit_1_and_name_each_row(
@@ -84,7 +84,7 @@ def test_broken_artifacts_make_parity_exit_1_and_name_each_row(
     result = json.loads((artifacts / "parity.json").read_text())
     failed = {r["artifact"] for r in result["rows"] if r["status"] == "fail"}
     if all(r["bit_identical"] is None for r in result["rows"]):
-        names = names - {C_FILE}  # tflite-runtime did not run here
+        names = names - FROM_C  # tflite-runtime did not run here
     assert failed == names
     assert all(f"{name} on " in run.stdout for name in names)
     run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
