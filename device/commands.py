@@ -1,4 +1,4 @@
-"""The command line of `runner.py` in the bundle: predict, verify, info, accuracy, bench."""
+"""The command line of `runner.py` in the bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Sequence
 import numpy as np
 from runner import HERE, RUNTIMES, Classifier, InputError, usable_runtimes
 
-COMMANDS = ("predict", "verify", "info", "accuracy", "bench")
+COMMANDS = ("predict", "receipt", "verify", "info", "accuracy", "bench")
 MODELS = ("native/lenet5_int8.c", "lenet5_int8.tflite", "lenet5_int8.onnx")  # the fastest first
 MAX_THREADS = 64  # more crash a runtime, or keep it from ever answering
 
@@ -40,17 +40,19 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(command_first(arguments))
-    if not 1 <= args.threads <= MAX_THREADS:
+    if args.command != "receipt" and not 1 <= args.threads <= MAX_THREADS:
         raise InputError(f"--threads {args.threads}: must be 1 to {MAX_THREADS}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     if args.command == "bench":
         from bench.command import run as command
+    elif args.command == "receipt":
+        from receipt import run as command
     else:
         if args.model is None and args.command == "verify" and args.all:
             args.model = HERE / MODELS[1]  # any: it tells the folder
         elif args.model is None:
-            args.model = default_model(args.runtime)
+            args.model, args.runtime = default_model(args.runtime)
         if args.command == "verify":
             from verify import run as command
         elif args.command == "info":
@@ -101,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="answer 'unsure' below this probability (manifest.json has one); default: 0",
     )
+    text = "prove every model on every runtime here, and choose the fastest"
+    commands.add_parser("receipt", help=text, description=text)
     command = add("verify", "check that this device answers as the trained model")
     command.add_argument("--all", action="store_true", help="every model of the bundle")
     add("info", "show the model, the runtime, the versions and the machine")
@@ -113,17 +117,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def default_model(runtime: str) -> Path:
-    """The first model beside this file that the given, or any installed, runtime reads.
+def default_model(runtime: str) -> tuple[Path, str]:
+    """A model beside this file and its runtime.
+
+    Args:
+        runtime: One, or "auto": then what device.json chose, else the first model of `MODELS` that
+            an installed runtime reads.
 
     Raises:
         InputError: There is none.
     """
+    from manifest import chosen
+
+    if runtime == "auto" and (choice := chosen()):
+        return choice
     present = [HERE / name for name in MODELS if (HERE / name).is_file()]
     present += sorted(path for path in HERE.iterdir() if path.suffix in RUNTIMES)
     for path in present:
         if runtime in RUNTIMES[path.suffix] or (runtime == "auto" and usable_runtimes(path)):
-            return path
+            return path, runtime
     if not present:
         raise InputError(f"no model in {HERE}: name one with --model")
     if runtime != "auto":
