@@ -92,10 +92,17 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=[common], help=text, description=text)
 
     command = add("predict", "classify pictures")
-    command.add_argument("files", nargs="+", metavar="FILE", help="picture, IDX, folder, or -")
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="picture, IDX, folder, or - for standard input: a picture or a stream of frames",
+    )
     command.add_argument("-k", "--top-k", type=int, default=1, metavar="K", help="answers to show")
     command.add_argument("--all", action="store_true", help="read all digits of a picture")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
+    text = "print an answer when N pictures in a row agree and it is another than the last one"
+    command.add_argument("--stable", type=int, metavar="N", help=text)
     command.add_argument(
         "--min-confidence",
         type=float,
@@ -169,26 +176,61 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"--top-k {args.top_k}: must be at least 1")
     if not 0 <= args.min_confidence <= 1:  # NaN fails as well
         raise InputError(f"--min-confidence {args.min_confidence}: must be within 0 and 1")
+    if args.stable is not None and args.stable < 1:
+        raise InputError(f"--stable {args.stable}: must be at least 1")
     classifier = load(args)
     labels = label_names(classifier.model)
     code = 0
     classify = classify_all if args.all else classify_one
+    stable = Stable(args.stable)
     for name, found in read_samples(args.files, find_digits if args.all else find_digit):
+        row: dict[str, Any] = {"file": name}
         try:
             if isinstance(found, InputError):
                 raise found
-            row = classify(classifier, name, found, labels, args)
+            if isinstance(found, str):  # what else than a digit a frame holds
+                row.update(label=None, probability=None, top=[], latency_ms=None, reason=found)
+            else:
+                row = classify(classifier, name, found, labels, args)
         except InputError as error:
-            code, row = 2, {"file": name, "error": str(error)}
+            code, row["error"] = 2, str(error)
             complain(error)
+        if "error" not in row and not stable.is_news((row["label"], "unsure" in row)):
+            continue
         if args.json:
             print(json.dumps(row), flush=True)
+        elif "reason" in row:
+            print(f"{one_line(name)}  {one_line(row['reason'])}", flush=True)
         elif "error" not in row:
             top = row.get("top", [row])
             guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
             answer = f"unsure ({guesses})" if "unsure" in row else guesses
             print(f"{one_line(name)}  {one_line(answer)}  {row['latency_ms']:.1f} ms", flush=True)
     return code
+
+
+class Stable:
+    """Tells which answers to print.
+
+    Args:
+        count: How many in a row must agree on what was not printed last; None: all are printed.
+    """
+
+    def __init__(self, count: int | None) -> None:
+        self.count, self.run = count, 0
+        self.last: Any = None
+        self.printed: Any = None
+
+    def is_news(self, answer: tuple[str | None, bool]) -> bool:
+        """Whether to print an answer."""
+        if self.count is None:
+            return True
+        self.run = self.run + 1 if answer == self.last else 1
+        self.last = answer
+        if self.run < self.count or answer == self.printed:
+            return False
+        self.printed = answer
+        return True
 
 
 def classify_one(

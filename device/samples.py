@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import numpy as np
-from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
+from idx import FileError, is_idx, parse_idx, read_bytes
 from photo import PhotoError, find_digit
 from picture import PictureError, decode_image
 from runner import InputError
+from stream import read_frames
+
+
+class NotOneDigitError(InputError):
+    """A picture that was read, and that holds no digit, or several."""
+
 
 Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
 
@@ -18,7 +24,7 @@ Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an
 def read_samples(
     names: Sequence[str], find: Callable[[np.ndarray], Any] = find_digit
 ) -> Iterator[Sample]:
-    """The digits in files, folders (their files, sorted) and '-' (standard input).
+    """The digits in files, folders (their files, sorted) and '-' (standard input, or a stream).
 
     Args:
         names: What the user typed.
@@ -28,9 +34,7 @@ def read_samples(
         path = Path(name)
         try:
             if name == "-":
-                if sys.stdin is None:
-                    raise InputError("-: standard input is closed")
-                yield name, read_picture(read_stream(sys.stdin.buffer, name), name, find)
+                yield from read_standard_input(find)
             elif path.is_dir():
                 files = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name[0] != ".")
                 if not files:
@@ -46,6 +50,31 @@ def read_samples(
             yield name, InputError(str(error))
         except OSError as error:  # a folder that may not be looked into, a name that cannot be
             yield name, InputError(f"{name}: cannot be read ({error.strerror})")
+
+
+def read_standard_input(find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
+    """One picture, or a stream of them; in a stream, that there is no digit is an answer: its text.
+
+    Raises:
+        InputError: It is closed.
+    """
+    from commands import complain
+
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed")
+    for data, is_stream in read_frames(sys.stdin.fileno(), complain):
+        found: Any
+        try:
+            if not data:
+                raise InputError("-: the file is empty")
+            found = read_picture(data, "-", find)
+            if isinstance(found, np.ndarray) and found.min() == found.max():
+                raise NotOneDigitError("-: no digit found, the picture is empty")
+        except NotOneDigitError as error:
+            found = str(error).partition(": ")[2] if is_stream() else error
+        except InputError as error:
+            found = error
+        yield "-", found
 
 
 def images_of(array: np.ndarray, name: str) -> np.ndarray:
@@ -64,4 +93,4 @@ def read_picture(data: bytes, name: str, find: Callable[[np.ndarray], Any]) -> A
     except PictureError as error:
         raise InputError(str(error)) from None
     except PhotoError as error:
-        raise InputError(f"{name}: {error}") from None
+        raise NotOneDigitError(f"{name}: {error}") from None
