@@ -127,16 +127,17 @@ verify() { # VERSION_FOLDER
     fi
 }
 
-# Each package has the version and a hash of requirements.lock. Where there is no such numpy or
-# Pillow, as on 32 bits, the runtimes alone are installed, and numpy has to come from the system.
-# With RUNTIMES=native it is the other way round. Fails where numpy is missing then.
+# Each package has the version and a hash of requirements.lock. Where that cannot be had, as on 32
+# bits, what the lock file does not keep from 32 bits is installed (by its markers, which pip misreads
+# under a 64-bit kernel), and numpy has to come from the system: without it, this fails. With
+# RUNTIMES=native only numpy and Pillow are installed.
 install_packages() { # VERSION_FOLDER
     wheels=
     [ ! -d "$1/wheels" ] || wheels="--no-index --find-links $1/wheels"
-    own='/^[^ #]/ { keep = /^(numpy|pillow)==/ }'
-    awk "$own !keep" "$1/requirements.lock" >"$1/.venv/runtimes.lock"
-    awk "$own keep" "$1/requirements.lock" >"$1/.venv/native.lock"
-    locks="requirements.lock .venv/runtimes.lock"
+    awk '/^[^ #]/ { keep = !/^(numpy|pillow)==|platform_machine != .armv7l/ } keep' \
+        "$1/requirements.lock" >"$1/.venv/32-bit.lock"
+    awk '/^[^ #]/ { keep = /^(numpy|pillow)==/ } keep' "$1/requirements.lock" >"$1/.venv/native.lock"
+    locks="requirements.lock .venv/32-bit.lock"
     [ -z "$RUNTIMES" ] || locks=.venv/native.lock
     for lock in $locks; do
         # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
@@ -145,7 +146,7 @@ install_packages() { # VERSION_FOLDER
         if output=$("$1/.venv/bin/python" -I -m pip install --quiet --no-compile --only-binary :all: \
             --disable-pip-version-check $wheels --require-hashes --requirement "$1/$lock" \
             2>&1 </dev/null); then
-            [ $lock = .venv/runtimes.lock ] || return 0
+            [ $lock = .venv/32-bit.lock ] || return 0
             ! output=$("$1/.venv/bin/python" -I -c "import numpy" 2>&1) || return 0
             return 1
         fi
