@@ -26,7 +26,7 @@ $(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
 endif
 # What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
 unexport OUT
-$(foreach name,DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN RUNTIMES SERVICE,$(eval override export $(name) := $$(value $(name))))
 
 PY      := .venv/bin/python
 STAGE    = $(PY) -m pipeline
@@ -106,7 +106,7 @@ readme: .venv/.installed ## Write docs/results.md and the README's table from th
 	$(STAGE) readme $(WHERE)
 
 ##@ On a Raspberry Pi
-deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install and verify the bundle on PI=user@host, or all of INVENTORY=hosts.ini
+deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install, verify and time the bundle on PI=user@host, or all of INVENTORY=hosts.ini
 	@ARTIFACTS=$(OUT) $(if $(INVENTORY),tools/fleet.sh "$(BUNDLE)" "$$INVENTORY" $(FLAGS),tools/deploy.sh "$(BUNDLE)" "$$PI" "$$PORT" "$$DIR")
 bench-pi: .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)

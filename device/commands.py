@@ -1,4 +1,4 @@
-"""The command line of `runner.py` in the bundle: predict, verify, info, accuracy, bench."""
+"""The command line of `runner.py` in the bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Sequence
 import numpy as np
 from runner import HERE, RUNTIMES, Classifier, InputError, usable_runtimes
 
-COMMANDS = ("predict", "verify", "info", "accuracy", "bench")
+COMMANDS = ("predict", "receipt", "verify", "info", "accuracy", "bench")
 MODELS = ("native/lenet5_int8.c", "lenet5_int8.tflite", "lenet5_int8.onnx")  # the fastest first
 MAX_THREADS = 64  # more crash a runtime, or keep it from ever answering
 
@@ -40,17 +40,19 @@ def main(arguments: Sequence[str]) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(command_first(arguments))
-    if not 1 <= args.threads <= MAX_THREADS:
+    if args.command != "receipt" and not 1 <= args.threads <= MAX_THREADS:
         raise InputError(f"--threads {args.threads}: must be 1 to {MAX_THREADS}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     if args.command == "bench":
         from bench.command import run as command
+    elif args.command == "receipt":
+        from receipt import run as command
     else:
         if args.model is None and args.command == "verify" and args.all:
             args.model = HERE / MODELS[1]  # any: it tells the folder
         elif args.model is None:
-            args.model = default_model(args.runtime)
+            args.model, args.runtime = default_model(args.runtime)
         if args.command == "verify":
             from verify import run as command
         elif args.command == "info":
@@ -90,10 +92,17 @@ def build_parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, parents=[common], help=text, description=text)
 
     command = add("predict", "classify pictures")
-    command.add_argument("files", nargs="+", metavar="FILE", help="picture, IDX, folder, or -")
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="picture, IDX, folder, or - for standard input: a picture or a stream of frames",
+    )
     command.add_argument("-k", "--top-k", type=int, default=1, metavar="K", help="answers to show")
     command.add_argument("--all", action="store_true", help="read all digits of a picture")
     command.add_argument("--json", action="store_true", help="one JSON object a line")
+    text = "print an answer when N pictures in a row agree and it is another than the last one"
+    command.add_argument("--stable", type=int, metavar="N", help=text)
     command.add_argument(
         "--min-confidence",
         type=float,
@@ -101,6 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="P",
         help="answer 'unsure' below this probability (manifest.json has one); default: 0",
     )
+    text = "prove every model on every runtime here, and choose the fastest"
+    commands.add_parser("receipt", help=text, description=text)
     command = add("verify", "check that this device answers as the trained model")
     command.add_argument("--all", action="store_true", help="every model of the bundle")
     add("info", "show the model, the runtime, the versions and the machine")
@@ -115,17 +126,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def default_model(runtime: str) -> Path:
-    """The first model beside this file that the given, or any installed, runtime reads.
+def default_model(runtime: str) -> tuple[Path, str]:
+    """A model beside this file and its runtime.
+
+    Args:
+        runtime: One, or "auto": then what device.json chose, else the first model of `MODELS` that
+            an installed runtime reads.
 
     Raises:
         InputError: There is none.
     """
+    from manifest import chosen
+
+    if runtime == "auto" and (choice := chosen()):
+        return choice
     present = [HERE / name for name in MODELS if (HERE / name).is_file()]
     present += sorted(path for path in HERE.iterdir() if path.suffix in RUNTIMES)
     for path in present:
         if runtime in RUNTIMES[path.suffix] or (runtime == "auto" and usable_runtimes(path)):
-            return path
+            return path, runtime
     if not present:
         raise InputError(f"no model in {HERE}: name one with --model")
     if runtime != "auto":
@@ -159,26 +178,61 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"--top-k {args.top_k}: must be at least 1")
     if not 0 <= args.min_confidence <= 1:  # NaN fails as well
         raise InputError(f"--min-confidence {args.min_confidence}: must be within 0 and 1")
+    if args.stable is not None and args.stable < 1:
+        raise InputError(f"--stable {args.stable}: must be at least 1")
     classifier = load(args)
     labels = label_names(classifier.model)
     code = 0
     classify = classify_all if args.all else classify_one
+    stable = Stable(args.stable)
     for name, found in read_samples(args.files, find_digits if args.all else find_digit):
+        row: dict[str, Any] = {"file": name}
         try:
             if isinstance(found, InputError):
                 raise found
-            row = classify(classifier, name, found, labels, args)
+            if isinstance(found, str):  # what else than a digit a frame holds
+                row.update(label=None, probability=None, top=[], latency_ms=None, reason=found)
+            else:
+                row = classify(classifier, name, found, labels, args)
         except InputError as error:
-            code, row = 2, {"file": name, "error": str(error)}
+            code, row["error"] = 2, str(error)
             complain(error)
+        if "error" not in row and not stable.is_news((row["label"], "unsure" in row)):
+            continue
         if args.json:
             print(json.dumps(row), flush=True)
+        elif "reason" in row:
+            print(f"{one_line(name)}  {one_line(row['reason'])}", flush=True)
         elif "error" not in row:
             top = row.get("top", [row])
             guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
             answer = f"unsure ({guesses})" if "unsure" in row else guesses
             print(f"{one_line(name)}  {one_line(answer)}  {row['latency_ms']:.1f} ms", flush=True)
     return code
+
+
+class Stable:
+    """Tells which answers to print.
+
+    Args:
+        count: How many in a row must agree on what was not printed last; None: all are printed.
+    """
+
+    def __init__(self, count: int | None) -> None:
+        self.count, self.run = count, 0
+        self.last: Any = None
+        self.printed: Any = None
+
+    def is_news(self, answer: tuple[str | None, bool]) -> bool:
+        """Whether to print an answer."""
+        if self.count is None:
+            return True
+        self.run = self.run + 1 if answer == self.last else 1
+        self.last = answer
+        if self.run < self.count or answer == self.printed:
+            return False
+        self.printed = answer
+        return True
 
 
 def classify_one(

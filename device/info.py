@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 def runtime_version(runtime: str) -> str:
     """The installed version of a runtime; of the loaded C model, its instruction set."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     if runtime == "native":
         return str(sys.modules["lenet5_int8"].kernels())
     try:

@@ -5,14 +5,16 @@
 #
 # DIR (default: ~/lenet5-edge) then holds
 #
-#     versions/<version>-<SHA-256 of the bundle>/    the bundle's files and .venv
+#     versions/<version>-<SHA-256 of the bundle>/    the bundle's files, .venv and device.json
 #     current -> versions/...                        the version in use, switched last
 #     allowed_signers                                yours, if only signed bundles may be installed
 #
 # The version used before stays beside it, older ones are removed. Whatever fails, `current` stays
 # as it was and what was half-made is removed, after a crash by the next run. To install what is in
-# use already only verifies it. Packages come from the bundle's wheels/, else from pip's index; where
-# there are none for this machine and its Python, the compiled C of native/ is used, and said.
+# use already only verifies and times it. Every runtime is installed that has a wheel for this machine
+# and its Python, from the bundle's wheels/, else from pip's index; with RUNTIMES=native in the
+# environment none is, and the compiled C of native/ is used. SERVICE=1 reads the camera from boot on,
+# SERVICE=0 no more.
 #
 # Exit codes: 0 verified and in use, 1 failed, 2 bad usage or bad bundle.
 set -eu
@@ -112,32 +114,42 @@ for folder in sys.argv[2:]:
 ' "$@" 2>&1 </dev/null
 }
 
-# What this device answers to the golden images; it fails unless all is right.
+# Every model proves itself on every runtime here, device.json says how fast each is, and the fastest
+# is used. It fails unless one answers right.
 verify() { # VERSION_FOLDER
     if [ -L "$1/lenet5" ]; then
         "$1/lenet5" --verify "$1/native/golden.bin" 2>&1 </dev/null
     else
         code=0
-        said=$("$1/.venv/bin/python" "$1/runner.py" verify 2>&1 </dev/null) || code=$?
+        said=$("$1/.venv/bin/python" "$1/runner.py" receipt 2>&1 </dev/null) || code=$?
         say "$said"
         [ $code = 0 ] && [ "$(say "$said" | tail -n 1)" = PASS ]
     fi
 }
 
-# Each package has the version and a hash of requirements.lock. Where there is no such numpy or
-# Pillow, as on 32 bits, the runtime alone is installed, and numpy has to come from the system.
-# Fails where there is no runtime for this machine and its Python.
+# Each package has the version and a hash of requirements.lock. Where that cannot be had, as on 32
+# bits, what the lock file does not keep from 32 bits is installed (by its markers, which pip misreads
+# under a 64-bit kernel), and numpy has to come from the system: without it, this fails. With
+# RUNTIMES=native only numpy and Pillow are installed.
 install_packages() { # VERSION_FOLDER
     wheels=
     [ ! -d "$1/wheels" ] || wheels="--no-index --find-links $1/wheels"
-    awk '/^[^ #]/ { keep = !/^(numpy|pillow)==/ } keep' "$1/requirements.lock" >"$1/.venv/runtime.lock"
-    for lock in requirements.lock .venv/runtime.lock; do
+    awk '/^[^ #]/ { keep = !/^(numpy|pillow)==|platform_machine != .armv7l/ } keep' \
+        "$1/requirements.lock" >"$1/.venv/32-bit.lock"
+    awk '/^[^ #]/ { keep = /^(numpy|pillow)==/ } keep' "$1/requirements.lock" >"$1/.venv/native.lock"
+    locks="requirements.lock .venv/32-bit.lock"
+    [ -z "$RUNTIMES" ] || locks=.venv/native.lock
+    for lock in $locks; do
         # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
         # Wheels only: a Pi would compile numpy for hours.
         # shellcheck disable=SC2086 # three words, none with a space
-        ! output=$("$1/.venv/bin/python" -I -m pip install --quiet --no-compile --only-binary :all: \
+        if output=$("$1/.venv/bin/python" -I -m pip install --quiet --no-compile --only-binary :all: \
             --disable-pip-version-check $wheels --require-hashes --requirement "$1/$lock" \
-            2>&1 </dev/null) || return 0
+            2>&1 </dev/null); then
+            [ $lock = .venv/32-bit.lock ] || return 0
+            ! output=$("$1/.venv/bin/python" -I -c "import numpy" 2>&1) || return 0
+            return 1
+        fi
         case $output in
             *"Retrying ("*) failed "install the packages" "$output" ;; # the index did not answer
         esac
@@ -148,12 +160,11 @@ install_packages() { # VERSION_FOLDER
     esac
 }
 
-# Where pip has no runtime: the runner with the compiled C, if the system has numpy; else the first
+# Where pip has no packages: the runner with the compiled C, if the system has numpy; else the first
 # command that runs here and verifies, fastest first, as VERSION_FOLDER/lenet5.
 use_native() { # VERSION_FOLDER
     say "no packages for this machine and its Python: $(say "$output" | tail -n 1)"
     if result=$(verify "$1"); then
-        say "using the compiled C of native/ in runner.py"
         return
     fi
     case $result in
@@ -166,6 +177,7 @@ use_native() { # VERSION_FOLDER
         case $code in
             0)
                 rm -rf "$1/.venv"
+                step "write device.json" write_receipt "$1"
                 say "using the command lenet5 (native/$command)"
                 return
                 ;;
@@ -173,6 +185,31 @@ use_native() { # VERSION_FOLDER
         esac
     done
     failed "install the packages" "$output"
+}
+
+# The receipt of a command: there is nothing to choose from, so that it is not timed.
+write_receipt() { # VERSION_FOLDER
+    python3 -I -c '
+import json, pathlib, platform, sys, time
+version = pathlib.Path(sys.argv[1])
+try:
+    board = pathlib.Path("/proc/device-tree/model").read_text().strip("\0\n ")
+except OSError:
+    board = platform.node()
+choice = {"artifact": "native/lenet5_int8.c", "runtime": "native"}
+row = {"runtime_version": None, "verified": True, "reason": "", "latency_us": None}
+receipt = {
+    "schema_version": 1,
+    "board": board,
+    "system": platform.platform(),
+    "python": platform.python_version(),
+    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    "bundle_sha256": (version / "bundle.sha256").read_text().strip(),
+    "throttled": None,
+    "rows": [{**choice, **row, "invoke_us": None}],
+    "choice": choice,
+}
+(version / "device.json").write_text(json.dumps(receipt, indent=2) + "\n")' "$1"
 }
 
 # Build the version in versions/.new, and give it its name when it is verified and on the disk.
@@ -187,9 +224,14 @@ build() { # BUNDLE VERSION_FOLDER
         3) not_verified "$output" ;;
         *) failed "unpack the bundle" "$output" ;;
     esac
+    say "$digest" | cut -c 1-64 >"$new/bundle.sha256"
     say "making the environment and installing the packages"
     step "make the environment" python3 -I -m venv --system-site-packages "$new/.venv"
-    if ! install_packages "$new"; then
+    code=0
+    install_packages "$new" || code=$?
+    say "${RUNTIMES:-all}" >"$new/.venv/runtimes"
+    say "verifying and timing every model on every runtime"
+    if [ $code != 0 ]; then
         use_native "$new"
     elif ! result=$(verify "$new"); then
         not_verified "$result"
@@ -211,6 +253,45 @@ if libc.renameat2(-100, old, -100, new, 2):  # AT_FDCWD, RENAME_EXCHANGE
     fi
 }
 
+# Whether a version was installed with what RUNTIMES asks for; a command has none.
+has_runtimes() { # VERSION_FOLDER
+    [ -L "$1/lenet5" ] || [ "$(cat "$1/.venv/runtimes" 2>/dev/null)" = "${RUNTIMES:-all}" ]
+}
+
+# SERVICE=1: the camera is read from boot on (lenet5-edge.service). SERVICE=0: no more. Without it, a
+# service that is there goes on with the new version.
+set_service() {
+    unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/lenet5-edge.service
+    export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
+    case $SERVICE in
+        1)
+            case $dir in
+                *[!A-Za-z0-9./_-]*) fail 1 "$dir: a service needs a DIR of letters, digits and . / _ -" ;;
+            esac
+            [ -x current/.venv/bin/python ] || fail 1 "a service needs numpy: apt install python3-numpy"
+            step "write the unit" mkdir -p "${unit%/*}"
+            step "write the unit" cp current/lenet5-edge.service "$unit.new"
+            step "write the unit" sed -i "s|%h/lenet5-edge/|$dir/|" "$unit.new"
+            step "write the unit" mv "$unit.new" "$unit"
+            step "start the service" systemctl --user daemon-reload
+            step "start the service" systemctl --user enable lenet5-edge.service
+            step "start the service" systemctl --user restart lenet5-edge.service
+            loginctl enable-linger 2>/dev/null || sudo -n loginctl enable-linger "$(id -un)" 2>/dev/null ||
+                say "to start it at boot, not when you log in: sudo loginctl enable-linger $(id -un)"
+            say "the service lenet5-edge reads the camera: journalctl --user -u lenet5-edge -f"
+            ;;
+        0)
+            if [ -e "$unit" ]; then
+                step "stop the service" systemctl --user disable --now lenet5-edge.service
+                rm -f "$unit"
+                step "stop the service" systemctl --user daemon-reload
+            fi
+            say "there is no service lenet5-edge"
+            ;;
+        *) [ ! -e "$unit" ] || step "restart the service" systemctl --user try-restart lenet5-edge.service ;;
+    esac
+}
+
 remove_all_but() { # VERSION_FOLDER...
     for version in versions/*; do
         case " $* " in
@@ -226,6 +307,15 @@ main() {
         fail 2 "usage: sh install.sh BUNDLE.tar.gz [DIR]"
     fi
     [ -f "$1" ] || fail 2 "$1: no such file"
+    RUNTIMES=${RUNTIMES:-} SERVICE=${SERVICE:-}
+    case $RUNTIMES in
+        '' | native) ;;
+        *) fail 2 "RUNTIMES=$RUNTIMES: there is only native; without it, all are installed" ;;
+    esac
+    case $SERVICE in
+        '' | 0 | 1) ;;
+        *) fail 2 "SERVICE=$SERVICE: 1 installs the service, 0 removes it" ;;
+    esac
     bundle=$(realpath -- "$1")
     dir=${2-${HOME:+$HOME/lenet5-edge}}
     [ -n "$dir" ] || fail 2 "name a DIR to install to"
@@ -255,7 +345,8 @@ main() {
     rm -rf versions/.new .current.new
 
     state="is in use now"
-    if [ -d "$folder" ] && read_bundle "$bundle" "$folder" >/dev/null && result=$(verify "$folder"); then
+    if [ -d "$folder" ] && read_bundle "$bundle" "$folder" >/dev/null && has_runtimes "$folder" &&
+        result=$(verify "$folder"); then
         say "$result"
         [ "$previous" != "$folder" ] || state="was in use already"
     else
@@ -269,6 +360,8 @@ main() {
     fi
     step "write to the disk" sync -f .
     say "${folder#versions/} $state: $dir/current"
+    previous=$folder
+    [ -z "${HOME:-}" ] || set_service
 }
 
 main "$@"

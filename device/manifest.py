@@ -1,4 +1,4 @@
-"""What lies beside a bundle's models: manifest.json and the golden vectors of golden.npz.
+"""What lies beside a bundle's models: manifest.json, the golden vectors, the receipt device.json.
 
 The golden vectors are test images, their labels, and what each model answered to them on the
 development machine: `images` uint8 (256, 28, 28), `labels` uint8 (256,), and for each model, under
@@ -7,15 +7,18 @@ its name, its probabilities as float32 (256, classes).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import InputError, Model
+from runner import HERE, InputError, Model, usable_runtimes
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
+RECEIPT, RECEIPT_VERSION = "device.json", 1  # written by receipt.py
+DIGEST = "bundle.sha256"  # written by install.sh
 
 
 def bundle_folder(model: Path) -> Path:
@@ -80,6 +83,46 @@ def read_golden(folder: Path) -> dict[str, np.ndarray]:
     if not sound:
         raise damaged(path)
     return arrays
+
+
+def chosen() -> tuple[Path, str] | None:
+    """The model and the runtime that device.json chose.
+
+    Returns:
+        None where there is no receipt, and where it is not of this bundle and machine: a line on
+        stderr then says so.
+    """
+    from commands import complain
+    from info import board_name
+
+    path = HERE / RECEIPT
+    if not path.is_file():
+        return None
+    try:
+        receipt = json.loads(path.read_bytes())
+        model, runtime = HERE / receipt["choice"]["artifact"], receipt["choice"]["runtime"]
+        if receipt["schema_version"] != RECEIPT_VERSION:
+            reason = f"of schema version {receipt['schema_version']!r}, not {RECEIPT_VERSION}"
+        elif receipt["bundle_sha256"] != bundle_sha256(HERE):
+            reason = "of another bundle"
+        elif receipt["board"] != board_name():
+            reason = f"of another machine, {receipt['board']}"
+        elif not model.is_file() or runtime not in usable_runtimes(model):
+            reason = f"chose {model.name} on {runtime}, which is not here"
+        else:
+            return model, runtime
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        reason = "damaged"
+    complain(f"{path}: not used: {reason}; make a new one with: runner.py receipt")
+    return None
+
+
+def bundle_sha256(folder: Path) -> str:
+    """The SHA-256 of the installed bundle; where it was unpacked by hand, of its manifest."""
+    try:
+        return (folder / DIGEST).read_text("ascii").strip()
+    except OSError:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def damaged(path: Path) -> InputError:

@@ -11,8 +11,8 @@ As a library:
 
 It needs Python 3.9, numpy and one of: the compiled C model (`native/`), ai-edge-litert,
 tflite-runtime, onnxruntime. Copied alone, it reads images as .npy: `runner.py MODEL FILE.npy`. With
-its neighbours in the bundle it reads any picture, and has the commands verify, info, accuracy,
-bench.
+its neighbours in the bundle it reads any picture, and has the commands receipt, verify, info,
+accuracy, bench.
 
 Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input.
 """

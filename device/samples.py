@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import numpy as np
-from commands import one_line
-from idx import FileError, is_idx, parse_idx, read_bytes, read_stream
+from commands import complain
+from idx import FileError, is_idx, parse_idx, read_bytes
 from photo import PhotoError, find_digit, find_digits
 from picture import SUFFIXES, PictureError, decode_image
 from runner import InputError
+from stream import read_frames
+
+
+class NotOneDigitError(InputError):
+    """A picture that was read, and that holds no digit, or several."""
+
 
 Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
 
@@ -29,9 +35,7 @@ def read_samples(
         path = Path(name)
         try:
             if name == "-":
-                if sys.stdin is None:
-                    raise InputError("-: standard input is closed")
-                yield name, read_picture(read_stream(sys.stdin.buffer, name), name, find)
+                yield from read_standard_input(find)
             elif path.is_dir():
                 yield from read_samples(pictures_in(path), find)
             elif is_idx(path):
@@ -53,12 +57,32 @@ def pictures_in(folder: Path) -> list[str]:
     if not pictures:
         raise InputError(f"{folder}: no pictures in it, among {len(files)} files; name another")
     others = len(files) - len(pictures)
-    if others and sys.stderr is not None:
-        print(
-            f"runner.py: {one_line(folder)}: {others} files that are not pictures were skipped",
-            file=sys.stderr,
-        )
-    return [str(path) for path in pictures]
+    if others:
+        complain(f"{folder}: {others} files that are not pictures were skipped")
+    return [str(path) if str(path) != "-" else "./-" for path in pictures]
+
+
+def read_standard_input(find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
+    """One picture, or a stream of them; in a stream, that there is no digit is an answer: its text.
+
+    Raises:
+        InputError: It is closed.
+    """
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed")
+    for data, is_stream in read_frames(sys.stdin.fileno(), complain):
+        found: Any
+        try:
+            if not data:
+                raise InputError("-: the file is empty")
+            found = read_picture(data, "-", find)
+            if isinstance(found, np.ndarray) and found.min() == found.max():
+                raise NotOneDigitError("-: no digit found, the picture is empty")
+        except NotOneDigitError as error:
+            found = str(error).partition(": ")[2] if is_stream() else error
+        except InputError as error:
+            found = error
+        yield "-", found
 
 
 def images_of(array: np.ndarray, name: str) -> np.ndarray:
@@ -77,4 +101,4 @@ def read_picture(data: bytes, name: str, find: Callable[[np.ndarray], Any]) -> A
     except PictureError as error:
         raise InputError(str(error)) from None
     except PhotoError as error:
-        raise InputError(f"{name}: {error}") from None
+        raise NotOneDigitError(f"{name}: {error}") from None

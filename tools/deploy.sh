@@ -3,6 +3,8 @@
 #
 #     tools/deploy.sh BUNDLE.tar.gz USER@HOST [PORT] [DIR]
 #
+# RUNTIMES=native and SERVICE=1 or 0 are handed to install.sh. With ARTIFACTS set, as make does, the
+# device's device.json comes to ARTIFACTS/devices/HOST.json.
 # The device needs Python 3.9 with venv and an ssh server. It does the work with device/install.sh.
 # Exit codes: 0 verified and in use, 1 failed and the version before stays in use, 2 bad usage,
 # 130 interrupted.
@@ -21,6 +23,9 @@ send() { # FILE NAME
 
 bundle=${1:-}
 check_bundle "$bundle"
+case ${RUNTIMES:-}${SERVICE:-} in # they become part of a command there
+    *[!a-z01]*) fail 2 "RUNTIMES=${RUNTIMES:-} SERVICE=${SERVICE:-}: there are RUNTIMES=native, SERVICE=1 and 0" ;;
+esac
 connect "${2:-}" "${3:-22}" "${4:-lenet5-edge}"
 # Named by its hash: two deployments at once do not meet in one file.
 digest=$(sha256sum <"$bundle" | cut -c 1-12)
@@ -30,7 +35,7 @@ send "$bundle" "$name"
 
 lost="the connection to $pi was lost; what was in use there stays, deploy again"
 status=0
-remote "sh -s $dir/$name $dir" <"$here/../device/install.sh" || status=$?
+remote "RUNTIMES=${RUNTIMES:-} SERVICE=${SERVICE:-} sh -s $dir/$name $dir" <"$here/../device/install.sh" || status=$?
 case $status in
     0) ;;
     1 | 2) exit $status ;;
@@ -38,3 +43,14 @@ case $status in
 esac
 in_use=$(remote "cd $dir/current && pwd -P") || fail 1 "$lost"
 [ "${in_use##*-}" = "$digest" ] || fail 1 "$pi: another deployment has put ${in_use##*/} into use"
+[ -n "${ARTIFACTS:-}" ] || exit 0
+receipt=$ARTIFACTS/devices/${pi#*@}.json
+mkdir -p "$ARTIFACTS/devices"
+partial=$(mktemp "$receipt.XXXXXX")
+chmod 644 "$partial" # mktemp makes it for the owner alone
+if remote "cat $dir/current/device.json" >"$partial" && python3 -I -m json.tool "$partial" >/dev/null 2>&1; then
+    mv "$partial" "$receipt"
+    echo "its device.json: $receipt"
+else
+    fail 1 "$pi: the bundle is in use there, but its device.json did not come; deploy again"
+fi

@@ -3,6 +3,7 @@
 #
 #     tools/fleet.sh BUNDLE.tar.gz INVENTORY [OPTION OF ansible-playbook]...
 #
+# RUNTIMES, SERVICE and ARTIFACTS are as for deploy.sh; at the end all receipts are one table.
 # Exit codes: 0 verified and in use on all, 1 not on all (there the version before stays),
 # 2 bad usage.
 here=$(dirname "$0")
@@ -32,9 +33,33 @@ links=$(mktemp -d)
 trap 'rm -rf "$links"' EXIT
 ln -s "$(realpath "$bundle")" "$links/bundle.tar.gz"
 [ ! -f "$bundle.sig" ] || ln -s "$(realpath "$bundle.sig")" "$links/bundle.tar.gz.sig"
+set -- --extra-vars "lenet5_edge_bundle=$links/bundle.tar.gz" "$@"
+if [ -n "${ARTIFACTS:-}" ]; then
+    mkdir -p "$ARTIFACTS/devices"
+    ln -s "$(realpath "$ARTIFACTS/devices")" "$links/devices"
+    set -- --extra-vars "lenet5_edge_receipts=$links/devices" "$@"
+fi
 status=0
-ansible-playbook --inventory "$inventory" --extra-vars "lenet5_edge_bundle=$links/bundle.tar.gz" \
-    "$@" "$here/../device/ansible/deploy.yml" || status=$?
+ansible-playbook --inventory "$inventory" "$@" \
+    "$here/../device/ansible/deploy.yml" || status=$?
+# All receipts that have come here, as one table.
+[ -z "${ARTIFACTS:-}" ] || python3 -I -c '
+import json, pathlib, sys
+lines = [("device", "board", "model", "runtime", "us an image", "throttled", "time")]
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
+    try:
+        receipt = json.loads(path.read_text())
+        choice = receipt["choice"]
+        row = next(r for r in receipt["rows"] if {**r, **choice} == r)
+        us, throttled = row["latency_us"], receipt["throttled"]
+        what = (choice["artifact"], choice["runtime"], "" if us is None else f"{us:.1f}")
+        lines.append((path.stem, receipt["board"], *what, throttled or "", receipt["time"]))
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        lines.append((path.stem, "no receipt, or damaged", "", "", "", "", ""))
+widths = [max(len(ascii(text)) for text in column) - 2 for column in zip(*lines)]
+for line in lines:
+    print("  ".join(ascii(t)[1:-1].ljust(w) for t, w in zip(line, widths)).rstrip())
+' "$ARTIFACTS/devices"
 case $status in
     0) ;;
     2 | 4) fail 1 "not every device has the bundle; the recap says which, those keep what they had" ;;

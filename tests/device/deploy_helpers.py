@@ -10,12 +10,14 @@ import pytest
 
 from export.bundle import write_bundle
 
-# `verify` says what the file `answer` says. `bench` lasts until Ctrl-C, or with --full no time.
+# `receipt` says what the file `answer` says. `bench` lasts until Ctrl-C, or with --full no time.
 RUNNER = b"""
 import json, sys, time
 from pathlib import Path
-if sys.argv[1] == "verify":
+if sys.argv[1] == "receipt":
     answer = Path(__file__).with_name("answer").read_text()
+    if answer == "PASS":
+        Path(__file__).with_name("device.json").write_text("{}")
     print("ok       a model\\n" + answer)
     sys.exit(answer != "PASS")
 print("1 of 2 timed", file=sys.stderr, flush=True)

@@ -350,7 +350,7 @@ def test_the_signature_goes_with_the_bundle(device, bundles, deploy, keys, tmp_p
 
 @pytest.mark.parametrize("system_has", ["numpy", "nothing"])
 def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
-    system_has, make_device, make_bundle, only_pip, deploy, tmp_path
+    system_has, make_device, make_bundle, deploy, tmp_path
 ):
     need("gcc")  # the bundle has a binary for this machine
     packages = tmp_path / "packages"
@@ -359,15 +359,15 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         for path in SITE_PACKAGES.glob("numpy*"):
             if not path.name.endswith("-info"):  # pip does not count it as installed
                 (packages / path.name).symlink_to(path)
-    device = make_device(f"{only_pip} PIP_NO_INDEX=1 PYTHONPATH={packages}")
+    (packages / "pip").symlink_to(SITE_PACKAGES / "pip")
+    device = make_device(f"OS_PACKAGES={packages} PIP_NO_INDEX=1")
     bundle = make_bundle("1.0.0")
     run = deploy(bundle, device)
     assert run.returncode == 0, run.stderr
     assert "no packages for this machine and its Python: ERROR: No matching" in run.stdout
     current = device.lenet5 / "current"
     if system_has == "numpy":
-        assert "using the compiled C of native/ in runner.py" in run.stdout
-        assert re.search(r"^ok +native/lenet5_int8.c on native \w+\nPASS$", run.stdout, re.M)
+        assert "chosen: native/lenet5_int8.c on native\nPASS\n" in run.stdout
         assert (current / ".venv").is_dir()
     else:
         assert "using the command lenet5 (native/" in run.stdout
@@ -375,6 +375,9 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         assert not (current / ".venv").exists()
         command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
         assert subprocess.run(command, capture_output=True).returncode == 0
+    receipt = json.loads((current / "device.json").read_text())
+    assert receipt["bundle_sha256"] == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert receipt["choice"] == {"artifact": "native/lenet5_int8.c", "runtime": "native"}
     again = deploy(bundle, device)
     assert again.returncode == 0, again.stderr
     assert "was in use already" in again.stdout

@@ -684,6 +684,70 @@ def test_signing_with_a_key_that_is_not_there_is_one_line_and_exit_2(bundles):
     assert run.stderr.count("\n") == 1
 
 
+# --- The service --------------------------------------------------------------------------------
+
+
+def test_the_service_is_installed_once_goes_on_with_a_new_version_and_is_removed(board, tmp_path):
+    text = (ROOT / "device" / "lenet5-edge.service").read_bytes()
+    first, second = (
+        make_fake_bundle(tmp_path, version, {"lenet5-edge.service": text})
+        for version in ("1.0.0", "2.0.0")
+    )
+    calls, home = tmp_path / "calls", tmp_path / "home"
+    for name in ("systemctl", "loginctl"):
+        (board.bin / name).write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
+        (board.bin / name).chmod(0o755)
+    unit = home / ".config" / "systemd" / "user" / "lenet5-edge.service"
+    for _ in range(2):
+        installed(board, first, HOME=str(home), SERVICE="1")
+        assert f"\nWorkingDirectory={board.home}/current\n" in unit.read_text()
+    assert list(unit.parent.iterdir()) == [unit]
+    assert "enable-linger" in calls.read_text()
+    installed(board, second, HOME=str(home))
+    assert calls.read_text().endswith("--user try-restart lenet5-edge.service\n")
+    for _ in range(2):
+        installed(board, second, HOME=str(home), SERVICE="0")
+        assert not unit.exists()
+    assert "--user disable --now lenet5-edge.service\n" in calls.read_text()
+
+
+def test_a_service_that_does_not_start_is_exit_1_and_the_version_is_in_use(board, tmp_path):
+    text = (ROOT / "device" / "lenet5-edge.service").read_bytes()
+    bundle = make_fake_bundle(tmp_path, further={"lenet5-edge.service": text})
+    (board.bin / "systemctl").write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
+    (board.bin / "systemctl").chmod(0o755)
+    run = board.install(bundle, HOME=str(tmp_path / "home"), SERVICE="1")
+    assert run.returncode == 1
+    assert "no bus\ninstall: cannot start the service" in run.stderr
+    assert board.in_use() == "1.0.0"
+
+
+@pytest.mark.parametrize("setting", ["SERVICE=yes", "RUNTIMES=tflite"])
+def test_an_unknown_setting_is_one_line_and_exit_2(board, bundles, setting):
+    name, _, value = setting.partition("=")
+    run = board.install(bundles[0], **{name: value})
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"install: {setting}: ")
+    assert run.stderr.count("\n") == 1
+    assert not board.home.exists()
+
+
+def test_with_runtimes_native_only_numpy_is_installed_and_without_it_the_rest_again(
+    real_pip, tmp_path
+):
+    packages = [wheel("numpy"), wheel("runtime")]
+    files = {"runner.py": RUNNER_NEEDS % b"sys", "requirements.lock": lock(*packages)}
+    bundle = make_fake_bundle(tmp_path, further={**files, **dict(packages)})
+
+    def packages_of(**settings):
+        installed(real_pip, bundle, **settings)
+        folders = (real_pip.home / "current" / ".venv").glob("lib/python3*/site-packages/*.py")
+        return {path.stem for path in folders}
+
+    assert packages_of(RUNTIMES="native") == {"numpy"}
+    assert packages_of() == {"numpy", "runtime"}
+
+
 # --- Packages -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,109 @@
+"""The receipt: what proved itself here is timed, the fastest is used, and only here."""
+
+import json
+import shutil
+import tarfile
+
+import pytest
+from conftest import run_runner, run_stage
+
+
+@pytest.fixture(scope="module")
+def bundle(exported, small_data, tmp_path_factory):
+    """The bundle of the tiny model, unpacked, with its receipt; and what was said."""
+    dist = tmp_path_factory.mktemp("dist")
+    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
+    assert run.returncode == 0, run.stderr
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        archive.extractall(dist, filter="data")
+    folder = next(path for path in dist.iterdir() if path.is_dir())
+    return folder, receipt_of(folder)
+
+
+def receipt_of(folder):
+    run = run_runner("receipt", runner=folder / "runner.py")
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout + run.stderr
+    return run.stdout
+
+
+def info(folder, *arguments):
+    return run_runner("info", *arguments, runner=folder / "runner.py")
+
+
+def test_every_model_proves_itself_on_every_runtime_and_the_fastest_is_used(bundle):
+    folder, said = bundle
+    receipt = json.loads((folder / "device.json").read_text())
+    rows = {(row["artifact"], row["runtime"]): row for row in receipt["rows"]}
+    assert ("lenet5_int8.tflite", "ai-edge-litert") in rows
+    assert ("lenet5_fp32.onnx", "onnxruntime") in rows
+    assert all(row["verified"] and row["latency_us"] > 0 for row in rows.values())
+    fastest = min(rows, key=lambda key: rows[key]["latency_us"])
+    assert tuple(receipt["choice"].values()) == fastest
+    assert f"chosen: {fastest[0]} on {fastest[1]}\nPASS\n" in said
+    assert not list(folder.glob("device.new"))
+
+
+def changed(folder, change):
+    """The path of the receipt, after a change of what it holds."""
+    path = folder / "device.json"
+    receipt = json.loads(path.read_text())
+    change(receipt)
+    path.write_text(json.dumps(receipt))
+    return path
+
+
+def choose_onnx(receipt):
+    receipt["choice"] = {"artifact": "lenet5_fp32.onnx", "runtime": "onnxruntime"}
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle[0], tmp_path / "bundle")
+
+
+def test_the_choice_is_used_unless_a_runtime_is_named(copy):
+    changed(copy, choose_onnx)
+    assert "runtime  onnxruntime" in info(copy).stdout
+    assert "runtime  ai-edge-litert" in info(copy, "--runtime", "ai-edge-litert").stdout
+
+
+OTHERS = {
+    "of another bundle": lambda receipt: receipt.update(bundle_sha256="0" * 64),
+    "of another machine, Raspberry Pi 9": lambda receipt: receipt.update(board="Raspberry Pi 9"),
+    "damaged": lambda receipt: receipt.pop("choice"),
+    "chose no.onnx on onnxruntime, which is not here": lambda receipt: receipt["choice"].update(
+        artifact="no.onnx"
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_a_receipt_that_does_not_belong_here_is_ignored_with_one_line(copy, reason):
+    changed(copy, choose_onnx)
+    path = changed(copy, OTHERS[reason])
+    run = info(copy)
+    assert run.returncode == 0
+    advice = "make a new one with: runner.py receipt"
+    assert run.stderr == f"runner.py: {path}: not used: {reason}; {advice}\n"
+    assert "runtime  onnxruntime" not in run.stdout
+
+
+def test_a_runtime_that_crashes_is_not_chosen_the_rest_is_and_a_throttled_board_says_so(
+    copy, tmp_path, monkeypatch
+):
+    (copy / "onnxruntime.py").write_text(
+        "import os\nos.kill(os.getpid(), 4)"
+    )  # before the real one
+    vcgencmd = tmp_path / "vcgencmd"
+    vcgencmd.write_text("#!/bin/sh\necho throttled=0x5\n")
+    vcgencmd.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    said = receipt_of(copy)
+    assert "while it was timed, this machine had: under-voltage, throttled\n" in said
+    assert "not used: crashed (signal 4)\n" in said
+    receipt = json.loads((copy / "device.json").read_text())
+    assert receipt["throttled"] == "under-voltage, throttled"
+    assert [row["verified"] for row in receipt["rows"]] == [
+        row["runtime"] != "onnxruntime" for row in receipt["rows"]
+    ]
+    assert receipt["choice"]["runtime"] not in ("onnxruntime", None)
