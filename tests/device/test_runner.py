@@ -374,14 +374,14 @@ def test_standard_input_and_idx_are_read(exported, digits, mnist):
 
 
 def test_accuracy_of_the_whole_test_set_is_what_parity_found(exported, mnist, tmp_path):
-    header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2000, 28, 28))
+    header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (1000, 28, 28))
     images, labels = tmp_path / "i-idx3-ubyte", tmp_path / "l-idx1-ubyte"
-    images.write_bytes(header + mnist.test.images[:2000].tobytes())
-    labels.write_bytes(b"\0\0\x08\x01\0\0\x07\xd0" + mnist.test.labels[:2000].tobytes())
+    images.write_bytes(header + mnist.test.images[:1000].tobytes())
+    labels.write_bytes(b"\0\0\x08\x01\0\0\x03\xe8" + mnist.test.labels[:1000].tobytes())
     run = run_runner("accuracy", "-m", exported / MODELS[2], images, labels)
     assert run.returncode == 0, run.stderr
     reference = json.loads((exported / "parity.json").read_text())["reference"]["accuracy"]
-    assert f"{round(reference * 2000)} of 2000 correct" in run.stdout
+    assert f"{round(reference * 1000)} of 1000 correct" in run.stdout
 
 
 @pytest.mark.parametrize("form", ["npz", "idx", "pictures"])
