@@ -19,6 +19,8 @@ MAX_WAITING = 8  # frames
 CHUNK_BYTES = 2**16
 PATIENCE_S = 1.0  # an input that is still open after this is a stream
 FIRST_BYTES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|P5\s")
+OTHER_PICTURE = re.compile(rb"\x93NUMPY|P[12346]\s|BM|GIF8|RIFF|II\*\0|MM\0\*|....ftyp", re.DOTALL)
+GAP = re.compile(rb"[\n\r \0]+")  # that some programs leave between frames
 PGM_HEADER = re.compile(rb"P5%b%b%b\s" % (3 * (rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})",)))
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # behind a scan; the rest is of the scan
 
@@ -60,15 +62,15 @@ class Splitter:
     def frames(self) -> Iterator[bytes]:
         """The frames, damaged ones and what lies between them as well; of no stream, all of it."""
         self.has(8)
-        if not FIRST_BYTES.match(self.buffer) or self.find_mpf():
+        if not self.buffer or OTHER_PICTURE.match(self.buffer) or self.find_mpf():
             while self.has(len(self.buffer) + 1) and len(self.buffer) <= MAX_FRAME_BYTES:
                 pass
             yield self.cut(len(self.buffer))
             return
         count = 0
         while self.has(1):
-            if self.buffer[0] in b"\n\r \0":
-                del self.buffer[:1]
+            if count and (gap := GAP.match(self.buffer)):
+                del self.buffer[: gap.end()]
                 continue
             size = self.frame_size()
             if not 0 < size <= MAX_FRAME_BYTES or not self.has(size):

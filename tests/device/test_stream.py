@@ -52,6 +52,12 @@ def test_what_is_cut_off_or_no_frame_costs_no_other_frame(kind):
     broken = one[: len(one) // 2]
     assert split(one + broken + one + one)[-2:] == [one, one]
     assert split(one + b"garbage" + one) == [one, b"garbage", one]
+    assert split(b"garbage" + one + b"\n" + one) == [b"garbage", one, one]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 99, b"P2\n1 1\n255\n7\n", b"GIF89a" + FRAMES[0]])
+def test_what_is_no_stream_comes_whole(data):
+    assert split(data) == [data]
 
 
 def test_what_a_camera_appends_to_a_picture_and_the_second_picture_of_a_phone_are_left_out():
