@@ -74,7 +74,11 @@ $(MODELS) &: $(OUT)/lenet5.keras $(OUT)/train.json pipeline/export.py $(wildcard
 	$(STAGE) export $(WHERE)
 
 native: ## The int8 model as C, compiled again; ARCH=cortex-m0plus or cortex-m33: for a Pico or Pico 2
-	$(STAGE) $(if $(ARCH),microcontroller $(ARCH),native) $(WHERE)
+ifeq ($(filter cortex-%,$(ARCH)),)
+	$(STAGE) native $(WHERE)
+else
+	$(STAGE) microcontroller $(ARCH) $(WHERE)
+endif
 
 $(OUT)/native/lenet5_int8.c: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcard export/c_templates/* device/native/*) .venv/.installed .venv-device/.installed
 	$(STAGE) native $(WHERE)

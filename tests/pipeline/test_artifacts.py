@@ -17,6 +17,7 @@ FLOORS = (
     ("export",),
     ("classify",),
     ("native",),
+    ("microcontroller",),
     ("parity",),
     ("bundle",),
     ("bench", "studies", "pi_test"),
