@@ -13,12 +13,12 @@ from export.requantization import requantization, softmax_table
 
 LANES = 16  # output channels side by side in every packed layout
 DENSE_TILE = 128  # outputs whose sums dense_tile_vnni holds in registers
-DENSE_DEPTH = 8  # inputs that x86_madd.c.in may take at once
+DENSE_DEPTH = 8  # inputs that madd.c.in may take at once
 
 # Which kernels read a table.
 PORTABLE = "defined(KERNELS_PORTABLE)"
-X86 = "defined(KERNELS_X86)"
-NOT_X86 = "!defined(KERNELS_X86)"
+WIDE = "defined(KERNELS_WIDE)"
+NOT_WIDE = "!defined(KERNELS_WIDE)"
 MADD = "defined(KERNELS_MADD)"
 DSP = "defined(KERNELS_DSP)"
 GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)"
@@ -55,8 +55,8 @@ def tables(model: QuantizedLenet5) -> str:
     for number, layer in enumerate(dense, 1):
         parts += [
             _requantization(f"dense{number}", layer),
-            _guarded(NOT_X86, "int8_t", f"dense{number}_rows", pack_dense_rows(layer.weights)),
-            _guarded(X86, "int8_t", f"dense{number}_groups", pack_dense(layer.weights)),
+            _guarded(NOT_WIDE, "int8_t", f"dense{number}_rows", pack_dense_rows(layer.weights)),
+            _guarded(WIDE, "int8_t", f"dense{number}_groups", pack_dense(layer.weights)),
         ]
     pixels = quantize_pixels(model.image)
     usual = int(np.array_equal(pixels, np.arange(256) - 128))  # scale 1/255, zero point -128
@@ -173,7 +173,7 @@ def _requantization(name: str, layer: Layer) -> str:
     return "\n".join(
         [
             _array("int32_t", f"{name}_multiplier", _pad(multiplier, 0, LANES)),
-            f"#if {X86}",
+            f"#if {WIDE}",
             _array("int32_t", f"{name}_shift", _pad(shift, 0, LANES)),
             _array("int64_t", f"{name}_offset", _pad(numbers[128].offset, 0, LANES)),
             f"static const requantization {name}_requantization = {{",

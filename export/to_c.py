@@ -17,8 +17,9 @@ from export.quantized_lenet5 import QuantizedLenet5, read_lenet5
 TEMPLATES = Path(__file__).parent / "c_templates"
 KERNELS = (
     "portable.c.in",
-    *("x86_sse2.c.in", "x86_madd.c.in"),  # the second is written in terms of the first
-    *("x86_avx2.c.in", "x86_madd.c.in"),
+    *("x86_sse2.c.in", "madd.c.in"),  # the second is written in terms of the first
+    *("x86_avx2.c.in", "madd.c.in"),
+    *("wasm_simd128.c.in", "madd.c.in"),
     "x86_avx512vnni.c.in",
     "dsp.c.in",
     *("neon.c.in", "neon_kernels.c.in"),

@@ -293,6 +293,7 @@ def test_command_for_this_machine_chooses_the_best_kernels_it_has(
     [
         ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "cortex-a72"], "neon"),
         ("aarch64-linux-gnu-gcc", ["qemu-aarch64", "-cpu", "cortex-a76"], "neondot"),
+        ("arm-linux-gnueabihf-gcc", ["qemu-arm"], "dsp"),  # without NEON, as Debian's armhf
         ("s390x-linux-gnu-gcc", ["qemu-s390x"], "portable"),  # big-endian
     ],
 )
