@@ -139,7 +139,7 @@ mutants: .venv/.installed ## Faults put into the code that decides: a test must 
 lock: .venv/.installed ## Resolve the dependencies again into the lock files
 	@tools/lock.sh
 clean: ## Delete what the pipeline made
-	rm -rf $(OUT) $(DIST)
+	rm -rf $(OUT) $(DIST) mutants
 distclean: clean ## Delete the environments as well
 	rm -rf .venv .venv-device .venv-fleet
 help: ## Print this help
