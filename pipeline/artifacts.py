@@ -88,11 +88,8 @@ def bundle_name(wheels: str | None = None) -> str:
     return "-".join(filter(None, [PROJECT, project_version(), wheels]))
 
 
-ARCHITECTURES = ("x86_64", "aarch64", "armv7", "armv6")  # that the C file is compiled for
-
-
 def this_architecture() -> str:
-    """The name of this machine's architecture, among `ARCHITECTURES` or another."""
+    """The name of this machine's architecture, as `native/` has a folder for it."""
     return re.sub(r"^armv(\d)l$", r"armv\1", platform.machine())
 
 
