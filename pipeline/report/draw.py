@@ -26,7 +26,7 @@ class Drawing:
 
     script: str
     module: str  # the WebAssembly in base64
-    threshold: float  # of probability; below it an answer is 'unsure'
+    threshold: float  # of probability; below it an answer is 'unsure'; 0: none is
     labels: tuple[str, ...]
     pictures: tuple[Picture, ...]
 
@@ -44,7 +44,7 @@ def drawing(report: ReportData, folder: Path) -> Drawing | None:
     return Drawing(
         "\n".join(path.read_text("utf-8") for path in SCRIPTS),
         base64.b64encode(module.read_bytes()).decode(),
-        report.training.get("confidence", {}).get("threshold", 0.0),
+        report.training.get("confidence", {}).get("threshold") or 0.0,
         report.data.label_names,
         tuple(
             Picture(report.data.test.images[i], f"{report.label(i)} (image {i})", ())

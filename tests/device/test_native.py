@@ -257,7 +257,7 @@ def test_random_lenet5_is_bit_exact_on_every_pi(
     expected = reference_outputs(device_python, path, inputs.view(np.int8))
     (tmp_path / "golden.bin").write_bytes(native.golden_file(images, expected))
     to_c(path, tmp_path)
-    native.build(tmp_path, {board.architecture for board in instructions.BOARDS})
+    native.build(tmp_path, tmp_path, {board.architecture for board in instructions.BOARDS})
     for board in instructions.BOARDS:
         command = [require(board.emulator), "-cpu", board.processor]
         done = _run(

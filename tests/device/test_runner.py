@@ -222,8 +222,8 @@ def test_unknown_type_and_missing_model_are_named(digits, tmp_path):
         assert f"{model}: {reason}" in run.stderr
 
 
-def test_no_runtime_says_what_to_install(exported, digits):
-    run = run_runner("-m", exported / "lenet5_int8.onnx", digits / "a.pgm", python=DEVICE_PYTHON)
+def test_no_runtime_says_what_to_install(exported, digits, bare_python):
+    run = run_runner("-m", exported / "lenet5_int8.onnx", digits / "a.pgm", python=bare_python)
     assert run.returncode == 2
     assert run.stderr.startswith("runner.py: onnxruntime: not usable")
     assert run.stderr.endswith(": pip install onnxruntime\n")
@@ -441,7 +441,7 @@ def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(exported, mnist,
 def test_info_names_model_runtime_versions_and_machine(exported):
     run = run_runner("info", "-m", exported / MODELS[1], python=DEVICE_PYTHON)
     assert run.returncode == 0, run.stderr
-    for word in ("lenet5_int8.tflite", "tflite-runtime", "uint8", "numpy", "python", "machine"):
+    for word in ("lenet5_int8.tflite", "ai-edge-litert", "uint8", "numpy", "python", "machine"):
         assert word in run.stdout
 
 

@@ -159,7 +159,7 @@ def test_altered_file_fails_and_no_model_is_run(bundle):
     assert "ok " not in run.stdout
 
 
-def test_nothing_run_is_a_failure(bundle, device_python):
-    run = bundle("--all", python=device_python)  # it has no onnxruntime
+def test_nothing_run_is_a_failure(bundle, bare_python):
+    run = bundle("--all", python=bare_python)
     fails_with(run, f"not run  {MODEL}: no runtime installed")
     assert "no model could be run: install a runtime" in run.stdout

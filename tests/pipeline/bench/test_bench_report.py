@@ -175,7 +175,7 @@ def test_rows_without_a_valid_figure_are_told_by_their_status():
 
 def test_results_without_a_row_in_common_cannot_be_compared():
     before, after = result(row(FP32, "r", 100.0)), result(row(INT8, "r", 100.0))
-    with pytest.raises(UserError, match="no row in common"):
+    with pytest.raises(UserError, match="no model and runtime are in both results"):
         compare.compare(before, after, 10.0)
 
 
