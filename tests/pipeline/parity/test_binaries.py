@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from native_helpers import require
 
 from pipeline import native
 from pipeline.parity import binaries
@@ -24,6 +25,8 @@ def judged(folder, promised, kernels="avx2"):
 
 
 def test_every_file_is_judged_on_every_processor_with_its_own_kernels(exported, promised):
+    require("qemu-aarch64")
+    require("qemu-x86_64")
     rows = judged(exported, promised)
     assert {file for file, _ in rows} == set(native.BINARIES)
     ran = {(r.file.split("/")[1], r.processor): r.kernels for r in rows.values() if r.kernels}
@@ -52,6 +55,7 @@ def test_source_that_was_changed_after_compiling_fails_every_file(artifacts, pro
 
 
 def test_one_wrong_instruction_in_kernels_that_do_not_run_here_fails(artifacts, promised):
+    require("qemu-aarch64")
     source = artifacts / "native/lenet5_int8.c"
     right, wrong = "vqrdmulhq_s32(", "vqdmulhq_s32("  # of NEON alone: it does not round
     assert right in source.read_text()
@@ -63,6 +67,7 @@ def test_one_wrong_instruction_in_kernels_that_do_not_run_here_fails(artifacts, 
 
 
 def test_wrong_promise_fails_and_says_how_many(exported, promised):
+    require("qemu-aarch64")
     images, outputs = promised
     row = judged(exported, (images, outputs[::-1]))["native/aarch64/lenet5", "cortex-a53"]
     assert row.status == "fail"
