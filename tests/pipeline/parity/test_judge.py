@@ -282,7 +282,8 @@ def test_table_holds_the_reference_and_a_line_a_row():
 def test_so_few_test_images_that_a_forbidden_difference_would_not_show_are_said(
     images, accuracy, few
 ):
-    assert ("test images are few" in judge.too_few(images, accuracy, BUDGET)) == few
+    said = judge.too_few(images, accuracy, BUDGET)
+    assert f", but {images} test images are few: it takes " in said if few else said == ""
 
 
 # --- check.py -----------------------------------------------------------------------------------
