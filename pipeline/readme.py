@@ -166,7 +166,7 @@ def details(results: Mapping[str, Any]) -> str:
         parts += [
             "## Emulated Raspberry Pis",
             "`make pi-test`; 'same bits': every output is, bit for bit, what the development "
-            "machine gave.",
+            "machine gave; a number: the greatest difference of a probability.",
             format_matrix(results["pi"], results["parity"]),
         ]
     if "photos" in results:

@@ -113,9 +113,13 @@ def format_cells(matrix: PiMatrix) -> str:
 
 
 def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
-    """The table of `matrix_table` in Markdown."""
-    header, rows = matrix_table(matrix, parity)
-    return markdown_table(header, [[cell.replace("|", "\\|") for cell in row] for row in rows])
+    """The table of `matrix_table` in Markdown, without what parity's table says already."""
+    (artifact, runtime, _, *systems), rows = matrix_table(matrix, parity)
+    header = [artifact, runtime, *(system.partition(",")[0] for system in systems)]
+    short = [[row[0].replace("lenet5_", ""), row[1], *row[3:]] for row in rows]
+    return markdown_table(
+        header, [[cell.replace("max |dp| ", "") for cell in row] for row in short]
+    )
 
 
 def matrix_table(
