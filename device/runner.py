@@ -44,6 +44,7 @@ RUNTIMES = {  # file type -> runtimes that read it, the fastest first
     ".onnx": ("onnxruntime",),
 }
 UINT8 = np.dtype(np.uint8)
+INT8_SOFTMAX = (1 / 256, -128)  # (scale, zero point) that the output of an int8 softmax always has
 
 
 class InputError(ValueError):
@@ -91,7 +92,7 @@ def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
     if dtype not in (np.int8, np.float32) or dtype != answer[0]["dtype"]:
         raise InputError(f"{path}: input and output must be int8 or float32 both; export it again")
     quantization = answer[0]["quantization"]
-    if dtype == np.int8 and quantization != (1 / 256, -128):  # what an int8 softmax always has
+    if dtype == np.int8 and quantization != INT8_SOFTMAX:
         raise not_probabilities(path)
     pad, image, lock = *padding(given[0]["quantization"]), threading.Lock()
     set_tensor, get_tensor = interpreter.set_tensor, interpreter.get_tensor

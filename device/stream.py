@@ -220,7 +220,7 @@ class Watch:
 
     def look(self) -> None:
         """Look, if it is time to."""
-        from bench.machine import THROTTLED_BITS, read_throttled
+        from bench.machine import name_flags, read_throttled
 
         if time.monotonic() < self.due_s:
             return
@@ -229,7 +229,7 @@ class Watch:
         if bits is None:  # this machine does not tell
             self.due_s = float("inf")
             return
-        now = ", ".join(name for bit, name in THROTTLED_BITS.items() if bits >> bit & 1)
+        now = name_flags(bits)
         if now != self.told:
             self.say(f"this machine: {now or 'neither throttled nor under-voltage'}")
         self.told = now

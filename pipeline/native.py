@@ -52,6 +52,12 @@ TARGETS = {
     "armv7": ("arm-linux-musleabihf", "cortex_a7"),  # Pi 2 and later with a 32-bit system
     "armv6": ("arm-linux-musleabihf", "arm1176jzf_s"),  # Pi 1, Zero
 }
+EMULATORS = {  # qemu's user mode, which runs a command of another processor
+    "x86_64": "qemu-x86_64",
+    "aarch64": "qemu-aarch64",
+    "armv7": "qemu-arm",
+    "armv6": "qemu-arm",
+}
 COMMAND = "lenet5"
 BINARIES = tuple(f"native/{arch}/{name}" for arch in TARGETS for name in (COMMAND, NATIVE_LIBRARY))
 COMMAND_SOURCES = ("lenet5.c", "image_file.c", "static_linux.c")
@@ -230,12 +236,25 @@ def build_program(
         UserError: The compiler failed.
     """
     with tempfile.TemporaryDirectory(dir=result.parent, prefix=PARTIAL) as name:
-        work, objects = Path(name), []
-        for source in sources:
-            _zig(target, [*compile_flags, str(source.resolve())], work, result)
-            objects.append(f"{source.stem}.o")
+        work = Path(name)
+        objects = _compile(target, sources, compile_flags, work, result)
         _zig(target, [*link_flags, *objects, "-o", f"{result.name}.new"], work, result)
         (work / f"{result.name}.new").replace(result)
+
+
+def _compile(
+    target: tuple[str, str],
+    sources: Iterable[Path],
+    flags: Iterable[str],
+    folder: Path,
+    result: Path,
+) -> list[str]:
+    """Compile C files of different names in a folder; the names of the objects."""
+    objects = []
+    for source in sources:  # one at a time: of several, zig keeps the first object
+        _zig(target, [*flags, str(source.resolve())], folder, result)
+        objects.append(f"{source.stem}.o")
+    return objects
 
 
 def _build(source: Path, into: Path, arch: str) -> None:
@@ -244,9 +263,8 @@ def _build(source: Path, into: Path, arch: str) -> None:
         work = Path(name) / arch
         work.mkdir()
         model = source / "lenet5_int8.c"
-        sources = [(C_FOLDER / file).resolve() for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
-        for file in (*sources, model):  # one at a time: of several, zig keeps the first object
-            _zig(target, [*COMPILE, f"-I{source}", str(file)], work, into / arch)
+        sources = [C_FOLDER / file for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
+        _compile(target, [*sources, model], [*COMPILE, f"-I{source}"], work, into / arch)
         for kind, parts, result in (
             (("-static", "-no-pie"), COMMAND_SOURCES, COMMAND),
             (("-shared",), LIBRARY_SOURCES, NATIVE_LIBRARY),

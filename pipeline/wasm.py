@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import InputError, Model, first_line, import_runtime, most_probable
+from device.runner import INT8_SOFTMAX, InputError, Model, first_line, import_runtime, most_probable
 
 RUNTIME = "wasmtime"
-QUANTIZATION = (1 / 256, -128)  # of the output: what an int8 softmax always has
 
 
 def load(path: Path) -> Model:
@@ -49,6 +48,6 @@ def load(path: Path) -> Model:
         return np.stack([run_one(image) for image in images])
 
     def classify(image: NDArray[np.uint8]) -> tuple[int, float]:
-        return most_probable(path, run_one(image).tolist(), QUANTIZATION)
+        return most_probable(path, run_one(image).tolist(), INT8_SOFTMAX)
 
-    return Model(path, classes, QUANTIZATION, classify, run, invoke)
+    return Model(path, classes, INT8_SOFTMAX, classify, run, invoke)

@@ -67,6 +67,11 @@ def throttling_between(before: dict[str, Any], after: dict[str, Any]) -> str:
         return ""
     risen = (after["throttled"] & ~before["throttled"]) >> SINCE_BOOT
     bits = before["throttled"] | after["throttled"] | risen
+    return name_flags(bits)
+
+
+def name_flags(bits: int) -> str:
+    """What is set of `THROTTLED_BITS`, in words; empty: nothing."""
     return ", ".join(name for bit, name in THROTTLED_BITS.items() if bits >> bit & 1)
 
 

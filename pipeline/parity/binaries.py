@@ -23,12 +23,12 @@ from pipeline.artifacts import NATIVE_FOLDER, NATIVE_LIBRARY, NATIVE_SOURCE, thi
 from pipeline.data import Images
 from pipeline.files import UserError, sha256
 
-# What a file is run on: qemu's program and the processors that it plays, each with other kernels.
+# What a file is run on: the processors that qemu plays, each with other kernels.
 PROCESSORS = {
-    "x86_64": ("qemu-x86_64", ("Nehalem", "Haswell")),
-    "aarch64": ("qemu-aarch64", ("cortex-a53", "cortex-a76")),  # Pi 3 and 5
-    "armv7": ("qemu-arm", ("cortex-a7",)),  # Pi 2
-    "armv6": ("qemu-arm", ("arm1176",)),  # Pi 1 and Zero
+    "x86_64": ("Nehalem", "Haswell"),
+    "aarch64": ("cortex-a53", "cortex-a76"),  # Pi 3 and 5
+    "armv7": ("cortex-a7",),  # Pi 2
+    "armv6": ("arm1176",),  # Pi 1 and Zero
 }
 HERE = "this machine"
 
@@ -97,7 +97,7 @@ def processors_of(file: str) -> list[str]:
     arch, here = Path(file).parent.name, this_architecture()
     if file.endswith(NATIVE_LIBRARY):
         return [HERE] if arch == here else [""]
-    return [*([HERE] if arch == here else []), *PROCESSORS[arch][1]]
+    return [*([HERE] if arch == here else []), *PROCESSORS[arch]]
 
 
 def _library(row: BinaryRow, kernels: str) -> BinaryRow:
@@ -113,7 +113,7 @@ def _command(row: BinaryRow, folder: Path, golden: Path) -> BinaryRow:
     """The row with what `lenet5 --verify` says on its processor."""
     command = [str(folder / row.file), "--verify", str(golden)]
     if row.processor != HERE:
-        qemu, _ = PROCESSORS[Path(row.file).parent.name]
+        qemu = native.EMULATORS[Path(row.file).parent.name]
         if shutil.which(qemu) is None:
             return replace(row, status="not_run", reason=f"no {qemu} here: apt install qemu-user")
         command = [qemu, "-cpu", row.processor, *command]
