@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: FORCE data export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy training-speed instructions test lint types pytest fuzz mutants lock clean distclean help
+.PHONY: FORCE data export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy instructions test lint types pytest fuzz mutants lock clean distclean help
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
 endif
@@ -117,8 +117,6 @@ pi-test: .venv/.installed ## The bundle on emulated Raspberry Pis, over all test
 ##@ Study
 accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="best max": docs/accuracy.md (an hour)
 	$(STAGE) accuracy $(RECIPES) $(WHERE)
-training-speed: .venv/.installed ## Images a second of our training loop and of plain model.fit
-	$(STAGE) training-speed $(WHERE)
 instructions: .venv/.installed ## Instructions an image of the C on each Pi's processor (apt: qemu-user)
 	$(STAGE) instructions $(WHERE)
 

@@ -43,7 +43,6 @@ STAGES = {
     "accuracy": ("pipeline.studies.accuracy", "Train and judge five seeds of each recipe."),
     "robustness": ("pipeline.studies.robustness", "Measure accuracy on distorted test images."),
     "instructions": ("pipeline.studies.instructions", "Count the C kernels' instructions."),
-    "training-speed": ("pipeline.studies.training_speed", "Time training against `model.fit`."),
     "pi-test": ("pipeline.pi_test.run", "Install and verify the bundle on emulated Pis."),
     "report": ("pipeline.report.write", "Write the report and the model card."),
     "readme": ("pipeline.readme", "Write README's table and docs/results.md from this run."),

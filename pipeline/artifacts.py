@@ -33,7 +33,6 @@ NATIVE_LIBRARY = "lenet5_int8.so"  # in native/ARCHITECTURE
 PARITY_JSON, PROBABILITIES = "parity.json", "probabilities.npz"
 BENCH_JSON, BENCH_PI_JSON = "bench.json", "bench-pi.json"
 PHOTOS_JSON, ROBUSTNESS_JSON = "photos.json", "robustness.json"
-TRAINING_SPEED_JSON = "training-speed.json"
 PI_MATRIX_JSON = "pi-matrix.json"
 DEVICES_FOLDER = "devices"  # a receipt a device, HOST.json
 REPORT_HTML, MODEL_CARD = "report.html", "MODEL_CARD.md"

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from device.bench.rows import median_ci95, name, percentile, ratios_of, three_figures, valid_rows
-from pipeline.bench.variants import WITHOUT_AMX, WITHOUT_XNNPACK, runtime_of
+from pipeline.artifacts import subjects
 
 Row = Mapping[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
-KEPT_FROM = {
-    WITHOUT_XNNPACK: "without the XNNPACK delegate",
-    WITHOUT_AMX: "without this processor's AMX, that is with XNNPACK's other kernels",
-}
 
 
 @dataclass(frozen=True)
@@ -65,12 +60,11 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     ]
     ok = [row for row in ok if name(row) not in map(name, worse)]
     single = [row for row in single if row not in worse]
-    timed = [row for row in single if row["runtime"] != "keras"]
-    shipped = [row for row in timed if can_be_shipped(row)]
+    shipped = [row for row in single if can_be_shipped(row)]
     if shipped:
         lines += [*what_to_ship(shipped), *against_baseline(single)]
-        lines += [*float_or_int8(timed), *kernels(timed)]
-        lines += [*throughput(ok), *start_and_memory(shipped), *overhead(timed), steadiness(timed)]
+        lines += [*float_or_int8(shipped), *throughput(ok), *start_and_memory(shipped)]
+        lines += [*overhead(shipped), steadiness(shipped)]
     return lines
 
 
@@ -81,8 +75,8 @@ def reads_worse(row: Row, rows: Sequence[Row]) -> bool:
 
 
 def can_be_shipped(row: Row) -> bool:
-    """Whether the runner does what was timed: a runtime that is kept from something it does not."""
-    return row["runtime"] != "keras" and row["runtime"] == runtime_of(row["runtime"])
+    """Whether a device can do what was timed: Keras is only what people start from."""
+    return row["runtime"] in {subject.runtime for subject in subjects()}
 
 
 def p50_us(row: Row) -> float:
@@ -138,19 +132,6 @@ def float_or_int8(rows: Sequence[Row]) -> list[str]:
             lines.append(f"On {row['runtime']} int8 takes {ratio} as long as float32 ({twin}).")
         elif inverse := ratio_of(row, other):
             lines.append(f"On {row['runtime']} float32 takes {inverse} as long as int8 ({twin}).")
-    return lines
-
-
-def kernels(rows: Sequence[Row]) -> list[str]:
-    """What the XNNPACK delegate and AMX change, where both were measured."""
-    lines = []
-    for row, (kept_from, what) in itertools.product(rows, KEPT_FROM.items()):
-        without = find(rows, row["artifact"], row["runtime"] + kept_from)
-        if without and (ratio := ratio_of(without, row)):
-            effect = f"takes {ratio} as long {what}"
-            if not ratio.shows_difference:
-                effect = f"takes the same time {what}: {ratio}"
-            lines.append(f"{row['artifact']} on {row['runtime']} {effect}.")
     return lines
 
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from device.bench import machine
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
 from device.bench.rounds import FULL, Benchmark, Effort
 from pipeline.artifacts import FLOAT_MODEL, NATIVE_WASM, ROOT
 from pipeline.artifacts import subjects as artifact_subjects
 from pipeline.bench.findings import findings
-from pipeline.bench.variants import variants
 from pipeline.data import Dataset
 from pipeline.files import write_json
 from pipeline.progress import progress
@@ -42,16 +40,10 @@ def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
             share=1.0 if effort is FULL else KERAS_SHARE,
         )
     ]
-    isa_flags = machine.isa_flags()
     for judged in artifact_subjects():
         if judged.artifact == NATIVE_WASM:
             continue  # its time in a browser is another: the report measures it there
-        path, python = folder / judged.artifact, str(judged.python)
-        chosen.append(BenchSubject(path, judged.runtime, python))
-        chosen += [
-            BenchSubject(path, variant, python, ROOT, "pipeline.bench.variants")
-            for variant in variants(judged.runtime, isa_flags)
-        ]
+        chosen.append(BenchSubject(folder / judged.artifact, judged.runtime, str(judged.python)))
     return tuple(chosen)
 
 

@@ -136,7 +136,9 @@ def _size(report: ReportData) -> Figure:
     if not sizes.keys() >= {INT8_TFLITE, FP32_TFLITE}:
         return Figure("Size of int8", UNKNOWN, "run `make export`")
     int8, float32 = sizes[INT8_TFLITE], sizes[FP32_TFLITE]
-    compared = f"{INT8_TFLITE}; float32 takes {float32 / 1000:.0f} kB, {float32 / int8:.1f} times"
+    compared = (
+        f"{INT8_TFLITE}; float32 takes {float32 / 1000:.0f} kB, {float32 / int8:.1f} times as much"
+    )
     return Figure("Size of int8", f"{int8 / 1000:.0f} kB", compared)
 
 
@@ -146,4 +148,5 @@ def _boards(report: ReportData) -> Figure:
     cells = report.pi.value["cells"] if report.pi.value else []
     systems = {(cell["os"], cell["arch"]) for cell in cells if cell["status"] == "pass"}
     emulated = f"{len(systems)} emulated systems" if cells else "emulated systems: `make pi-test`"
-    return Figure("Boards proven", str(len(proven)), f"of {len(receipts)} receipts; {emulated}")
+    tried = f"of {len(receipts)} receipts" if receipts else "no board has sent a receipt"
+    return Figure("Boards proven", str(len(proven)), f"{tried}; {emulated}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from device.bench import rows as bench_rows
 from device.bench.rows import three_figures
 from pipeline.bench.findings import findings
-from pipeline.report import bench_plots
+from pipeline.report import plots
 from pipeline.report.gather import ReportData, Source
 from pipeline.report.page import Section, Table
 from pipeline.report.plots import short
-from pipeline.report.svg import Plot
 from pipeline.studies import photos as studied_photos
 from pipeline.studies.accuracy import artifact_cells, pair_cells
 from pipeline.studies.robustness import table_cells
@@ -24,23 +22,22 @@ BENCH_HEADER, DETAIL_HEADER = (
 
 
 def speed(report: ReportData) -> Section:
-    return _bench_section("Speed", report.bench, _speed_plots)
+    return _bench_section("Speed", report.bench, "latency")
 
 
 def on_device(report: ReportData) -> Section:
-    return _bench_section("Speed on a device", report.device, _device_plots)
+    return _bench_section("Speed on a device", report.device, "device-latency")
 
 
-def _bench_section(
-    title: str, source: Source[dict[str, Any]], draw: Callable[[dict[str, Any]], list[Plot]]
-) -> Section:
-    """What a result of the benchmark says, its plots if it has a valid row, and its tables."""
+def _bench_section(title: str, source: Source[dict[str, Any]], plot: str) -> Section:
+    """What a result of the benchmark says, its plot if it has a valid row, and its tables."""
     bench = source.value
     if bench is None:
         return Section(title, problem=source.problem)
     # Computed anew, for the file may be a stranger's.
     takeaway, *said = [*findings(bench), *bench_rows.describe_problems(bench)] or ["No valid row."]
-    plots = draw(bench) if bench_rows.valid_rows(bench) else []
+    timed = bench_rows.valid_rows(bench)
+    drawn = [plots.latency(timed, plot)] if timed else []
     facts = {**bench["host"], **bench["method"]}
     tables = [
         Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
@@ -51,16 +48,7 @@ def _bench_section(
             [(key.replace("_", " "), _plain(value)) for key, value in facts.items()],
         ),
     ]
-    return Section(title, takeaway, text=said, plots=plots, tables=tables)
-
-
-def _speed_plots(bench: dict[str, Any]) -> list[Plot]:
-    timed = bench_rows.valid_rows(bench)
-    return [bench_plots.latency(timed), *bench_plots.pareto(timed)]
-
-
-def _device_plots(bench: dict[str, Any]) -> list[Plot]:
-    return [bench_plots.latency(bench_rows.valid_rows(bench), "device-latency")]
+    return Section(title, takeaway, text=said, plots=drawn, tables=tables)
 
 
 def _plain(value: object) -> str:
@@ -148,7 +136,7 @@ def robustness(report: ReportData) -> Section:
     return Section(
         title,
         takeaway,
-        plots=(bench_plots.robustness(result["rows"]),),
+        plots=(plots.robustness(result["rows"]),),
         tables=(Table("Accuracy on distorted test images", header, cells),),
     )
 

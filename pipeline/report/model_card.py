@@ -34,7 +34,7 @@ def render(report: ReportData) -> str:
     matter = front_matter(report)
     # JSON is YAML, and json.dumps escapes whatever a folder or a class may be called.
     lines = [f"{key}: {json.dumps(value)}" for key, value in matter.items()]
-    photos = report.photos.value
+    photos, distorted = report.photos.value, report.robustness.value
     return (
         environment()
         .get_template("model_card.md.j2")
@@ -50,7 +50,7 @@ def render(report: ReportData) -> str:
             parity=format_table(report.parity.value) if report.parity.value else "",
             host=report.bench.value["host"] if report.bench.value else {},
             bench=bench_table(report.bench.value) if report.bench.value else "",
-            robustness=robustness_table(report.robustness.value) if report.robustness.value else "",
+            robustness=markdown_table(*table_cells(distorted["rows"])) if distorted else "",
             photos=photos,
             minutes=report.training["seconds"] / 60,
             threshold=report.training.get("confidence", {}).get("threshold"),
@@ -165,7 +165,3 @@ def bench_table(bench: Mapping[str, Any]) -> str:
     rows = zip(bench_rows.table_cells(valid), bench_rows.detail_cells(valid), strict=True)
     cells = [[*speed, *detail] for speed, detail in rows]
     return markdown_table(CARD_COLUMNS, [[row[i] for i in columns] for row in cells])
-
-
-def robustness_table(robustness: Mapping[str, Any]) -> str:
-    return markdown_table(*table_cells(robustness["rows"]))

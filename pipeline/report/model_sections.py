@@ -89,9 +89,6 @@ def parity(report: ReportData) -> Section:
     rows: list[Sequence[str | tuple[Bar, ...]]] = [[*first, ""]]
     for row, cells in zip(result["rows"], others, strict=True):
         rows.append([*cells, _budget_cell(row, result, budget)])
-    compared = [row for row in result["rows"] if row["accuracy"] is not None]
-    has_int8 = any("int8" in row["artifact"] for row in compared)
-    loss_pp = limits(False, reference["accuracy"], budget).loss_pp if has_int8 else None
     missing = [row for row in result["rows"] if row["status"] != "pass"]
     return Section(
         title,
@@ -102,7 +99,6 @@ def parity(report: ReportData) -> Section:
             "Each ran in a process of its own. 'same bits': every output is tflite-runtime's.",
             *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
         ),
-        plots=(plots.delta(compared, loss_pp),) if compared else (),
         tables=(Table("Parity by artifact and runtime", [*header, "budget used"], rows),),
     )
 
@@ -183,8 +179,8 @@ def errors(report: ReportData) -> Section:
         takeaway += f", most often a {names[label]} as {names[read]} ({n} times)"
     text = [
         f"{len(flipped)} images are flipped, that is read otherwise by some artifact than by the "
-        f"float model; {len(misread)} more are misread by all alike. Each is shown with what a "
-        "model reads and how probable it finds that."
+        f"float model; {len(misread)} more are misread by all alike, and are shown with the float "
+        "model's probability of the answer."
     ]
     left_out = len(flipped) + len(misread) - len(chosen)
     if left_out:
@@ -205,18 +201,20 @@ def _title(report: ReportData, index: int) -> str:
 def _answers(
     probabilities: dict[str, Probabilities], index: int, names: tuple[str, ...]
 ) -> list[str]:
-    """What the models say of an image, those that say the same on one line.
+    """What an image is read as; where the models differ, a line for each answer and who gives it.
 
-    A float artifact is left out where it reads what the float model does.
+    The probability is that of the first who gives the answer.
     """
-    expected = probabilities[FLOAT_MODEL][index].argmax()
-    lines: dict[str, list[str]] = {}
+    answers: dict[int, list[str]] = {}
+    shares: dict[int, float] = {}
     for artifact, values in _one_each(probabilities).items():
-        got = values[index]
-        if "fp32" not in artifact or got.argmax() != expected:
-            name = "float" if artifact == FLOAT_MODEL else plots.short(artifact)
-            lines.setdefault(f"{names[got.argmax()]}, {got.max():.1%}", []).append(name)
-    return [f"{', '.join(who)}: {answer}" for answer, who in lines.items()]
+        read = int(values[index].argmax())
+        answers.setdefault(read, []).append(plots.short(artifact).replace("keras", "float"))
+        shares.setdefault(read, float(values[index].max()))
+    said = {read: f"{names[read]}, {share:.1%}" for read, share in shares.items()}
+    if len(answers) == 1:
+        return [f"read as {text}" for text in said.values()]
+    return [f"{', '.join(who)}: {said[read]}" for read, who in answers.items()]
 
 
 def noise(report: ReportData) -> Section:

@@ -1,4 +1,4 @@
-"""The plots of the model itself: training, errors, parity."""
+"""The plots of the page: training, errors, time, robustness."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.svg import BLUE, INK, MUTED, PAPER, VERMILION, Plot, style, to_svg
+from device.bench.rows import three_figures
+from pipeline.report.svg import (
+    BLUE,
+    GREEN,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Plot,
+    style,
+    to_svg,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 WIDTH = 4.5  # inches: a phone's screen shows it at its full size, a desktop two beside each other
 MAX_NAME = 12  # characters of a class's name
 MAX_NUMBERED_CLASSES = 20  # more leave no room for a number in each cell
@@ -116,35 +128,87 @@ def _largest(counts: NDArray[np.int_], most: int = 3) -> list[tuple[int, int]]:
     return [cell for cell in cells if counts[cell]]
 
 
-def delta(rows: Sequence[Mapping[str, Any]], allowed_loss_pp: float | None) -> Plot:
-    """Each artifact's accuracy less the float model's, with its interval and what int8 may lose."""
+def name_of(row: Mapping[str, Any]) -> str:
+    """Such as "int8.tflite, tflite-runtime"."""
+    return f"{short(row['artifact'])}, {row['runtime']}"
+
+
+def runtime_colors(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A colour for each runtime; what remains is grey."""
+    runtimes = dict.fromkeys(row["runtime"] for row in rows)
+    colors = [*COLORS, *[MUTED] * len(runtimes)]
+    return dict(zip(runtimes, colors, strict=False))
+
+
+def latency(rows: Sequence[Mapping[str, Any]], name: str) -> Plot:
+    """The distribution function of each row's latency, as a plot of that name."""
+    colors = runtime_colors(rows)
+    limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
     with style():
-        figure = new_figure(1.1 + 0.42 * len(rows))
-        axes = figure.add_subplot(xlabel="accuracy less the float model's, percentage points")
-        axes.axvline(0, color=INK, linewidth=1)
-        if allowed_loss_pp is not None:
-            line = axes.axvline(-allowed_loss_pp, color=VERMILION, linestyle="--", linewidth=1.2)
-            name = f"int8 may lose {allowed_loss_pp:.2f} percentage points"
-            figure.legend([line], [name], loc="outside lower left")
-        labels, parts = [], []
-        for y, row in enumerate(rows):
-            low, high = row["delta_ci95_pp"]
-            axes.plot((low, high), (y, y), color=BLUE, linewidth=2)
-            axes.plot(row["delta_pp"], y, "o", color=BLUE)
-            labels.append(f"{short(row['artifact'])}, {row['runtime']}")
-            parts.append(f"{labels[-1]} {row['delta_pp']:+.2f} ({low:+.2f} to {high:+.2f})")
-        label_bars(axes, labels)
-        text = "Accuracy difference with 95 % interval: " + "; ".join(parts) + "."
-        caption = "Difference of accuracy with its 95 % interval (Newcombe, paired)."
-        return Plot("delta", to_svg(figure, "delta", text), caption)
+        figure = new_figure(3.1 + 0.19 * len(rows))
+        axes = figure.add_subplot(
+            xlabel="latency of a call, µs (log scale)", ylabel="share of calls, %", xscale="log"
+        )
+        parts = []
+        for row in rows:
+            line = "--" if "int8" in row["artifact"] else "-"
+            values = row["quantiles_us"]
+            shares = np.linspace(0, 100, len(values))
+            parts.append(f"{name_of(row)}: {three_figures(row['latency_us']['p50'])} µs")
+            color = colors[row["runtime"]]
+            axes.plot(values, shares, color=color, linestyle=line, label=parts[-1])
+        least_us = min(row["latency_us"]["min"] for row in rows)
+        plain_log_axis(axes.xaxis, (least_us, limit_us))
+        axes.set(xlim=(least_us / 1.2, limit_us * 1.2), ylim=(0, 100))
+        figure.legend(loc="outside lower left", ncols=1, title="median; solid: float, dashed: int8")
+        text = f"Cumulative distribution of latency; medians: {'; '.join(parts)}."
+        caption = (
+            "How large a share of the calls took at most so long, one image a call. The axis ends "
+            f"at {three_figures(limit_us * 1.2)} µs."
+        )
+        return Plot(name, to_svg(figure, name, text), caption)
 
 
-def panels(figure: Figure, count: int, **shared: Any) -> list[Axes]:
-    """Axes in two columns, row by row."""
-    grid = figure.subplots(-(-count // 2), 2, squeeze=False, **shared).ravel().tolist()
-    for axes in grid[count:]:
-        axes.remove()
-    return grid[:count]
+def axis_limit(values: Sequence[float]) -> float:
+    """Where an axis should end: the largest value that is not ten times the median of all.
+
+    One row (Keras) can be so far from the others that they could not be told apart.
+    """
+    return max(value for value in values if value <= 10 * float(np.median(values)))
+
+
+def robustness(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Accuracy by strength of each distortion, float and int8, from rows of `robustness.json`."""
+    kinds = dict.fromkeys(row["distortion"] for row in rows if row["unit"])
+    plain = [row["accuracy"] for row in rows if not row["unit"]]
+    lines = (("float", BLUE, "o-"), ("int8", VERMILION, "s--"))
+    with style():
+        lines_of_panels = -(-len(kinds) // 2)
+        figure = new_figure(0.4 + 1.65 * lines_of_panels)
+        grid = figure.subplots(lines_of_panels, 2, squeeze=False, sharey=True).ravel().tolist()
+        for axes in grid[len(kinds) :]:
+            axes.remove()
+        for axes, kind in zip(grid, kinds, strict=False):
+            own = [row for row in rows if row["distortion"] == kind]
+            for name, color, form in lines:
+                values = [100 * row["accuracy"][name] for row in own]
+                strengths = [row["strength"] for row in own]
+                axes.plot(strengths, values, form, color=color, markersize=4, label=name)
+                if plain:
+                    axes.axhline(100 * plain[0][name], color=color, linewidth=0.6)
+            axes.set_title(kind, loc="left")
+            axes.set_xlabel(own[0]["unit"])
+            axes.set_ylabel("accuracy, %")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2)
+        worst = max(rows, key=lambda row: abs(row["accuracy"]["float"] - row["accuracy"]["int8"]))
+        gap = 100 * (worst["accuracy"]["int8"] - worst["accuracy"]["float"])
+        at = f"{worst['distortion']} {worst['strength']:g} {worst['unit']}".strip()
+        text = (
+            f"Accuracy under {', '.join(kinds)}, by strength. The largest difference of int8 from "
+            f"float is {gap:+.2f} percentage points, at {at}."
+        )
+        return Plot("robustness", to_svg(figure, "robustness", text), f"{text} Thin: undistorted.")
 
 
 def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
@@ -155,25 +219,6 @@ def plain_log_axis(axis: Axis, values: Sequence[float]) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def label_bars(axes: Axes, labels: Sequence[str]) -> None:
-    """Write each bar's name above it; beside it, it would take half of a phone's width."""
-    for y, label in enumerate(labels):
-        axes.annotate(
-            label,
-            (0, y),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 6),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=8.5,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
-        )
-    axes.set_ylim(len(labels) - 0.5, -0.85)
-    axes.set_yticks([])
-    axes.spines["left"].set_color(MUTED)
-    axes.grid(axis="y", visible=False)
 
 
 def short(artifact: str) -> str:

@@ -1,1 +1,1 @@
-"""Studies of the model: accuracy over seeds, robustness, photographs, training speed."""
+"""Studies of the model: accuracy over seeds, robustness, photographs, instructions."""

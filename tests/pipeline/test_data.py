@@ -23,6 +23,7 @@ from pipeline.files import UserError
 
 VALIDATION_SHA256 = "cd8b37610ab2cc8990c1b3906a48bcefd4cf8128b4873f02f29740325dd682fe"
 IMAGES, LABELS = 24, 12  # training and test images of the sets made here
+COUNTS = {"y_train": IMAGES, "y_test": LABELS}
 
 
 def idx_bytes(array):
@@ -194,27 +195,22 @@ def test_data_stage_prints_the_split(folder):
 # --- Folders -----------------------------------------------------------------------------------
 
 
-def test_missing_folder_is_refused(tmp_path):
-    assert_refused(tmp_path / "nowhere", "no such folder")
+@pytest.mark.parametrize(
+    ("name", "part"), [("nowhere", "no such folder"), ("a file", "no such folder"), ("", "neither")]
+)
+def test_what_is_no_folder_of_data_is_refused(tmp_path, name, part):
+    if name == "a file":
+        (tmp_path / name).write_bytes(b"")
+    assert_refused(tmp_path / name, part)
 
 
-def test_file_in_place_of_the_folder_is_refused(folder):
-    assert_refused(folder / "train-images-idx3-ubyte", "no such folder")
-
-
-def test_empty_folder_is_refused(tmp_path):
-    assert_refused(tmp_path, "neither")
-
-
-def test_missing_file_is_named(folder):
-    (folder / "t10k-labels-idx1-ubyte").unlink()
-    assert_refused(folder, "t10k-labels-idx1-ubyte", "missing")
-
-
-def test_directory_in_place_of_a_file_is_refused(folder):
-    (folder / "t10k-labels-idx1-ubyte").unlink()
-    (folder / "t10k-labels-idx1-ubyte").mkdir()
-    assert_refused(folder, "t10k-labels-idx1-ubyte", "missing")
+@pytest.mark.parametrize("stand_in", [None, "folder"])
+def test_missing_file_is_named(folder, stand_in):
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.unlink()
+    if stand_in:
+        path.mkdir()
+    assert_refused(folder, path.name, "missing")
 
 
 def test_two_archives_are_refused(tmp_path):
@@ -264,46 +260,28 @@ def test_damaged_idx_file_is_named(folder, change, part):
     assert_refused(folder, TRAIN_IMAGES, part)
 
 
-def test_labels_in_place_of_images_are_refused(folder):
-    shutil.copy(folder / "train-labels-idx1-ubyte", folder / TRAIN_IMAGES)
-    assert_refused(folder, "training set", f"({IMAGES},)")
-
-
-def test_fewer_labels_than_images_are_refused(folder):
-    labels = make_arrays()["y_train"][:-1]
-    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
-    assert_refused(folder, "24 images but labels of shape (23,)")
-
-
-def test_images_of_another_size_are_refused(folder):
-    for name in (TRAIN_IMAGES, "t10k-images-idx3-ubyte"):
-        (folder / name).write_bytes(idx_bytes(np.zeros((IMAGES, 32, 32), np.uint8)))
-    assert_refused(folder, "(24, 32, 32)", "28")
-
-
-def test_set_without_images_is_refused(folder):
-    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(0, np.uint8)))
-    assert_refused(folder, "test set", "empty")
-
-
-def test_too_few_images_to_split_are_refused(folder):
-    (folder / TRAIN_IMAGES).write_bytes(idx_bytes(np.full((2, 28, 28), 9, np.uint8)))
-    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([0, 1], np.uint8)))
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(LABELS, np.uint8)))
-    assert_refused(folder, "too few")
-
-
-def test_one_class_is_refused(folder):
-    for name, count in (("train", IMAGES), ("t10k", LABELS)):
-        labels = np.zeros(count, np.uint8)
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
-    assert_refused(folder, "all labels are 0")
-
-
-def test_label_that_no_training_image_has_is_refused(folder):
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.full(LABELS, 9, np.uint8)))
-    assert_refused(folder, "no training image has the label 3")
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"x_train": np.zeros(IMAGES, np.uint8)}, f"training set: images of shape ({IMAGES},)"),
+        ({"y_train": np.zeros(IMAGES - 1, np.uint8)}, "24 images but labels of shape (23,)"),
+        ({"x_train": np.zeros((IMAGES, 32, 32), np.uint8)}, "(24, 32, 32)"),
+        ({"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, np.uint8)}, "empty"),
+        (
+            {
+                "x_train": np.full((2, 28, 28), 9, np.uint8),
+                "y_train": np.array([0, 1], np.uint8),
+                "y_test": np.zeros(LABELS, np.uint8),
+            },
+            "too few",
+        ),
+        ({k: np.zeros(n, np.uint8) for k, n in COUNTS.items()}, "all labels are 0"),
+        ({"y_test": np.full(LABELS, 9, np.uint8)}, "no training image has the label 3"),
+    ],
+)
+def test_sound_files_that_make_no_data_set_are_refused(tmp_path, changed, part):
+    write_idx(tmp_path, {**make_arrays(), **changed})
+    assert_refused(tmp_path, part)
 
 
 # --- gzip --------------------------------------------------------------------------------------

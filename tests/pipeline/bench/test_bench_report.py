@@ -76,39 +76,14 @@ def test_what_reads_far_worse_than_the_best_is_named_and_left_out():
     assert "ship lenet5_int8" in findings(result(unlabelled))[0]
 
 
-def test_what_the_delegate_does_is_said_only_where_both_were_measured():
-    with_it = row(INT8, "ai-edge-litert", 20.0)
-    without = row(INT8, "ai-edge-litert without XNNPACK", 50.0)
-    sentence = "without the XNNPACK delegate"
-    assert any(sentence in line for line in findings(result(with_it, without)))
-    assert not any(sentence in line for line in findings(result(with_it)))
-    other_kernels = row(INT8, "ai-edge-litert without AMX", 5.0)
-    said = findings(result(with_it, other_kernels))
-    assert (
-        "lenet5_int8.tflite on ai-edge-litert takes 0.25 times (95 % CI 0.25 to 0.25) as long "
-        "without this processor's AMX, that is with XNNPACK's other kernels."
-    ) in said
-    assert not any("ship lenet5_int8.tflite on ai-edge-litert without" in line for line in said)
-
-
-def test_what_exists_in_the_benchmark_alone_is_never_recommended():
+def test_what_no_device_can_run_is_never_recommended():
     start = dict.fromkeys(("interpreter", "import", "load", "first", "total"), 5.0)
-    only_here = row(INT8, "ai-edge-litert without XNNPACK", 10.0, size_bytes=1)
-    only_here |= {"cold_start_ms": start, "peak_rss_mib": 1.0}
-    shipped = row(FP32, "ai-edge-litert", 20.0)
-    shipped |= {"cold_start_ms": dict.fromkeys(start, 9.0), "peak_rss_mib": 30.0}
-    baseline = row("lenet5.keras", "keras", 1000.0)
-    said = findings(result(baseline, only_here, shipped, row(INT8, "ai-edge-litert", 30.0)))
-    mentioned = [line for line in said if "without" in line]
-    assert mentioned == [
-        "lenet5_int8.tflite on ai-edge-litert takes 0.333 times (95 % CI 0.333 to 0.333) as long "
-        "without the XNNPACK delegate."
-    ]
+    small = {"size_bytes": 1, "cold_start_ms": start, "peak_rss_mib": 1.0}
+    said = findings(
+        result(row("lenet5.keras", "keras", 1.0, **small), row(FP32, "ai-edge-litert", 20.0))
+    )
     assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
-    for beginning in ("lenet5.keras on keras takes 50 ", "The most images a second, 50,000"):
-        assert any(line.startswith(beginning) for line in said)
-    assert "The quickest cold start is lenet5_fp32.tflite on ai-edge-litert" in " ".join(said)
-    assert findings(result(baseline, only_here)) == []
+    assert not any("keras" in line for line in said if "as long as" not in line)
 
 
 def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
@@ -189,7 +164,7 @@ def test_a_limit_that_cannot_be_meant_is_refused(percent, capsys):
 
 def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tmp_path, capsys):
     shown, timings = tmp_path / "b.json", tmp_path / "timings.json"
-    shown.write_text(json.dumps(result(row(FP32, "r", 20.0))))
+    shown.write_text(json.dumps(result(row(FP32, "tflite-runtime", 20.0))))
     timings.write_text('{"bench": 300.0}')
     with only_one_run(tmp_path):
         assert pipeline_main.main(["bench", "--out", str(tmp_path), "--show", str(shown)]) == 0
@@ -298,7 +273,7 @@ def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, m
         raise UserError(f"{path}: cannot be written")
 
     monkeypatch.setattr(bench, "write_json", full_disk)
-    code, said = stage_bench(result(row(FP32, "r", 20.0)))
+    code, said = stage_bench(result(row(FP32, "tflite-runtime", 20.0)))
     assert code == 2
     assert "p50 20.0 us" in said.out
     assert "bench.json: cannot be written" in said.err

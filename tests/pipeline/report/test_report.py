@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import threading
 import tomllib
 from html.parser import HTMLParser
@@ -27,7 +26,6 @@ from pipeline.artifacts import NATIVE_SOURCE, NATIVE_WASM
 from pipeline.config import load_parity_budget
 from pipeline.parity.judge import Limits, limits
 from pipeline.report import (
-    bench_plots,
     first_screen,
     measured_sections,
     model_card,
@@ -38,10 +36,7 @@ from pipeline.report import (
 from pipeline.report.gather import gather
 from pipeline.studies import accuracy
 
-PLOTS = {
-    *("loss", "accuracy", "confusion-int8", "delta", "latency", "pareto", "robustness"),
-    "device-latency",
-}
+PLOTS = {"loss", "accuracy", "confusion-int8", "latency", "device-latency", "robustness"}
 MEASURED = {
     "bench.json": "make bench",
     "bench-pi.json": "make bench-pi PI=user@host",
@@ -140,7 +135,6 @@ def test_every_axis_has_a_label(measured, small, monkeypatch):
         return ""
 
     monkeypatch.setattr(plots, "to_svg", keep)
-    monkeypatch.setattr(bench_plots, "to_svg", keep)
     report = gather(measured, small)
     for describe in write.SECTIONS:
         describe(report)
@@ -233,10 +227,6 @@ def test_boards_are_told_by_their_receipts_and_a_damaged_one_is_named(folder, sm
     assert "pi.json is damaged" in measured_sections.boards(gather(folder, small)).problem
 
 
-def test_pareto_front_is_what_nothing_dominates():
-    assert bench_plots.pareto_front([(1, 9), (2, 2), (3, 3), (9, 1), (2, 2)]) == [0, 1, 3, 4]
-
-
 def test_a_throttled_row_is_in_the_table_but_in_no_plot_and_not_on_the_card(folder, small):
     path = folder / "bench.json"
     bench = json.loads(path.read_text())
@@ -255,8 +245,8 @@ def test_a_throttled_row_is_in_the_table_but_in_no_plot_and_not_on_the_card(fold
 
 
 def test_axis_ends_before_a_row_that_is_far_from_the_others():
-    assert bench_plots.axis_limit([20.0, 30.0, 9000.0]) == 30.0
-    assert bench_plots.axis_limit([20.0]) == 20.0
+    assert plots.axis_limit([20.0, 30.0, 9000.0]) == 30.0
+    assert plots.axis_limit([20.0]) == 20.0
 
 
 @pytest.mark.parametrize(
@@ -309,32 +299,45 @@ def seed_figures(share):
 # --- Of one model only ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "command"), MEASURED.items())
-def test_a_missing_result_says_which_command_makes_it(folder, small, name, command):
-    (folder / name).unlink()
-    assert problem(folder, small, name) == f"not measured: run `{command}`"
+def problems(folder, small, names, change):
+    """Why each file is not shown after `change` of its text; None: it is deleted."""
+    found = {}
+    for name in names:
+        path = folder / name
+        kept = path.read_text()
+        changed = change(kept)
+        path.unlink() if changed is None else path.write_text(changed)
+        found[name] = problem(folder, small, name)
+        path.write_text(kept)
+    return found
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "parity.json"])
-def test_results_of_another_model_are_refused(folder, small, name):
-    text = (folder / name).read_text()
-    digest = re.search("[0-9a-f]{64}", text.replace("0" * 64, "")).group()
-    (folder / name).write_text(text.replace(digest, "f" * 64))
-    found = problem(folder, small, name)
-    assert f"{name} is of another run" in found
-    assert "f" * 12 in found
-    assert digest[:12] in found
+def test_a_missing_result_says_which_command_makes_it(folder, small):
+    found = problems(folder, small, MEASURED, lambda text: None)
+    assert found == {name: f"not measured: run `{command}`" for name, command in MEASURED.items()}
 
 
-@pytest.mark.parametrize("name", MEASURED)
-def test_results_that_do_not_say_of_which_model_are_refused(folder, small, name):
-    results = json.loads((folder / name).read_text())
-    for key in ("models", "model_sha256"):
-        results.pop(key, None)
-    for row in results.get("rows", []):
-        row |= {"sha256": None} if "sha256" in row else {}
-    (folder / name).write_text(json.dumps(results))
-    assert f"{name} is damaged or of another version" in problem(folder, small, name)
+def test_results_of_another_model_are_refused(folder, small):
+    def swap(text):
+        digest = re.search("[0-9a-f]{64}", text.replace("0" * 64, "")).group()
+        return text.replace(digest, "f" * 64)
+
+    for name, why in problems(folder, small, [*MEASURED, "parity.json"], swap).items():
+        assert f"{name} is of another run" in why
+        assert "f" * 12 in why
+
+
+def test_results_that_do_not_say_of_which_model_are_refused(folder, small):
+    def strip(text):
+        results = json.loads(text)
+        for key in ("models", "model_sha256"):
+            results.pop(key, None)
+        for row in results.get("rows", []):
+            row |= {"sha256": None} if "sha256" in row else {}
+        return json.dumps(results)
+
+    for name, why in problems(folder, small, MEASURED, strip).items():
+        assert f"{name} is damaged or of another version" in why
 
 
 def test_probabilities_of_another_run_are_refused(folder, small):
@@ -347,13 +350,13 @@ def test_probabilities_of_another_run_are_refused(folder, small):
     assert "probabilities.npz is not of this parity.json" in found
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "parity.json"])
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": [{}], "layers": 3}', "half"])
-def test_a_damaged_result_is_refused(folder, small, name, content):
-    path = folder / name
-    text = path.read_text()
-    path.write_text(text[: len(text) // 2] if content == "half" else content)
-    assert f"{name} is damaged or of another version" in problem(folder, small, name)
+def test_a_damaged_result_is_refused(folder, small, content):
+    def damage(text):
+        return text[: len(text) // 2] if content == "half" else content
+
+    for name, why in problems(folder, small, [*MEASURED, "parity.json"], damage).items():
+        assert f"{name} is damaged or of another version" in why
 
 
 def test_a_page_of_damaged_results_shows_what_is_left_and_says_so(folder, small_data):
@@ -497,8 +500,7 @@ SMALL_PLOTS = """
 """
 
 
-@pytest.mark.parametrize("width", [360, 800, 1600])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "dark"), [(360, True), (800, False), (1600, True)])
 def test_chromium_shows_all_of_it_without_complaint_or_request(browser, measured, width, dark):
     page = measured / "report.html"
     browser.open(page.as_uri(), width, dark)
@@ -689,11 +691,3 @@ def test_example_page_of_the_bundle_answers_over_http(browser, measured, tmp_pat
         assert browser.evaluate("document.getElementById('answer').textContent").endswith(" %")
         server.shutdown()
     assert browser.complaints() == []
-
-
-# --- make report ----------------------------------------------------------------------------------
-
-
-def test_make_report_runs_the_stage_on_what_is_there():
-    run = subprocess.run(["make", "--dry-run", "report"], cwd=ROOT, capture_output=True, text=True)
-    assert re.search(r"-m pipeline report --data", run.stdout), run.stderr
