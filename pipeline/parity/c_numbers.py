@@ -33,6 +33,16 @@ def wrong_numbers(source: Path, model: Path) -> str:
         found, wanted = read_tables(source.read_text("utf-8")), expected(model)
     except Exception as error:  # of a file that is missing, damaged, or no LeNet-5
         return f"its numbers cannot be compared ({type(error).__name__}: {error})"
+    return compare(found, wanted)
+
+
+def compare(found: Tables, wanted: Tables) -> str:
+    """One line on the first table that differs; "" if none does.
+
+    Args:
+        found: As `read_tables` gives them.
+        wanted: As `expected` gives them.
+    """
     if odd := sorted(found.keys() ^ wanted.keys()):
         return f"its tables are not a LeNet-5's: {odd[0]}"
     for (name, condition), values in wanted.items():
@@ -45,7 +55,7 @@ def wrong_numbers(source: Path, model: Path) -> str:
         if len(different):
             first = tuple(different[0])
             return (
-                f"{name} differs from {model.name} in {len(different):,} of {got.size:,} numbers; "
+                f"{name} differs from the model in {len(different):,} of {got.size:,} numbers; "
                 f"the first is {got[first]}, not {values[first]}"
                 f"{f' (#if {condition})' if condition else ''}"
             )

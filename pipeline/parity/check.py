@@ -150,7 +150,8 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     with atomic_path(folder / PROBABILITIES) as temporary:
         np.savez(temporary, **{FLOAT_MODEL: reference}, **probabilities)  # type: ignore[arg-type]
     with atomic_path(folder / EXCITING) as temporary:
-        np.savez(temporary, images=exciting, **excited)
+        of_c = (promised or native).raw[n:] if promised or native else ()  # type: ignore[union-attr]
+        np.savez(temporary, images=exciting, outputs=of_c, **excited)
     write_json(folder / PARITY_JSON, asdict(result))
     return result
 
