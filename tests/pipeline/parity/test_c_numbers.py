@@ -5,9 +5,8 @@ import pytest
 
 from pipeline.artifacts import INT8_TFLITE, NATIVE_SOURCE
 from pipeline.parity import c_numbers
-from pipeline.parity.c_layers import LayersRow, difference
+from pipeline.parity.c_layers import difference
 from pipeline.parity.c_numbers import compare, wrong_numbers
-from pipeline.parity.judge import ParityRow, with_c
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +67,3 @@ def test_first_layer_that_differs_is_named_with_its_first_value():
         "layer dense1 differs in 2 of 4 values; the first is value 0 of image 1: 7, not 0"
     )
     assert "shape" in difference(sizes, wrong[:1], right)
-
-
-@pytest.mark.parametrize(
-    ("status", "numbers", "layer", "judged", "reason"),
-    [
-        ("pass", "", "pass", "pass", ""),
-        ("pass", "a differs", "pass", "fail", "a differs"),
-        ("pass", "", "fail", "fail", "b differs (x, neon)"),
-        ("pass", "a", "fail", "fail", "a; b differs (x, neon)"),
-        ("not_run", "a", "fail", "not_run", ""),
-    ],
-)
-def test_a_wrong_number_or_layer_fails_the_row_of_the_c_alone(
-    status, numbers, layer, judged, reason
-):
-    c, other = (
-        ParityRow(name, "native", "", "", status, "") for name in (NATIVE_SOURCE, INT8_TFLITE)
-    )
-    rows = with_c([other, c], numbers, [LayersRow("x", "neon", 1, layer, "b differs")])
-    assert rows[0] == other
-    assert (rows[1].status, rows[1].reason) == (judged, reason)
