@@ -82,7 +82,7 @@ $(OUT)/native/golden.bin: $(OUT)/lenet5_int8.tflite pipeline/native.py $(wildcar
 	$(STAGE) native $(WHERE)
 
 # A failed parity.json stays for its reader; only the stamp says that parity passed, and by which budget.
-$(OUT)/.parity-passed: $(MODELS) $(OUT)/native/golden.bin $(BUDGET) $(CHANGED_BUDGET) pipeline/classify.py $(wildcard pipeline/parity/*.py) device/runner.py
+$(OUT)/.parity-passed: $(MODELS) $(OUT)/native/golden.bin $(BUDGET) $(CHANGED_BUDGET) pipeline/classify.py $(wildcard pipeline/parity/*.py pipeline/parity/*.c) device/runner.py
 	@rm -f $@
 	$(STAGE) parity --budget $(BUDGET) $(WHERE)
 	@printf '%s\n' '$(BUDGET)' >$@

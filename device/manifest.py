@@ -1,8 +1,9 @@
 """What lies beside a bundle's models: manifest.json, the golden vectors, the receipt device.json.
 
-The golden vectors are test images, their labels, and what each model answered to them on the
-development machine: `images` uint8 (256, 28, 28), `labels` uint8 (256,), and for each model, under
-its name, its probabilities as float32 (256, classes).
+The golden vectors are test images, then images without a label that parity made to excite the
+models, and what each model answered on the development machine: `images` uint8 (N, 28, 28),
+`labels` uint8 of the test images alone, and for each model, under its name, its probabilities as
+float32 (N, classes).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def read_golden(folder: Path) -> dict[str, np.ndarray]:
     """Read the golden vectors of an unpacked bundle.
 
     Returns:
-        The arrays by name; `images` and `labels` are among them and fit each other.
+        The arrays by name; `images` and `labels` are among them; the first images have the labels.
 
     Raises:
         InputError: The file is missing, cannot be read or is damaged.
@@ -75,8 +76,9 @@ def read_golden(folder: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
         images, labels = arrays["images"], arrays["labels"]
         outputs = [array for name, array in arrays.items() if name not in ("images", "labels")]
-        sound = images.dtype == labels.dtype == np.uint8 and len(images) > 0
-        sound = sound and images.shape == (*labels.shape, 28, 28)
+        sound = images.dtype == labels.dtype == np.uint8 and labels.ndim == 1
+        sound = sound and images.ndim == 3 and images.shape[1:] == (28, 28)
+        sound = sound and len(images) >= len(labels) > 0
         sound = sound and all(output.dtype == np.float32 for output in outputs)
     except Exception:  # what numpy and zipfile raise of damaged data has no common base class
         sound = False

@@ -31,6 +31,7 @@ NATIVE_SOURCE, NATIVE_GOLDEN = "native/lenet5_int8.c", "native/golden.bin"
 NATIVE_WASM = "native/lenet5_int8.wasm"  # the same C for browsers
 NATIVE_LIBRARY = "lenet5_int8.so"  # in native/ARCHITECTURE
 PARITY_JSON, PROBABILITIES = "parity.json", "probabilities.npz"
+EXCITING = "exciting.npz"  # images that parity found by search, and every answer to them
 BENCH_JSON, BENCH_PI_JSON = "bench.json", "bench-pi.json"
 PHOTOS_JSON, ROBUSTNESS_JSON = "photos.json", "robustness.json"
 PI_MATRIX_JSON = "pi-matrix.json"

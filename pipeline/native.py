@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,13 +161,19 @@ def read_golden(path: Path, images: Images) -> NDArray[np.int8]:
     raise UserError(f"{path}: missing, damaged or of other images; delete it and run `make export`")
 
 
-def bundle_files(folder: Path, images: Images, chosen: NDArray[np.intp]) -> dict[str, bytes]:
+def bundle_files(
+    folder: Path,
+    images: Images,
+    chosen: NDArray[np.intp],
+    exciting: Mapping[str, NDArray[Any]],
+) -> dict[str, bytes]:
     """The native part of a bundle, by path inside it: the sources, and what was compiled.
 
     Args:
         folder: It holds the artifacts.
         images: uint8 (N, 28, 28), the test images.
         chosen: Indices of the golden ones.
+        exciting: More golden `images` and the `outputs` for them, int8 (M, classes).
 
     Raises:
         UserError: The golden outputs are damaged.
@@ -176,7 +183,10 @@ def bundle_files(folder: Path, images: Images, chosen: NDArray[np.intp]) -> dict
     sources += [native / "lenet5_int8.c", native / "lenet5_int8.h"]
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
     outputs = read_golden(folder / NATIVE_GOLDEN, images)
-    files[NATIVE_GOLDEN] = golden_file(images[chosen], outputs[chosen])
+    files[NATIVE_GOLDEN] = golden_file(
+        np.concatenate([images[chosen], exciting["images"]]),
+        np.concatenate([outputs[chosen], exciting["outputs"]]),
+    )
     wasm = folder / NATIVE_WASM
     files[f"{WEB_FOLDER}/{wasm.name}"] = wasm.read_bytes()
     return files | {name: (folder / name).read_bytes() for name in BINARIES}

@@ -61,7 +61,7 @@ def images_to_time(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         noise = np.random.default_rng(0).integers(0, 256, (256, 28, 28), np.uint8)
         return noise, np.empty(0, np.uint8)
     arrays = read_golden(folder)
-    return arrays["images"], arrays["labels"]
+    return arrays["images"][: len(arrays["labels"])], arrays["labels"]
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from export import bundle, to_onnx, to_tflite
 from pipeline import native
 from pipeline.artifacts import (
     DEVICE_PYTHON,
+    EXCITING,
     INT8_TFLITE,
     NATIVE_GOLDEN,
     NATIVE_SOURCE,
@@ -42,6 +43,7 @@ from pipeline.parity.check import one_runtime_each, read_probabilities
 
 LOCK = "device/requirements.lock"
 GOLDEN_IMAGES = 256
+GOLDEN_EXCITING = 64  # besides, of the images that parity made to excite
 PASSED_ONLY = "only what passed is packed: run `make export`"
 GOLDEN_SEED = 256
 # How far a device's probability may be from the golden one. Float kernels differ in the order of
@@ -79,13 +81,14 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
     probabilities.pop(NATIVE_WASM, None)  # no runtime of a device reads it
     chosen = choose_golden(probabilities)
+    exciting = choose_exciting(read_probabilities(folder / EXCITING), list(probabilities))
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= device_files()
     if target:
         fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
         files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
-    files["golden.npz"] = golden_archive(data, probabilities, chosen)
-    files |= native.bundle_files(folder, data.test.images, chosen)
+    files["golden.npz"] = golden_archive(data, probabilities, chosen, exciting)
+    files |= native.bundle_files(folder, data.test.images, chosen, exciting)
     manifest = {
         "schema_version": 1,
         "name": PROJECT,
@@ -195,24 +198,55 @@ def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
             raise UserError(f"{folder / name}: changed since parity; run `make export`")
 
 
-def choose_golden(probabilities: dict[str, NDArray[np.float32]]) -> NDArray[np.intp]:
+def choose_golden(
+    probabilities: dict[str, NDArray[np.float32]], count: int = GOLDEN_IMAGES
+) -> NDArray[np.intp]:
     """Indices of random images whose label no tolerated difference can change, ascending."""
     decided = np.ones(len(next(iter(probabilities.values()))), bool)
     for name, values in probabilities.items():
         ordered = np.sort(values, axis=1)
         decided &= ordered[:, -1] - ordered[:, -2] > 2 * tolerance(name)
     candidates = np.flatnonzero(decided)
-    chosen = np.random.default_rng(GOLDEN_SEED).permutation(candidates)[:GOLDEN_IMAGES]
+    chosen = np.random.default_rng(GOLDEN_SEED).permutation(candidates)[:count]
     return np.sort(chosen)
 
 
+def choose_exciting(
+    archive: Mapping[str, NDArray[Any]], models: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Some of the images that parity made to excite, and the answers to them.
+
+    Args:
+        archive: `images`, the C's own `outputs`, and probabilities by "artifact@runtime".
+        models: What the bundle holds.
+
+    Returns:
+        `images`, `outputs`, and probabilities by model.
+    """
+    answers = one_runtime_each(dict(archive))
+    chosen = choose_golden({name: answers[name] for name in models}, GOLDEN_EXCITING)
+    taken = {"images": archive["images"], "outputs": archive["outputs"]}
+    taken |= {name: answers[name] for name in models}
+    return {name: values[chosen] for name, values in taken.items()}
+
+
 def golden_archive(
-    data: Dataset, probabilities: dict[str, NDArray[np.float32]], chosen: NDArray[np.intp]
+    data: Dataset,
+    probabilities: dict[str, NDArray[np.float32]],
+    chosen: NDArray[np.intp],
+    exciting: Mapping[str, NDArray[Any]],
 ) -> bytes:
-    """The golden vectors as .npz: images, labels, and each model's probabilities by its name."""
+    """The golden vectors as .npz: images, labels, and each model's probabilities by its name.
+
+    The exciting images follow the test images. They have no labels.
+    """
     stream = io.BytesIO()
-    arrays: dict[str, Any] = {name: values[chosen] for name, values in probabilities.items()}
-    np.savez(stream, images=data.test.images[chosen], labels=data.test.labels[chosen], **arrays)
+    arrays: dict[str, Any] = {
+        name: np.concatenate([values[chosen], exciting[name]])
+        for name, values in probabilities.items()
+    }
+    images = np.concatenate([data.test.images[chosen], exciting["images"]])
+    np.savez(stream, images=images, labels=data.test.labels[chosen], **arrays)
     return stream.getvalue()
 
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from packaging.markers import Marker
 
 from export import to_tflite
 from pipeline.artifacts import (
+    EXCITING,
     FLOAT_MODEL,
     INT8_ONNX,
     INT8_TFLITE,
@@ -33,6 +34,8 @@ from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, sha256, write_json
 from pipeline.parity import layer_noise
 from pipeline.parity.binaries import BinaryRow, judge_binaries
+from pipeline.parity.c_layers import LayersRow, judge_layers
+from pipeline.parity.c_numbers import wrong_numbers
 from pipeline.parity.judge import (
     FROM_C,
     SAME_BITS_AS,
@@ -42,6 +45,7 @@ from pipeline.parity.judge import (
     overall_status,
     too_few,
     with_bits,
+    with_c,
     with_layers,
 )
 from pipeline.progress import progress
@@ -60,6 +64,7 @@ class ParityResult:
     rows: tuple[ParityRow, ...]  # one an artifact and runtime
     binaries: tuple[BinaryRow, ...]  # what the C was compiled to
     layers: tuple[layer_noise.TensorNoise, ...]  # of the int8 artifacts
+    c_layers: tuple[LayersRow, ...]  # of the C, one a processor
     budget: ParityBudget  # what the rows were judged by
 
 
@@ -85,7 +90,8 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     """Run every artifact on every runtime over all test images and judge it.
 
     Args:
-        folder: It holds the artifacts; `parity.json` and `probabilities.npz` are written to it.
+        folder: It holds the artifacts; `parity.json`, `probabilities.npz` and `exciting.npz` are
+            written to it.
         data: The data set; only its test split is used.
         budget: How far an artifact may be from the reference.
 
@@ -97,6 +103,7 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     """
     test = data.test
     probabilities: dict[str, Probabilities] = {}
+    excited: dict[str, Any] = {}  # the same of the images made to excite
     promised: Outputs | None = None
     native: Outputs | None = None
     rows: list[ParityRow] = []
@@ -104,22 +111,28 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     with progress("parity") as report:
         report(0, len(todo), FLOAT_MODEL)
         reference = _reference(folder, data)
+        report(0, len(todo), "the C, layer by layer")
+        c_layers, exciting = judge_layers(folder, test.images)
+        numbers = wrong_numbers(folder / NATIVE_SOURCE, folder / INT8_TFLITE)
+        images = np.concatenate([test.images, exciting])
+        n = len(test)
         for i, subject in enumerate(todo):
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
             path = folder / subject.artifact
-            got = classify_apart(path, subject.runtime, subject.python, test.images)
-            row = _judge(subject, folder, got, reference, data, budget)
+            got = classify_apart(path, subject.runtime, subject.python, images)
+            row = _judge(subject, folder, _first(got, n), reference, data, budget)
             rows.append(with_bits(row, got, promised))
             if isinstance(got, Outputs):
                 if (subject.artifact, subject.runtime) == SAME_BITS_AS:
                     promised = got
                 if subject.artifact == NATIVE_SOURCE:
                     native = got
-                probabilities[f"{subject.artifact}@{subject.runtime}"] = got.probabilities
-        report(len(todo), len(todo), "the compiled C, and layer by layer")
-        binaries = _binaries(folder, rows, test.images, native, promised or native)
+                key = f"{subject.artifact}@{subject.runtime}"
+                probabilities[key], excited[key] = np.split(got.probabilities, [n])
+        report(len(todo), len(todo), "the compiled C, and the noise of layers")
+        binaries = _binaries(folder, rows, images, native, promised or native)
         layers = _layers(folder, rows, test.images)
-    judged = with_layers(rows, layers, budget)
+    judged = with_c(with_layers(rows, layers, budget), numbers, c_layers)
     result = ParityResult(
         status=overall_status(judged, binaries),
         reference={
@@ -131,12 +144,23 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
         rows=judged,
         binaries=binaries,
         layers=layers,
+        c_layers=c_layers,
         budget=budget,
     )
     with atomic_path(folder / PROBABILITIES) as temporary:
         np.savez(temporary, **{FLOAT_MODEL: reference}, **probabilities)  # type: ignore[arg-type]
+    with atomic_path(folder / EXCITING) as temporary:
+        of_c = (promised or native).raw[n:] if promised or native else ()  # type: ignore[union-attr]
+        np.savez(temporary, images=exciting, outputs=of_c, **excited)
     write_json(folder / PARITY_JSON, asdict(result))
     return result
+
+
+def _first(got: Outputs | str, n: int) -> Outputs | str:
+    """The outputs for the first n images."""
+    if isinstance(got, str):
+        return got
+    return replace(got, probabilities=got.probabilities[:n], raw=got.raw[:n])
 
 
 def _reference(folder: Path, data: Dataset) -> Probabilities:

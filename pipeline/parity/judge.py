@@ -14,6 +14,7 @@ from pipeline.classify import Outputs
 from pipeline.config import ParityBudget
 from pipeline.data import Labels, Probabilities
 from pipeline.parity.binaries import BinaryRow
+from pipeline.parity.c_layers import LayersRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.parity.statistics import mcnemar_exact_p, paired_counts, paired_difference_ci95
 from pipeline.table import markdown_table
@@ -192,6 +193,26 @@ def with_layers(
                 )
         judged.append(_failed(row, reason) if reason else row)
     return tuple(judged)
+
+
+def with_c(
+    rows: Sequence[ParityRow], numbers: str, c_layers: Sequence[LayersRow]
+) -> tuple[ParityRow, ...]:
+    """Fail the C's row for a number in its text or a layer on some processor that is wrong.
+
+    Args:
+        rows: Of all artifacts.
+        numbers: What `c_numbers.wrong_numbers` found; "": nothing.
+        c_layers: What `c_layers.judge_layers` found; the first that failed is told.
+    """
+    failed = [f"{r.reason} ({r.processor}, {r.kernels})" for r in c_layers if r.status == "fail"]
+    reasons = "; ".join(filter(None, [numbers, *failed[:1]]))
+    return tuple(
+        _failed(row, reasons)
+        if reasons and row.artifact == NATIVE_SOURCE and row.status != "not_run"
+        else row
+        for row in rows
+    )
 
 
 def _failed(row: ParityRow, reason: str) -> ParityRow:

@@ -61,16 +61,19 @@ def test_web_folder_holds_the_module_that_parity_judged(unpacked, exported):
     assert web["lenet5_int8.wasm"].read_bytes() == judged.read_bytes()
 
 
-def test_golden_vectors_are_256_test_images_with_every_models_outputs(unpacked, mnist):
+def test_golden_vectors_are_256_test_images_and_64_exciting_ones_with_every_models_outputs(
+    unpacked, mnist
+):
     with np.load(unpacked / "golden.npz") as golden:
-        assert golden["images"].shape == (256, 28, 28)
+        assert golden["images"].shape == (320, 28, 28)
+        assert golden["labels"].shape == (256,)
         for name in ("lenet5_fp32.tflite", "lenet5_int8.tflite", "lenet5_int8.onnx"):
-            assert golden[name].shape == (256, 10)
+            assert golden[name].shape == (320, 10)
             np.testing.assert_allclose(golden[name].sum(axis=1), 1.0, atol=0.02)
     manifest = json.loads((unpacked / "manifest.json").read_text())
     indices = manifest["golden"]["test_indices"]
     with np.load(unpacked / "golden.npz") as golden:
-        np.testing.assert_array_equal(golden["images"], mnist.test.images[indices])
+        np.testing.assert_array_equal(golden["images"][:256], mnist.test.images[indices])
 
 
 def test_unpacked_bundle_verifies_in_the_device_environment(unpacked):

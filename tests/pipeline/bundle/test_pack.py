@@ -97,11 +97,37 @@ def test_golden_values_are_of_their_model_and_image():
         name: np.float32(np.arange(12).reshape(6, 2) + shift)
         for name, shift in (("a.onnx", 0.1), ("b.tflite", 0.2))
     }
-    with np.load(io.BytesIO(pack.golden_archive(data, probabilities, np.array([1, 4])))) as golden:
+    exciting = {
+        "images": np.full((1, 28, 28), 9, np.uint8),
+        "a.onnx": np.float32([[5.1, 6.1]]),
+        "b.tflite": np.float32([[5.2, 6.2]]),
+    }
+    packed = pack.golden_archive(data, probabilities, np.array([1, 4]), exciting)
+    with np.load(io.BytesIO(packed)) as golden:
         assert golden["labels"].tolist() == [1, 4]
-        assert golden["images"][:, 0, 0].tolist() == [1, 4]
-        np.testing.assert_allclose(golden["a.onnx"], [[2.1, 3.1], [8.1, 9.1]], rtol=1e-6)
-        np.testing.assert_allclose(golden["b.tflite"], [[2.2, 3.2], [8.2, 9.2]], rtol=1e-6)
+        assert golden["images"][:, 0, 0].tolist() == [1, 4, 9]
+        np.testing.assert_allclose(
+            golden["a.onnx"], [[2.1, 3.1], [8.1, 9.1], [5.1, 6.1]], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            golden["b.tflite"], [[2.2, 3.2], [8.2, 9.2], [5.2, 6.2]], rtol=1e-6
+        )
+
+
+def test_exciting_golden_images_are_64_sure_ones_with_their_own_answers():
+    sure = np.tile(np.float32([1.0, 0.0]), (100, 1))
+    sure[:10] = 0.5
+    marks = np.arange(100, dtype=np.uint8)
+    archive = {
+        "images": marks.repeat(784).reshape(100, 28, 28),
+        "outputs": marks[:, None].view(np.int8),
+        "lenet5_int8.onnx@onnxruntime": sure,
+    }
+    taken = pack.choose_exciting(archive, ["lenet5_int8.onnx"])
+    shown = taken["images"][:, 0, 0].tolist()
+    assert (len(set(shown)), min(shown) >= 10) == (64, True)
+    assert taken["outputs"][:, 0].tolist() == shown
+    assert taken["lenet5_int8.onnx"].tolist() == sure[shown].tolist()
 
 
 def test_golden_images_are_those_that_no_tolerance_of_any_model_can_decide():

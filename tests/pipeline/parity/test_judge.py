@@ -11,12 +11,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline import config
-from pipeline.artifacts import Subject
+from pipeline.artifacts import INT8_TFLITE, NATIVE_SOURCE, Subject
 from pipeline.classify import Outputs
 from pipeline.data import Dataset, Split
 from pipeline.files import UserError, sha256
 from pipeline.parity import check, judge
 from pipeline.parity.binaries import BinaryRow
+from pipeline.parity.c_layers import LayersRow
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
 from pipeline.parity.statistics import PairedCounts, paired_difference_ci95
@@ -456,3 +457,24 @@ def test_layers_are_measured_on_256_images_of_each_int8_file_that_ran_here(
     ]
     check._layers(tmp_path, rows, np.zeros((300, 28, 28), np.uint8))
     assert seen == [(tmp_path / "lenet5_int8.onnx", "weights", (256, 32, 32, 1))]
+
+
+@pytest.mark.parametrize(
+    ("status", "numbers", "layer", "judged", "reason"),
+    [
+        ("pass", "", "pass", "pass", ""),
+        ("pass", "a differs", "pass", "fail", "a differs"),
+        ("pass", "", "fail", "fail", "b differs (x, neon)"),
+        ("pass", "a", "fail", "fail", "a; b differs (x, neon)"),
+        ("not_run", "a", "fail", "not_run", ""),
+    ],
+)
+def test_a_wrong_number_or_layer_fails_the_row_of_the_c_alone(
+    status, numbers, layer, judged, reason
+):
+    c, other = (
+        ParityRow(name, "native", "", "", status, "") for name in (NATIVE_SOURCE, INT8_TFLITE)
+    )
+    rows = judge.with_c([other, c], numbers, [LayersRow("x", "neon", 1, layer, "b differs")])
+    assert rows[0] == other
+    assert (rows[1].status, rows[1].reason) == (judged, reason)

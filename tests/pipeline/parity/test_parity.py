@@ -34,6 +34,8 @@ def test_healthy_artifacts_pass_on_every_runtime_and_every_image(exported):
     assert same == {True if judge.SAME_BITS_AS in ran_on else None}
     assert {row["file"] for row in result["binaries"]} == set(native.BINARIES)
     assert all(row["status"] != "fail" for row in result["binaries"])
+    assert len(result["c_layers"]) == 7
+    assert all(row["status"] != "fail" for row in result["c_layers"])
     assert {noise["artifact"] for noise in result["layers"]} == {
         "lenet5_int8.tflite",
         "lenet5_int8.onnx",

@@ -1,0 +1,46 @@
+"""Every layer of the C is compared with tflite-runtime's, on images made to excite."""
+
+import numpy as np
+import pytest
+
+from pipeline import native
+from pipeline.artifacts import NATIVE_SOURCE, this_architecture
+from pipeline.parity import c_layers
+
+
+@pytest.fixture(autouse=True)
+def this_machine_alone(monkeypatch, device_python):
+    """Parity's own test compares the layers on every processor that qemu plays."""
+    arch = this_architecture()
+    monkeypatch.setattr(c_layers, "PROCESSORS", {arch: ()})
+    monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})
+    monkeypatch.setattr(c_layers, "GENERATIONS", 2)
+
+
+def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifacts, mnist):
+    source = artifacts / NATIVE_SOURCE
+    right = "((int32_t)(2.0f * steps) + 1) / 2"
+    assert right in source.read_text()
+    source.write_text(source.read_text().replace(right, "(int32_t)steps"))
+    (row,), exciting = c_layers.judge_layers(artifacts, mnist.test.images[:100])
+    assert row.status == "fail"
+    assert row.reason.startswith("layer softmax differs in ")
+    assert "values; the first is value " in row.reason
+    assert exciting.shape[1:] == (28, 28)
+
+
+def test_source_that_does_not_compile_fails_and_excites_nothing(artifacts, mnist):
+    (artifacts / NATIVE_SOURCE).write_text("#error\n")
+    (row,), exciting = c_layers.judge_layers(artifacts, mnist.test.images[:1])
+    assert (row.status, len(exciting)) == ("fail", 0)
+    assert "compiling failed" in row.reason
+
+
+def test_without_tflite_runtime_nothing_is_compared_and_the_reason_is_told(
+    exported, mnist, tmp_path
+):
+    (row,), exciting = c_layers.judge_layers(exported, mnist.test.images[:1], tmp_path / "python")
+    assert row.status == "not_run"
+    assert row.reason.endswith("python: missing; run `make .venv-device/.installed`")
+    again = c_layers.judge_layers(exported, mnist.test.images[:1], tmp_path / "python")[1]
+    np.testing.assert_array_equal(again, exciting)
