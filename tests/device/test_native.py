@@ -334,6 +334,17 @@ def test_command_prints_label_and_probability(
     assert (done.returncode, done.stdout.splitlines()) == (0, expected)
 
 
+def test_command_writes_what_would_steer_a_terminal_as_escapes(
+    command: Path, lenet5: Lenet5, tmp_path: Path
+) -> None:
+    path = tmp_path / "a\n\x1b[2J\x9b\u00fc"
+    path.write_bytes(_pgm(lenet5.images[0]))
+    for name, said in ((path, "stdout"), (path.with_name(path.name + "b"), "stderr")):
+        text = getattr(_run(command, name), said)
+        assert text.startswith(f"{tmp_path}/a\\x0a\\x1b[2J\\xc2\\x9b\u00fc")
+        assert text.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("contents", "problem"),
     [
@@ -470,10 +481,17 @@ def test_binding_describes_the_model(binding: Any) -> None:
 
 @pytest.mark.parametrize(
     ("image", "output"),
-    [(bytes(783), bytearray(10)), (bytes(784), bytearray(9)), (bytes(1568), bytearray(10))],
+    [
+        (bytes(783), bytearray(10)),
+        (bytes(784), bytearray(9)),
+        (bytes(1568), bytearray(10)),
+        (np.zeros(98, object), bytearray(10)),
+        (bytes(784 * 8), np.zeros(10, object)),
+        (np.zeros(196, np.int32), bytearray(10)),
+    ],
 )
-def test_binding_refuses_wrong_sizes(binding: Any, image: bytes, output: bytearray) -> None:
-    with pytest.raises(ValueError, match=r"not a multiple|bytes of outputs for"):
+def test_binding_refuses_wrong_sizes_and_kinds(binding: Any, image: Any, output: Any) -> None:
+    with pytest.raises(ValueError, match=r"not single bytes|bytes of outputs for"):
         binding.run(image, output)
 
 

@@ -582,6 +582,21 @@ def test_closed_standard_input_is_one_line(exported):
     assert "runner.py: -: standard input is closed" in run.stderr
 
 
+def test_with_standard_error_closed_nothing_but_answers_is_written(exported, tmp_path):
+    model = exported / MODELS[0]
+    shutil.copy(ROOT / "device" / "runner.py", tmp_path)
+    np.save(tmp_path / "a.npy", np.zeros((28, 28), np.uint8))
+    for program, arguments in (
+        (ROOT / "device" / "runner.py", f"-m {model} --json none.png {tmp_path}/a.npy"),
+        (tmp_path / "runner.py", f"{model} none.npy"),
+        (ROOT / "device" / "runner.py", f"bench --json -m {tmp_path}/none.onnx"),
+    ):
+        command = f"exec {sys.executable} {program} {arguments} 2>&-"
+        run = subprocess.run(command, shell=True, capture_output=True, text=True)
+        assert run.returncode == 2
+        assert all("error" in json.loads(line) for line in run.stdout.splitlines())
+
+
 def test_without_numpy_the_runner_says_so_in_one_line(tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError('none here')")
     run = run_runner("info", env={"PYTHONPATH": str(tmp_path)})
