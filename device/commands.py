@@ -154,11 +154,7 @@ def default_model(runtime: str) -> tuple[Path, str]:
 
 def load(args: argparse.Namespace, model: Path | None = None) -> Classifier:
     """The classifier of the command line; ai-edge-litert's greeting on stderr is kept back."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # closed
-        return Classifier(model or args.model, args.runtime, args.threads)
-    null = os.open(os.devnull, os.O_WRONLY)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
         return Classifier(model or args.model, args.runtime, args.threads)
@@ -182,9 +178,8 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError(f"--stable {args.stable}: must be at least 1")
     classifier = load(args)
     labels = label_names(classifier.model)
-    code = 0
-    classify = classify_all if args.all else classify_one
-    stable = Stable(args.stable)
+    answer = answer_digits if args.all else answer_digit
+    code, stable = 0, Stable(args.stable)
     for name, found in read_samples(args.files, find_digits if args.all else find_digit):
         row: dict[str, Any] = {"file": name}
         try:
@@ -192,8 +187,14 @@ def predict(args: argparse.Namespace) -> int:
                 raise found
             if isinstance(found, str):  # what else than a digit a frame holds
                 row.update(label=None, probability=None, top=[], latency_ms=None, reason=found)
+            elif not args.all and found.min() == found.max():
+                raise InputError(f"{name}: no digit found, the picture is empty")
             else:
-                row = classify(classifier, name, found, labels, args)
+                start = time.perf_counter()
+                row.update(answer(classifier, found, labels, args.top_k))
+                row["latency_ms"] = round((time.perf_counter() - start) * 1e3, 4)
+                if row["probability"] < args.min_confidence:
+                    row["unsure"] = True
         except InputError as error:
             code, row["error"] = 2, str(error)
             complain(error)
@@ -201,14 +202,19 @@ def predict(args: argparse.Namespace) -> int:
             continue
         if args.json:
             print(json.dumps(row), flush=True)
-        elif "reason" in row:
-            print(f"{one_line(name)}  {one_line(row['reason'])}", flush=True)
         elif "error" not in row:
-            top = row.get("top", [row])
-            guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
-            answer = f"unsure ({guesses})" if "unsure" in row else guesses
-            print(f"{one_line(name)}  {one_line(answer)}  {row['latency_ms']:.1f} ms", flush=True)
+            print(one_line(describe(row)), flush=True)
     return code
+
+
+def describe(row: dict[str, Any]) -> str:
+    """The line of a picture."""
+    if "reason" in row:
+        return f"{row['file']}  {row['reason']}"
+    top = row.get("top", [row])
+    guesses = "  ".join(f"{g['label']}  {g['probability'] * 100:.1f} %" for g in top)
+    answer = f"unsure ({guesses})" if "unsure" in row else guesses
+    return f"{row['file']}  {answer}  {row['latency_ms']:.1f} ms"
 
 
 class Stable:
@@ -235,61 +241,36 @@ class Stable:
         return True
 
 
-def classify_one(
-    classifier: Classifier,
-    name: str,
-    image: np.ndarray,
-    labels: Sequence[str],
-    args: argparse.Namespace,
+def answer_digit(
+    classifier: Classifier, image: np.ndarray, labels: Sequence[str], top_k: int
 ) -> dict[str, Any]:
-    """What `--json` prints of a picture's digit, uint8 (28, 28); InputError if it is empty."""
-    if image.min() == image.max():
-        raise InputError(f"{name}: no digit found, the picture is empty")
-    start = time.perf_counter()
+    """What `--json` prints of a picture's digit, uint8 (28, 28)."""
     probabilities = classifier.predict(image[np.newaxis]).probabilities[0]
-    latency_ms = (time.perf_counter() - start) * 1e3
-    order = np.argsort(-probabilities, kind="stable")[: args.top_k]
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
     top = [{"label": labels[k], "probability": float(probabilities[k])} for k in order]
-    row = {"file": name, **top[0], "top": top, "latency_ms": round(latency_ms, 4)}
-    if top[0]["probability"] < args.min_confidence:
-        row["unsure"] = True
-    return row
+    return {**top[0], "top": top}
 
 
-def classify_all(
-    classifier: Classifier,
-    name: str,
-    found: Sequence[tuple[np.ndarray, tuple[int, int, int, int]]],
-    labels: Sequence[str],
-    args: argparse.Namespace,
+def answer_digits(
+    classifier: Classifier, found: Sequence[tuple[np.ndarray, Any]], labels: Sequence[str], _: int
 ) -> dict[str, Any]:
     """What `--json` prints of a picture's digits: uint8 (28, 28) and their boxes.
 
     The label is theirs in reading order, the probability the product of theirs.
     """
-    start = time.perf_counter()
-    answers = [classifier.classify(image) for image, _ in found]
-    latency_ms = (time.perf_counter() - start) * 1e3
-    digits = [
-        {"label": labels[label], "probability": probability, "box": [int(edge) for edge in box]}
-        for (label, probability), (_, box) in zip(answers, found)
-    ]
-    row = {
-        "file": name,
-        "label": "".join(labels[label] for label, _ in answers),
-        "probability": float(np.prod([probability for _, probability in answers])),
-        "digits": digits,
-        "latency_ms": round(latency_ms, 4),
-    }
-    if row["probability"] < args.min_confidence:
-        row["unsure"] = True
-    return row
+    digits: list[dict[str, Any]] = []
+    for image, box in found:
+        k, probability = classifier.classify(image)
+        edges = [int(edge) for edge in box]
+        digits.append({"label": labels[k], "probability": probability, "box": edges})
+    label = "".join(digit["label"] for digit in digits)
+    probability = float(np.prod([digit["probability"] for digit in digits]))
+    return {"label": label, "probability": probability, "digits": digits}
 
 
 def complain(error: object) -> None:
-    """One line on stderr, if there is one."""
-    if sys.stderr is not None:
-        print(f"runner.py: {one_line(error)}", file=sys.stderr, flush=True)
+    """One line on stderr."""
+    print(f"runner.py: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def one_line(text: object) -> str:

@@ -6,10 +6,10 @@ import argparse
 import os
 import platform
 import sys
-from pathlib import Path
 
 import numpy as np
-from commands import load
+from bench.machine import board_name
+from commands import load, one_line
 from manifest import bundle_folder, label_names, read_manifest
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     }
     for key, value in rows.items():
         if value:
-            print(f"{key:8} {value}")
+            print(f"{key:8} {one_line(value)}")
     return 0
 
 
@@ -46,11 +46,3 @@ def runtime_version(runtime: str) -> str:
         return version(runtime)
     except PackageNotFoundError:  # the module came by another name, such as onnxruntime-gpu
         return str(getattr(sys.modules.get(runtime.replace("-", "_")), "__version__", "unknown"))
-
-
-def board_name() -> str:
-    """The board's name as the device tree gives it, such as 'Raspberry Pi 4 Model B Rev 1.5'."""
-    try:
-        return Path("/proc/device-tree/model").read_text("utf-8").strip("\0\n ")
-    except OSError:
-        return platform.node()

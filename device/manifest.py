@@ -94,8 +94,8 @@ def chosen() -> tuple[Path, str] | None:
         None where there is no receipt, and where it is not of this bundle and machine: a line on
         stderr then says so.
     """
+    from bench.machine import board_name
     from commands import complain
-    from info import board_name
 
     path = HERE / RECEIPT
     if not path.is_file():

@@ -12,21 +12,19 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
-from bench.machine import read_throttled
-from bench.processes import PATIENCE_S, BenchSubject
+from bench.machine import board_name, read_throttled
+from bench.processes import BenchSubject, Worker, WorkerError
 from bench.rounds import Benchmark, Effort
 from bench.rows import measured_row
 from commands import one_line
-from info import board_name, runtime_version
-from manifest import RECEIPT, RECEIPT_VERSION, bundle_sha256, read_golden
+from info import runtime_version
+from manifest import GOLDEN, RECEIPT, RECEIPT_VERSION, bundle_sha256, read_golden
 from runner import HERE, Classifier, InputError, usable_runtimes
 from verify import check_hashes, compare, read_promises
 
@@ -84,34 +82,28 @@ def judge(subjects: Sequence[BenchSubject]) -> dict[str, Any]:
 
 def prove(subject: BenchSubject) -> dict[str, Any]:
     """A row without times: whether a model answers the golden images right, asked in a process."""
-    said, reason = {}, ""
-    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with replace(subject, module="receipt").start("prove", **streams) as process:
-        try:
-            output, _ = process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            reason = f"hung: no answer for {PATIENCE_S:.0f} s"
-        finally:
-            process.kill()
-    if process.returncode == 0:
-        said = json.loads(output.splitlines()[-1])  # a runtime may greet before
-        reason = said["reason"]
-    elif not reason:
-        code = process.returncode
-        reason = f"crashed (signal {-code})" if code < 0 else f"ended with exit code {code}"
+    worker = Worker(replace(subject, module="receipt"), 1, "any", HERE / GOLDEN)
+    try:
+        said = worker.receive()
+    except WorkerError as error:
+        said = {"runtime_version": None, "reason": str(error)}
+    finally:
+        worker.stop()
     return {
         "artifact": subject.file,
         "runtime": subject.runtime,
-        "runtime_version": said.get("runtime_version"),
-        "verified": not reason,
-        "reason": reason,
+        "runtime_version": said["runtime_version"],
+        "verified": not said["reason"],
+        "reason": said["reason"],
         "latency_us": None,
         "invoke_us": None,
     }
 
 
 def main(argv: Sequence[str], started_ns: int) -> int:
-    """`prove MODEL RUNTIME`, in a process of its own: print the reason against it as JSON."""
+    """`serve MODEL RUNTIME`, in a process of its own: print the reason against it as JSON."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a runtime may greet on standard output
     model, runtime = Path(argv[1]), argv[2]
     version, reasons = None, []
     try:
@@ -122,36 +114,31 @@ def main(argv: Sequence[str], started_ns: int) -> int:
         reasons = compare(got, golden[name], read_promises(HERE)[1][name])
     except InputError as error:
         reasons = [str(error)]
-    print(json.dumps({"runtime_version": version, "reason": "; ".join(reasons)}))
+    reply = {"runtime_version": version, "reason": "; ".join(reasons)}
+    print(json.dumps(reply), file=replies, flush=True)
     return 0
 
 
 def time_those(subjects: Sequence[BenchSubject]) -> Benchmark:
     """Time them against each other, by one image at a time on one thread."""
-    effort = Effort(launches=3, rounds=8, calls=64)
+    effort = Effort(launches=3, rounds=8, calls=64, offline_rounds=0, cold_starts=0)
     images, no_labels = read_golden(HERE)["images"], np.empty(0, np.uint8)
     quiet = contextlib.nullcontext(lambda done, total, what: None)
     benchmark = Benchmark(subjects, effort, images, no_labels, lambda title: quiet)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "images.npz")
-        np.savez(file, images=images, labels=no_labels)
-        benchmark.run_launches(1, effort.launches, effort.rounds, effort.calls, file)
+    benchmark.measure()
     return benchmark
 
 
 def add_times(row: dict[str, Any], subject: BenchSubject, benchmark: Benchmark) -> None:
     """The medians of a row's calls in us, or why there are none."""
-    measurement = next(
-        (m for m in benchmark.measurements if m.subject == subject and m.is_single), None
-    )
-    if measurement is None:
+    found = {m.subject: m for m in benchmark.measurements if m.is_single}.get(subject)
+    if found is None:
         row["reason"] = benchmark.failed[subject]
-    elif measurement.reason or not measurement.bursts:
-        row["reason"] = measurement.reason or "could not be timed"
+    elif found.reason or not found.bursts:
+        row["reason"] = found.reason or "could not be timed"
     else:
-        figures = measured_row(measurement, None, [])
-        row["latency_us"] = figures["latency_us"]["p50"]
-        row["invoke_us"] = figures["invoke_us"]["p50"]
+        figures = measured_row(found, None, [])
+        row.update({key: figures[key]["p50"] for key in ("latency_us", "invoke_us")})
 
 
 def write(path: Path, receipt: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
 if __name__ == "__main__":
+    if sys.stderr is None:  # closed: `print` would write errors among the answers
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     # numpy's BLAS would start a thread a core: half of the start-up time, for nothing here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 try:
@@ -81,22 +83,19 @@ def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
         raise InputError(f"{runtime} needs numpy 1, not {np.__version__}: pip install 'numpy<2'")
     create = import_runtime(runtime, ".interpreter").Interpreter
     data = read_model(path)  # bytes that it keeps: the file itself may be replaced meanwhile
-    try:
-        interpreter = create(model_content=data, num_threads=num_threads)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError, SystemError) as error:
-        raise refused(path, runtime, error) from None
-    given, answer = interpreter.get_input_details(), interpreter.get_output_details()
-    classes = check_shapes(path, *([put["shape"].tolist() for put in s] for s in (given, answer)))
-    into, out_of, dtype = given[0]["index"], answer[0]["index"], given[0]["dtype"]
-    if dtype not in (np.int8, np.float32) or dtype != answer[0]["dtype"]:
+    interpreter = create(model_content=data, num_threads=num_threads)
+    interpreter.allocate_tensors()
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    classes = check_shapes(path, *([t["shape"].tolist() for t in ts] for ts in (inputs, outputs)))
+    into, out_of, dtype = inputs[0]["index"], outputs[0]["index"], inputs[0]["dtype"]
+    if dtype not in (np.int8, np.float32) or dtype != outputs[0]["dtype"]:
         raise InputError(f"{path}: input and output must be int8 or float32 both; export it again")
-    quantization = answer[0]["quantization"]
+    quantization = outputs[0]["quantization"]
     if dtype == np.int8 and quantization != INT8_SOFTMAX:
         raise not_probabilities(path)
-    pad, image, lock = *padding(given[0]["quantization"]), threading.Lock()
-    set_tensor, get_tensor = interpreter.set_tensor, interpreter.get_tensor
-    invoke = interpreter.invoke
+    pad, image, lock = *padding(inputs[0]["quantization"]), threading.Lock()
+    set_tensor, invoke = interpreter.set_tensor, interpreter.invoke
+    get_tensor = interpreter.get_tensor
 
     def run_one(pixels: np.ndarray) -> np.ndarray:  # uint8 (28, 28) -> (1, classes)
         with lock:
@@ -120,27 +119,21 @@ def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
     options.log_severity_level = 3
-    data = read_model(path)
-    try:
-        session = onnxruntime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    except Exception as error:  # onnxruntime has no public base class for its errors
-        raise refused(path, runtime, error) from None
-    given, answer = session.get_inputs(), session.get_outputs()
-    classes = check_shapes(path, *([put.shape for put in side] for side in (given, answer)))
-    if isinstance(given[0].shape[0], int) or {given[0].type, answer[0].type} != {"tensor(float)"}:
+    session = onnxruntime.InferenceSession(
+        read_model(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    classes = check_shapes(path, *([t.shape for t in ts] for ts in (inputs, outputs)))
+    given, answer, kind = inputs[0], outputs[0].name, "tensor(float)"
+    if isinstance(given.shape[0], int) or not given.type == outputs[0].type == kind:
         raise InputError(f"{path}: not float32 of any batch: export it again")
     float32 = (0.0, 0)
     pad, image, lock = *padding(float32), threading.Lock()
     row = np.zeros((1, classes), np.float32)
     # For one image, arrays that are bound once: quicker than passing new ones.
     binding = session.io_binding()
-    for bind, name, array in (
-        (binding.bind_input, given[0].name, image),
-        (binding.bind_output, answer[0].name, row),
-    ):
-        bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    binding.bind_input(given.name, "cpu", 0, np.float32, image.shape, image.ctypes.data)
+    binding.bind_output(answer, "cpu", 0, np.float32, row.shape, row.ctypes.data)
 
     def invoke() -> None:
         session.run_with_iobinding(binding)
@@ -157,7 +150,7 @@ def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
         for i in range(0, len(images), 512):  # bounds the memory of a large call
             batch = np.pad(images[i : i + 512], ((0, 0), (2, 2), (2, 2)))[..., np.newaxis]
             batch = batch.astype(np.float32) / np.float32(255)  # (N, 32, 32, 1)
-            raw += session.run([answer[0].name], {given[0].name: batch})
+            raw += session.run([answer], {given.name: batch})
         return np.concatenate(raw)
 
     return Model(path, classes, float32, classify, run, invoke)
@@ -165,8 +158,8 @@ def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
 
 def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     """Load the compiled library of the generated C (device/native/binding.c); it runs its code."""
-    from importlib.machinery import ExtensionFileLoader
-    from importlib.util import module_from_spec, spec_from_file_location
+    from importlib.machinery import ExtensionFileLoader, ModuleSpec
+    from importlib.util import module_from_spec
 
     file = native_library(path)
     if not file.is_file():
@@ -177,12 +170,11 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
         raise InputError(f"{file}: damaged; compile it or copy it again")
     loader = ExtensionFileLoader("lenet5_int8", str(file.resolve()))
     try:
-        library: Any = module_from_spec(spec_from_file_location(loader.name, loader=loader))  # type: ignore[arg-type]
+        library: Any = module_from_spec(ModuleSpec(loader.name, loader, origin=loader.path))
         loader.exec_module(library)
     except ImportError as error:
-        raise InputError(
-            f"{file}: not for this machine ({first_line(error)}): make -C native"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"{file}: not for this machine ({reason}): make -C native") from None
     sys.modules[loader.name] = library  # where `info` finds which kernels it chose
     black, row = np.zeros((28, 28), np.uint8), np.zeros(library.CLASSES, np.int8)
 
@@ -232,14 +224,9 @@ def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> i
     if [shape[1:] for shape in inputs] != [[32, 32, 1]]:
         raise InputError(f"{path}: its input is {inputs}, not one image of (1, 32, 32, 1)")
     classes = outputs[0][-1] if len(outputs) == 1 and len(outputs[0]) == 2 else 0
-    if not isinstance(classes, int) or classes < 1:
+    if not isinstance(classes, int) or classes < 1:  # a name: any number of classes
         raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
     return classes
-
-
-def refused(path: Path, runtime: str, error: Exception) -> InputError:
-    """The error for a model that a runtime does not load."""
-    return InputError(f"{path}: {runtime} refuses it ({first_line(error)}); copy it again")
 
 
 def not_probabilities(path: Path) -> InputError:
@@ -366,7 +353,13 @@ class Classifier:
             raise InputError(
                 f"{path}: {runtime} does not read {path.suffix} files; {readers[0]} does"
             )
-        self.model = LOADERS[path.suffix](path, self.runtime, num_threads)
+        try:
+            self.model = LOADERS[path.suffix](path, self.runtime, num_threads)
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # the errors of the runtimes have no common base class
+            said = f"{self.runtime} refuses it ({first_line(error)}); copy it again"
+            raise InputError(f"{path}: {said}") from None
         self._classify = self.model.classify
 
     def classify(self, image: np.ndarray) -> tuple[int, float]:
@@ -432,12 +425,11 @@ def classify_arrays(arguments: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of the bundle's `commands.py`; without it, the little one above."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         from commands import main as run
     except ModuleNotFoundError:
-        return classify_arrays(arguments)
-    return run(arguments)
+        run = classify_arrays
+    return run(sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,9 +35,7 @@ np.save(outputs, np.array(rows))
 """
 
 
-def reference_outputs(
-    device_python: str, model: Path, inputs: NDArray[np.int8]
-) -> NDArray[np.int8]:
+def reference_outputs(device_python, model, inputs):
     """Outputs of tflite-runtime's default kernels, (count, classes), from its own process."""
     given, wanted = model.with_suffix(".in.npy"), model.with_suffix(".out.npy")
     np.save(given, inputs)
@@ -50,7 +46,7 @@ def reference_outputs(
     return outputs
 
 
-def x86_kernels() -> list[str]:
+def x86_kernels():
     """Kernel macros that this processor can run."""
     if platform.machine() != "x86_64":
         return ["PORTABLE"]
@@ -63,7 +59,7 @@ def x86_kernels() -> list[str]:
     return kernels
 
 
-def compile_c(output: Path, *arguments: str, compiler: str = "gcc") -> Path:
+def compile_c(output, *arguments, compiler="gcc"):
     """Compile; a warning or error fails the test with the compiler's words."""
     command = [compiler, *STRICT, *arguments, "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -71,9 +67,7 @@ def compile_c(output: Path, *arguments: str, compiler: str = "gcc") -> Path:
     return output
 
 
-def compiled_run(
-    source: Path, kernels: str, classes: int, *flags: str
-) -> Callable[[NDArray[Any]], NDArray[np.int8]]:
+def compiled_run(source, kernels, classes, *flags):
     """lenet5_int8_run_int8 (int8 input) or _run (uint8 input) on a batch, (count, classes).
 
     Scratch lies at an odd address between guard bytes, which must survive.
@@ -93,7 +87,7 @@ def compiled_run(
     size = int(scratch_bytes[1]) + classes
     guard = b"\xa5" * 64
 
-    def run(batch: NDArray[Any]) -> NDArray[np.int8]:
+    def run(batch):
         suffix = "run" if batch.dtype == np.uint8 else "run_int8"
         function = getattr(loaded, f"lenet5_int8_{suffix}")
         outputs = np.zeros((len(batch), classes), np.int8)
@@ -108,7 +102,7 @@ def compiled_run(
     return run
 
 
-def require(program: str) -> str:
+def require(program):
     """Skip the test unless the program is installed; CI installs all of them."""
     if shutil.which(program) is None:
         assert not os.environ.get("CI"), f"{program} is not installed"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from tflite_builder import Numbers, build_lenet5
 
 SHAPES = ((6, 5, 5, 1), (16, 5, 5, 6), (120, 400), (84, 120))
 
 
-def realistic_lenet5(classes: int = 10, edit: Callable[[Any], None] = lambda model: None) -> bytes:
+def realistic_lenet5(classes=10, edit=lambda model: None):
     """LeNet-5 as the pipeline exports it, with random weights of realistic size."""
     rng = np.random.default_rng(0)
     layers = []
@@ -26,7 +22,7 @@ def realistic_lenet5(classes: int = 10, edit: Callable[[Any], None] = lambda mod
     return build_lenet5((1 / 255, -128), layers, edit=edit)
 
 
-def random_lenet5(seed: int) -> bytes:
+def random_lenet5(seed):
     """LeNet-5 with awkward numbers: exact ties, zero points anywhere, ReLU or none."""
     rng = np.random.default_rng(seed)
     classes = int(rng.choice([2, 3, 10, 16, 17, 33, 130]))
@@ -49,7 +45,7 @@ def random_lenet5(seed: int) -> bytes:
     return build_lenet5(image, layers)
 
 
-def random_inputs(shape: tuple[int, ...], seed: int, count: int) -> NDArray[np.int8]:
+def random_inputs(shape, seed, count):
     """Noise, constants, checkerboards, single pixels and sparse images, (count, *shape)."""
     rng = np.random.default_rng(seed)
     images = rng.integers(-128, 128, (count, *shape)).astype(np.int8)
@@ -63,20 +59,18 @@ def random_inputs(shape: tuple[int, ...], seed: int, count: int) -> NDArray[np.i
     return images
 
 
-def _scale(rng: np.random.Generator) -> float:
+def _scale(rng):
     # Powers of two make exact ties in the rounding, which random scales hardly ever hit.
     if rng.random() < 0.4:
         return float(2.0 ** rng.integers(-9, -3))
     return float(np.float32(rng.uniform(0.002, 0.1)))
 
 
-def _zero_point(rng: np.random.Generator) -> int:
+def _zero_point(rng):
     return int(rng.choice([-128, 0, int(rng.integers(-128, 128)), 40]))
 
 
-def _output_scale(
-    rng: np.random.Generator, input_scale: float, scales: NDArray[np.float32], taps: int
-) -> float:
+def _output_scale(rng, input_scale, scales, taps):
     """So that outputs fill the int8 range a few times over, at most."""
     spread = input_scale * float(scales.mean()) * 73 * 74 * np.sqrt(taps) / 64
     if rng.random() < 0.5:

@@ -5,7 +5,6 @@ The converter cannot be made to write awkward scales, zero points and options on
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +39,7 @@ class Numbers:
     relu: bool
 
 
-def build_lenet5(
-    image: tuple[float, int],
-    layers: list[Numbers],
-    logits_to_probabilities: tuple[float, int] = (1 / 256, -128),
-    edit: Callable[[Any], None] = lambda model: None,
-) -> bytes:
+def build_lenet5(image, layers, logits_to_probabilities=(1 / 256, -128), edit=lambda model: None):
     """A .tflite file.
 
     Args:
@@ -74,14 +68,14 @@ def build_lenet5(
 class _Builder:
     """Adds operators one after the other; `current` is the newest activation's tensor."""
 
-    def __init__(self, image: tuple[float, int]) -> None:
+    def __init__(self, image):
         self.tensors: list[Any] = []
         self.buffers = [schema.BufferT()]
         self.operators: list[Any] = []
         self.codes: list[Any] = []
         self.current = self._activation((1, 32, 32, 1), *image)
 
-    def model(self) -> Any:
+    def model(self):
         subgraph = schema.SubGraphT()
         subgraph.tensors, subgraph.operators = self.tensors, self.operators
         subgraph.inputs, subgraph.outputs = [0], [self.current]
@@ -90,20 +84,20 @@ class _Builder:
         model.operatorCodes, model.buffers, model.subgraphs = self.codes, self.buffers, [subgraph]
         return model
 
-    def conv(self, layer: Numbers, side: int) -> None:
+    def conv(self, layer, side):
         options = schema.Conv2DOptionsT()
         options.strideH = options.strideW = 1
         options.padding = schema.Padding.VALID
         shape = (1, side, side, len(layer.weights))
         self._layer(Operator.CONV_2D, 3, Options.Conv2DOptions, options, layer, shape)
 
-    def dense(self, layer: Numbers) -> None:
+    def dense(self, layer):
         options = schema.FullyConnectedOptionsT()
         shape = (1, len(layer.weights))
         kind = Options.FullyConnectedOptions
         self._layer(Operator.FULLY_CONNECTED, 4, kind, options, layer, shape)
 
-    def pool(self, side: int) -> None:
+    def pool(self, side):
         options = schema.Pool2DOptionsT()
         options.filterHeight = options.filterWidth = options.strideH = options.strideW = 2
         options.padding = schema.Padding.VALID
@@ -112,27 +106,19 @@ class _Builder:
             Operator.MAX_POOL_2D, 2, Options.Pool2DOptions, options, [], shape, *self.quantization
         )
 
-    def flatten(self) -> None:
+    def flatten(self):
         shape = (1, int(np.prod(self.shape)))
         target = self._constant(np.array(shape, np.int32), schema.TensorType.INT32)
         options, kind = schema.ReshapeOptionsT(), Options.ReshapeOptions
         self._append(Operator.RESHAPE, 1, kind, options, [target], shape, *self.quantization)
 
-    def softmax(self, scale: float, zero_point: int) -> None:
+    def softmax(self, scale, zero_point):
         options = schema.SoftmaxOptionsT()
         options.beta = 1.0
         kind = Options.SoftmaxOptions
         self._append(Operator.SOFTMAX, 2, kind, options, [], self.shape, scale, zero_point)
 
-    def _layer(
-        self,
-        code: int,
-        version: int,
-        kind: int,
-        options: Any,
-        layer: Numbers,
-        shape: tuple[int, ...],
-    ) -> None:
+    def _layer(self, code, version, kind, options, layer, shape):
         options.fusedActivationFunction = Activation.RELU if layer.relu else Activation.NONE
         scales, int8, int32 = layer.weight_scales, schema.TensorType.INT8, schema.TensorType.INT32
         weights = self._constant(layer.weights, int8, scales)
@@ -140,17 +126,7 @@ class _Builder:
         inputs = [weights, bias]
         self._append(code, version, kind, options, inputs, shape, layer.scale, layer.zero_point)
 
-    def _append(
-        self,
-        code: int,
-        version: int,
-        kind: int,
-        options: Any,
-        inputs: list[int],
-        shape: tuple[int, ...],
-        scale: float,
-        zero_point: int,
-    ) -> None:
+    def _append(self, code, version, kind, options, inputs, shape, scale, zero_point):
         operator_code = schema.OperatorCodeT()
         operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
         operator_code.version = version
@@ -163,26 +139,17 @@ class _Builder:
         operator.outputs = [self.current]
         self.operators.append(operator)
 
-    def _activation(self, shape: tuple[int, ...], scale: float, zero_point: int) -> int:
+    def _activation(self, shape, scale, zero_point):
         self.shape, self.quantization = shape, (scale, zero_point)
         return self._tensor(shape, schema.TensorType.INT8, 0, np.array([scale]), zero_point)
 
-    def _constant(
-        self, values: NDArray[Any], kind: int, scales: NDArray[np.float32] | None = None
-    ) -> int:
+    def _constant(self, values, kind, scales=None):
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.buffers.append(buffer)
         return self._tensor(values.shape, kind, len(self.buffers) - 1, scales, 0)
 
-    def _tensor(
-        self,
-        shape: tuple[int, ...],
-        kind: int,
-        buffer: int,
-        scales: NDArray[Any] | None,
-        zero_point: int,
-    ) -> int:
+    def _tensor(self, shape, kind, buffer, scales, zero_point):
         tensor = schema.TensorT()
         tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
         tensor.name = f"tensor{len(self.tensors)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 import numpy as np
+from commands import one_line
 from manifest import GOLDEN, bundle_folder, read_golden
 from runner import HERE, InputError, usable_runtimes
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     benchmark = Benchmark(subjects, effort, *images_to_time(folder), lines_on_stderr)
     benchmark.run()
     result = describe(benchmark)
-    print(json.dumps(result, indent=2) if args.json else format_result(result))
+    text = json.dumps(result, indent=2) if args.json else format_result(result)
+    print("\n".join(map(one_line, text.split("\n"))))
     if benchmark.interrupted:
         return 130
     return 0 if any(row["status"] == "ok" for row in result["rows"]) else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def describe_machine() -> dict[str, Any]:
     """The machine, its processor and the versions that do not change during a run."""
     cpu = read_cpuinfo()
     return {
-        "board": read_line("/proc/device-tree/model") or platform.node(),
+        "board": board_name(),
         "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
         "cores": os.cpu_count(),
         "isa_flags": isa_flags(),
@@ -34,6 +33,11 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def board_name() -> str:
+    """The board's name as the device tree gives it, such as 'Raspberry Pi 4 Model B Rev 1.5'."""
+    return read_line("/proc/device-tree/model") or platform.node()
 
 
 def isa_flags() -> list[str]:
@@ -75,25 +79,18 @@ def name_flags(bits: int) -> str:
     return ", ".join(name for bit, name in THROTTLED_BITS.items() if bits >> bit & 1)
 
 
-def parse_throttled(text: str) -> int | None:
-    """The bits of `throttled=0x50005`; None for anything else."""
-    key, _, value = text.strip().partition("=")
-    try:
-        return int(value, 16) if key == "throttled" else None
-    except ValueError:
-        return None
-
-
 def read_throttled() -> int | None:
     """The bits of `vcgencmd get_throttled`; None where there is no such command or right to it."""
+    import subprocess  # slow to import, and most who import this file never get here
+
     command = shutil.which("vcgencmd")
     if command is None:
         return None
     try:
         run = subprocess.run([command, "get_throttled"], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
+        return int(run.stdout.partition("throttled=")[2], 16)  # of "throttled=0x50005"
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    return parse_throttled(run.stdout)
 
 
 def clock_mhz() -> float | None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .result import COLD_START_PARTS
-
+COLD_START_PARTS = ("interpreter", "import", "load", "first")
 BATCHES = (8, 64, 256)  # images at once, where the model takes more than one
 PATIENCE_S = 300.0  # what takes longer to load or to answer hangs
 

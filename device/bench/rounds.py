@@ -39,7 +39,7 @@ class Effort:
             of the launches. Six is the least that has one (`rows.median_ci95`).
         rounds, calls: In each launch, bursts of each subject, and timed calls in each, one image at
             a time.
-        offline_rounds: Bursts with all cores, in one launch.
+        offline_rounds: Bursts with all cores, in one launch; 0: none.
         cold_starts: Fresh processes of each subject.
     """
 
@@ -142,7 +142,7 @@ class Benchmark:
             file = Path(folder, "images.npz")
             np.savez(file, images=self.images, labels=self.labels)
             self.run_launches(1, effort.launches, effort.rounds, effort.calls, file)
-            if cores > 1:
+            if cores > 1 and effort.offline_rounds:
                 # Few calls: where another process has a core, TFLite's threads wait for each
                 # other for 50 ms a call.
                 self.run_launches(cores, 1, effort.offline_rounds, effort.calls // 16, file)

@@ -8,10 +8,15 @@ from statistics import median
 from typing import Any, Mapping, Sequence
 
 from .machine import describe_machine
-from .processes import BenchSubject
-from .result import COLD_START_PARTS, SCHEMA_VERSION, BenchRow
+from .processes import COLD_START_PARTS, BenchSubject
 from .rounds import Benchmark, Measurement
 
+SCHEMA_VERSION = 3  # pipeline/bench/result.py says what a result holds, and checks files
+ALL_FIGURES = (  # that a row without any has as None
+    *("runtime_version", "accuracy", "calls", "latency_us", "invoke_us", "quantiles_us"),
+    *("throughput_ips", "rounds_us", "cold_start_ms", "peak_rss_mib", "size_bytes"),
+    *("ratio_to_baseline", "ratio_ci95"),
+)
 # MLPerf Inference: so many queries bound the 90th percentile to half a percent with 99 %
 # confidence (policies/inference_rules.adoc, "Number of queries": 23,886, in units of 2**13).
 MLPERF_P90_CALLS = 24_576
@@ -105,7 +110,7 @@ def ratios_of(values: Launches, baseline: Launches) -> list[float]:
 
 
 def describe(benchmark: Benchmark) -> dict[str, Any]:
-    """What bench.json holds: `result.BenchResult`.
+    """What bench.json holds: `pipeline/bench/result.BenchResult`.
 
     Args:
         benchmark: After `run`; when it was interrupted, what was measured until then is told.
@@ -156,7 +161,7 @@ def new_row(subject: BenchSubject, threads: int, batch: int) -> dict[str, Any]:
     """A row without figures."""
     data = subject.artifact.read_bytes() if subject.artifact.is_file() else None
     return {
-        **dict.fromkeys(BenchRow.__annotations__),
+        **dict.fromkeys(ALL_FIGURES),
         "artifact": subject.file,
         "runtime": subject.runtime,
         "threads": threads,

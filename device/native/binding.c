@@ -3,14 +3,16 @@
 #include "lenet5_int8.h"
 #include "python_abi.h"
 
-/* An argument's bytes; 0 with an exception set if they are not contiguous, or not that many. */
+/* An argument's bytes; 0 with an exception set if they are not contiguous, not of one byte each
+ * (an array of objects holds their addresses), or not that many. */
 static int get_bytes(PyObject *argument, Py_buffer *bytes, int flags, Py_ssize_t multiple)
 {
     if (PyObject_GetBuffer(argument, bytes, flags) != 0) {
         return 0;
     }
-    if (bytes->len == 0 || bytes->len % multiple != 0) {
-        PyErr_Format(PyExc_ValueError, "%zd bytes, not a multiple of %zd", bytes->len, multiple);
+    if (bytes->itemsize != 1 || bytes->len == 0 || bytes->len % multiple != 0) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes, each item %zd: not single bytes, a multiple of %zd",
+                     bytes->len, bytes->itemsize, multiple);
         PyBuffer_Release(bytes);
         return 0;
     }

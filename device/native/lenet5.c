@@ -65,6 +65,20 @@ static void put(text *t, const char *string)
     }
 }
 
+/* A name; what would steer a terminal (C0, DEL, and C1 as UTF-8 has it) as \xNN. */
+static void put_name(text *t, const char *name)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *at = (const uint8_t *)name;
+    for (uint8_t before = 0; *at != 0; before = *at++) {
+        const int is_c1 = (*at == 0xc2 && at[1] < 0xa0) || (before == 0xc2 && *at < 0xa0);
+        const int steers = *at < 0x20 || *at == 0x7f || is_c1;
+        const char plain[] = {(char)*at, '\0'};
+        const char escaped[] = {'\\', 'x', digits[*at >> 4], digits[*at & 15], '\0'};
+        put(t, steers ? escaped : plain);
+    }
+}
+
 static void put_digits(text *t, uint32_t value, size_t least)
 {
     char digits[11];
@@ -98,7 +112,7 @@ static void put_decimal(text *t, double value, size_t decimals)
 static int complain(const char *path, const char *problem)
 {
     text error = {.file = STDERR_FILENO};
-    put(&error, path);
+    put_name(&error, path);
     put(&error, ": ");
     put(&error, problem);
     put(&error, "\n");
@@ -149,26 +163,32 @@ static size_t largest(const int8_t output[CLASSES])
     return best;
 }
 
-static int classify(const char *path)
+/* The images of a file; DONE, or BAD_INPUT after a complaint. */
+static int read_images(const char *path, images *found)
 {
-    uint8_t scratch[LENET5_INT8_SCRATCH_BYTES];
-    int8_t output[CLASSES];
-    images found;
     size_t size;
     const uint8_t *data = read_file(path, &size);
     if (data == NULL) {
         return BAD_INPUT;
     }
     const char *problem =
-        find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, &found);
-    if (problem != NULL) {
-        return complain(path, problem);
+        find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, found);
+    return problem == NULL ? DONE : complain(path, problem);
+}
+
+static int classify(const char *path)
+{
+    uint8_t scratch[LENET5_INT8_SCRATCH_BYTES];
+    int8_t output[CLASSES];
+    images found;
+    if (read_images(path, &found) != DONE) {
+        return BAD_INPUT;
     }
     for (size_t i = 0; i < found.count; i++) {
         lenet5_int8_run(found.pixels + i * IMAGE_BYTES, output, scratch);
         const size_t label = largest(output);
         const int steps = output[label] - LENET5_INT8_OUTPUT_ZERO_POINT;
-        put(&out, path);
+        put_name(&out, path);
         put(&out, "\t");
         put_number(&out, i);
         put(&out, "\t");
@@ -294,20 +314,10 @@ static int bench(const char *path)
             state = (uint32_t)((uint64_t)state * 1664525u + 1013904223u);
             noise[i] = (uint8_t)(state >> 24);
         }
-    } else {
-        size_t size;
-        const uint8_t *data = read_file(path, &size);
-        if (data == NULL) {
-            return BAD_INPUT;
-        }
-        const char *problem =
-            find_images(data, size, LENET5_INT8_IMAGE_HEIGHT, LENET5_INT8_IMAGE_WIDTH, &found);
-        if (problem != NULL) {
-            return complain(path, problem);
-        }
-        if (found.count == 0) {
-            return complain(path, "no images in the file");
-        }
+    } else if (read_images(path, &found) != DONE) {
+        return BAD_INPUT;
+    } else if (found.count == 0) {
+        return complain(path, "no images in the file");
     }
     time_calls(found.pixels, found.count);
     return DONE;

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ class Lenet5:
 
 
 @pytest.fixture(scope="session")
-def lenet5(tmp_path_factory: pytest.TempPathFactory, device_python: str) -> Lenet5:
+def lenet5(tmp_path_factory, device_python):
     folder = tmp_path_factory.mktemp("lenet5")
     model = folder / "lenet5_int8.tflite"
     model.write_bytes(realistic_lenet5())
@@ -68,37 +67,32 @@ def lenet5(tmp_path_factory: pytest.TempPathFactory, device_python: str) -> Lene
 
 
 @pytest.fixture(scope="session")
-def golden(lenet5: Lenet5) -> Path:
+def golden(lenet5):
     """File for `lenet5 --verify`."""
     path = lenet5.source.with_name("golden.bin")
-    records = np.concatenate(
-        [lenet5.images.reshape(-1, 784), lenet5.outputs.view(np.uint8)], axis=1
-    )
-    path.write_bytes(b"LENET5G1" + records.tobytes())
+    path.write_bytes(native.golden_file(lenet5.images, lenet5.outputs))
     return path
 
 
+def build_command(lenet5, path, *flags, compiler="gcc"):
+    """The lenet5 command of that model."""
+    sources = ["-I", str(lenet5.source.parent), *COMMAND, str(lenet5.source)]
+    return compile_c(path, *flags, *sources, compiler=compiler)
+
+
 @pytest.fixture(scope="session")
-def command(lenet5: Lenet5) -> Path:
+def command(lenet5):
     """The lenet5 command for this machine, with sanitizers."""
-    include = ["-I", str(lenet5.source.parent)]
-    return compile_c(
-        lenet5.source.with_name("lenet5"),
-        "-O2",
-        *SANITIZERS,
-        *include,
-        *COMMAND,
-        str(lenet5.source),
-    )
+    return build_command(lenet5, lenet5.source.with_name("lenet5"), "-O2", *SANITIZERS)
 
 
-def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def _run(*arguments):
     words = [str(argument) for argument in arguments]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("kernels", x86_kernels())
-def test_every_instruction_set_is_bit_exact_with_tflite(kernels: str, lenet5: Lenet5) -> None:
+def test_every_instruction_set_is_bit_exact_with_tflite(kernels, lenet5):
     run = compiled_run(lenet5.source, kernels, 10, "-O2")
     np.testing.assert_array_equal(run(lenet5.images), lenet5.outputs)
 
@@ -106,8 +100,8 @@ def test_every_instruction_set_is_bit_exact_with_tflite(kernels: str, lenet5: Le
 @pytest.mark.parametrize("kernels", x86_kernels()[1:])
 @pytest.mark.parametrize("seed", range(5))
 def test_random_lenet5_is_bit_exact_on_every_instruction_set(
-    kernels: str, seed: int, tmp_path: Path, device_python: str
-) -> None:
+    kernels, seed, tmp_path, device_python
+):
     path = tmp_path / "model.tflite"
     path.write_bytes(random_lenet5(seed))
     inputs = random_inputs((32, 32, 1), seed, 48)
@@ -118,7 +112,7 @@ def test_random_lenet5_is_bit_exact_on_every_instruction_set(
 
 
 @pytest.fixture(scope="session")
-def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_data(tmp_path_factory):
     """A folder with generated clothes, letters, textures...: grey images of six classes."""
     kinds = {
         part: [non_digits.generate(k, n, n) for k in non_digits.KINDS]
@@ -134,7 +128,7 @@ def other_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def other_model(other_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_model(other_data, tmp_path_factory):
     """Artifacts of a LeNet-5 that was trained on `other_data` for a moment, from another seed."""
     out = tmp_path_factory.mktemp("other_model")
     recipe = out / "moment.toml"
@@ -147,13 +141,8 @@ def other_model(other_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.parametrize(("artifacts", "classes"), [("exported", 10), ("other_model", 6)])
 def test_trained_model_of_another_seed_and_data_set_is_bit_exact(
-    artifacts: str,
-    classes: int,
-    request: pytest.FixtureRequest,
-    other_data: Path,
-    tmp_path: Path,
-    device_python: str,
-) -> None:
+    artifacts, classes, request, other_data, tmp_path, device_python
+):
     folder = request.getfixturevalue(artifacts)
     for name in ("native/lenet5_int8.c", "native/lenet5_int8.h", "lenet5_int8.tflite"):
         shutil.copy(folder / name, tmp_path)
@@ -171,7 +160,7 @@ def test_trained_model_of_another_seed_and_data_set_is_bit_exact(
         np.testing.assert_array_equal(run(images), expected)
 
 
-def test_command_verifies_a_model_of_six_classes(other_model: Path) -> None:
+def test_command_verifies_a_model_of_six_classes(other_model):
     folder = other_model / "native"
     done = _run(folder / this_architecture() / "lenet5", "--verify", folder / "golden.bin")
     assert (done.returncode, done.stdout.split(" (")[0]) == (0, "240 of 240 outputs equal")
@@ -179,41 +168,19 @@ def test_command_verifies_a_model_of_six_classes(other_model: Path) -> None:
 
 @pytest.mark.parametrize("kernels", x86_kernels())
 def test_kernels_are_clean_under_address_and_undefined_sanitizers(
-    kernels: str, lenet5: Lenet5, golden: Path
-) -> None:
-    binary = lenet5.source.with_name(f"sanitized_{kernels}")
-    compile_c(
-        binary,
-        f"-DKERNELS_{kernels}",
-        "-O1",
-        *SANITIZERS,
-        "-I",
-        str(lenet5.source.parent),
-        *COMMAND,
-        str(lenet5.source),
-    )
-    done = _run(binary, "--verify", golden)
+    kernels, lenet5, golden, tmp_path
+):
+    flags = (f"-DKERNELS_{kernels}", "-O1", *SANITIZERS)
+    done = _run(build_command(lenet5, tmp_path / "lenet5", *flags), "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("600 of 600 outputs equal")
 
 
 @pytest.mark.parametrize("kernels", x86_kernels())
-def test_no_integer_wraps_or_loses_bits_unmeant(
-    kernels: str, lenet5: Lenet5, golden: Path, tmp_path: Path
-) -> None:
-    require("clang")
-    binary = compile_c(
-        tmp_path / "lenet5",
-        f"-DKERNELS_{kernels}",
-        "-O1",
-        "-fsanitize=integer,implicit-conversion",
-        "-fno-sanitize-recover=all",
-        "-I",
-        str(lenet5.source.parent),
-        *COMMAND,
-        str(lenet5.source),
-        compiler="clang",
-    )
+def test_no_integer_wraps_or_loses_bits_unmeant(kernels, lenet5, golden, tmp_path):
+    flags = ("-O1", "-fsanitize=integer,implicit-conversion", "-fno-sanitize-recover=all")
+    path, compiler = tmp_path / "lenet5", require("clang")
+    binary = build_command(lenet5, path, f"-DKERNELS_{kernels}", *flags, compiler=compiler)
     (tmp_path / "digits.idx").write_bytes(_idx(lenet5.images[:3]))
     for arguments in (["--verify", golden], ["--bench"], [tmp_path / "digits.idx"]):
         done = _run(binary, *arguments)
@@ -221,7 +188,7 @@ def test_no_integer_wraps_or_loses_bits_unmeant(
 
 
 @pytest.fixture(scope="session")
-def binaries(lenet5: Lenet5) -> Path:
+def binaries(lenet5):
     """A folder with what the bundle holds for each architecture."""
     native.build(lenet5.source.parent, lenet5.source.parent)
     return lenet5.source.parent
@@ -238,8 +205,8 @@ def binaries(lenet5: Lenet5) -> Path:
     ],
 )
 def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
-    arch: str, processor: str, kernels: str, binaries: Path, golden: Path
-) -> None:
+    arch, processor, kernels, binaries, golden
+):
     emulator = require("qemu-aarch64" if arch == "aarch64" else "qemu-arm")
     done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
@@ -247,9 +214,7 @@ def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
 
 
 @pytest.mark.parametrize("seed", [0, 2])
-def test_random_lenet5_is_bit_exact_on_every_pi(
-    seed: int, tmp_path: Path, device_python: str
-) -> None:
+def test_random_lenet5_is_bit_exact_on_every_pi(seed, tmp_path, device_python):
     path = tmp_path / "model.tflite"
     path.write_bytes(random_lenet5(seed))
     images = random_inputs((28, 28, 1), seed, 64)[..., 0].view(np.uint8) ^ 0x80
@@ -266,9 +231,7 @@ def test_random_lenet5_is_bit_exact_on_every_pi(
         assert (done.returncode, done.stdout[:8]) == (0, "64 of 64"), board
 
 
-def test_no_kernel_set_needs_more_instructions_than_committed(
-    lenet5: Lenet5, binaries: Path, golden: Path
-) -> None:
+def test_no_kernel_set_needs_more_instructions_than_committed(lenet5, binaries, golden):
     require("qemu-aarch64")
     require("qemu-arm")
     require("qemu-system-arm")
@@ -279,9 +242,7 @@ def test_no_kernel_set_needs_more_instructions_than_committed(
         assert count.instructions <= row["instructions"] * 1.03, row
 
 
-def test_command_for_this_machine_chooses_the_best_kernels_it_has(
-    binaries: Path, golden: Path
-) -> None:
+def test_command_for_this_machine_chooses_the_best_kernels_it_has(binaries, golden):
     done = _run(binaries / this_architecture() / "lenet5", "--verify", golden)
     if this_architecture() == "x86_64":
         assert f"({x86_kernels()[-1].lower()} kernels)" in done.stdout
@@ -298,30 +259,26 @@ def test_command_for_this_machine_chooses_the_best_kernels_it_has(
     ],
 )
 def test_command_of_another_compiler_is_bit_exact_under_qemu(
-    compiler: str, emulator: list[str], name: str, lenet5: Lenet5, golden: Path, tmp_path: Path
-) -> None:
+    compiler, emulator, name, lenet5, golden, tmp_path
+):
     require(compiler)
     require(emulator[0])
-    include = ["-I", str(lenet5.source.parent)]
-    files = [*COMMAND, str(lenet5.source)]
-    binary = compile_c(tmp_path / "lenet5", "-O2", "-static", *include, *files, compiler=compiler)
+    binary = build_command(lenet5, tmp_path / "lenet5", "-O2", "-static", compiler=compiler)
     done = _run(*emulator, binary, "--verify", golden)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"600 of 600 outputs equal ({name} kernels)\n"
 
 
-def _pgm(image: NDArray[np.uint8]) -> bytes:
+def _pgm(image):
     return b"P5\n# a comment\n28 28\n255\n" + image.tobytes()
 
 
-def _idx(images: NDArray[np.uint8]) -> bytes:
+def _idx(images):
     return struct.pack(">IIII", 0x803, len(images), 28, 28) + images.tobytes()
 
 
 @pytest.mark.parametrize("kind", ["pgm", "raw", "idx"])
-def test_command_prints_label_and_probability(
-    kind: str, command: Path, lenet5: Lenet5, tmp_path: Path
-) -> None:
+def test_command_prints_label_and_probability(kind, command, lenet5, tmp_path):
     images = lenet5.images[: 1 if kind == "pgm" else 3]
     contents = {"pgm": _pgm(images[0]), "raw": images.tobytes(), "idx": _idx(images)}
     path = tmp_path / f"digits.{kind}"
@@ -332,6 +289,15 @@ def test_command_prints_label_and_probability(
         for index, output in enumerate(lenet5.outputs[: len(images)])
     ]
     assert (done.returncode, done.stdout.splitlines()) == (0, expected)
+
+
+def test_command_writes_what_would_steer_a_terminal_as_escapes(command, lenet5, tmp_path):
+    path = tmp_path / "a\n\x1b[2J\x9b\u00fc"
+    path.write_bytes(_pgm(lenet5.images[0]))
+    for name, said in ((path, "stdout"), (path.with_name(path.name + "b"), "stderr")):
+        text = getattr(_run(command, name), said)
+        assert text.startswith(f"{tmp_path}/a\\x0a\\x1b[2J\\xc2\\x9b\u00fc")
+        assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -350,9 +316,7 @@ def test_command_prints_label_and_probability(
         (gzip.compress(b"x", mtime=0), "gunzip"),
     ],
 )
-def test_bad_image_is_one_line_and_exit_code_2(
-    contents: bytes, problem: str, command: Path, tmp_path: Path
-) -> None:
+def test_bad_image_is_one_line_and_exit_code_2(contents, problem, command, tmp_path):
     path = tmp_path / "bad"
     path.write_bytes(contents)
     done = _run(command, path)
@@ -361,15 +325,13 @@ def test_bad_image_is_one_line_and_exit_code_2(
     assert problem in done.stderr
 
 
-def test_missing_image_and_bad_usage_are_exit_code_2(command: Path, tmp_path: Path) -> None:
+def test_missing_image_and_bad_usage_are_exit_code_2(command, tmp_path):
     for arguments in (["none"], [], ["--verify"], ["--unknown"], ["--bench", "a", "b"]):
         done = _run(command, *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-def test_verify_tells_a_changed_output_by_exit_code_1(
-    command: Path, golden: Path, tmp_path: Path
-) -> None:
+def test_verify_tells_a_changed_output_by_exit_code_1(command, golden, tmp_path):
     changed = bytearray(golden.read_bytes())
     changed[-1] ^= 1
     path = tmp_path / "changed.bin"
@@ -381,10 +343,8 @@ def test_verify_tells_a_changed_output_by_exit_code_1(
     assert _run(command, "--verify", path).returncode == 2
 
 
-def test_bench_reports_latency_as_json(lenet5: Lenet5, tmp_path: Path) -> None:
-    binary = compile_c(
-        tmp_path / "lenet5", "-O2", "-I", str(lenet5.source.parent), *COMMAND, str(lenet5.source)
-    )
+def test_bench_reports_latency_as_json(lenet5, tmp_path):
+    binary = build_command(lenet5, tmp_path / "lenet5", "-O2")
     result = json.loads(_run(binary, "--bench").stdout)
     assert set(result) == {"kernels", "n", "latency_us", "throughput_ips"}
     assert 0 < result["latency_us"]["min"] <= result["latency_us"]["p50"]
@@ -395,7 +355,7 @@ class _Images(ctypes.Structure):
 
 
 @pytest.fixture(scope="session")
-def find_images(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def find_images(tmp_path_factory):
     library = compile_c(
         tmp_path_factory.mktemp("parser") / "image_file.so",
         "-O1",
@@ -418,7 +378,7 @@ def find_images(tmp_path_factory: pytest.TempPathFactory) -> Any:
         st.binary(max_size=40),
     ).map(b"".join)
 )
-def test_parser_never_promises_pixels_outside_the_file(find_images: Any, data: bytes) -> None:
+def test_parser_never_promises_pixels_outside_the_file(find_images, data):
     found = _Images()
     buffer = ctypes.create_string_buffer(data, len(data) + 1)
     problem = find_images(buffer, len(data), 3, 4, ctypes.byref(found))
@@ -431,14 +391,14 @@ def test_parser_never_promises_pixels_outside_the_file(find_images: Any, data: b
 
 
 @pytest.fixture(scope="session")
-def library(lenet5: Lenet5, binaries: Path) -> Path:
+def library(lenet5, binaries):
     """What Python loads on this machine."""
     assert (binaries / this_architecture() / "lenet5_int8.so").is_file()
     return native_library(lenet5.source)
 
 
 @pytest.fixture(scope="session")
-def binding(library: Path) -> Any:
+def binding(library):
     """The library as a Python module."""
     loader = ExtensionFileLoader("lenet5_int8", str(library))
     module = module_from_spec(spec_from_loader(loader.name, loader))
@@ -446,7 +406,7 @@ def binding(library: Path) -> Any:
     return module
 
 
-def test_binding_runs_one_image_and_a_batch(binding: Any, lenet5: Lenet5) -> None:
+def test_binding_runs_one_image_and_a_batch(binding, lenet5):
     one = np.empty(10, np.int8)
     binding.run(lenet5.images[0], one)
     np.testing.assert_array_equal(one, lenet5.outputs[0])
@@ -455,14 +415,14 @@ def test_binding_runs_one_image_and_a_batch(binding: Any, lenet5: Lenet5) -> Non
     np.testing.assert_array_equal(batch, lenet5.outputs)
 
 
-def test_binding_classifies_one_image(binding: Any, lenet5: Lenet5) -> None:
+def test_binding_classifies_one_image(binding, lenet5):
     for image, output in zip(lenet5.images[:50], lenet5.outputs, strict=False):
         steps = output.astype(int) + 128
         label, probability = binding.classify(image)
         assert (label, probability) == (steps.argmax(), steps.max() / steps.sum())
 
 
-def test_binding_describes_the_model(binding: Any) -> None:
+def test_binding_describes_the_model(binding):
     assert (binding.OUTPUT_SCALE, binding.OUTPUT_ZERO_POINT) == (1 / 256, -128)
     assert binding.CLASSES == 10
     assert binding.kernels() in {"portable", "sse2", "avx2", "avx512vnni", "dsp", "neon", "neondot"}
@@ -470,14 +430,21 @@ def test_binding_describes_the_model(binding: Any) -> None:
 
 @pytest.mark.parametrize(
     ("image", "output"),
-    [(bytes(783), bytearray(10)), (bytes(784), bytearray(9)), (bytes(1568), bytearray(10))],
+    [
+        (bytes(783), bytearray(10)),
+        (bytes(784), bytearray(9)),
+        (bytes(1568), bytearray(10)),
+        (np.zeros(98, object), bytearray(10)),
+        (bytes(784 * 8), np.zeros(10, object)),
+        (np.zeros(196, np.int32), bytearray(10)),
+    ],
 )
-def test_binding_refuses_wrong_sizes(binding: Any, image: bytes, output: bytearray) -> None:
-    with pytest.raises(ValueError, match=r"not a multiple|bytes of outputs for"):
+def test_binding_refuses_wrong_sizes_and_kinds(binding, image, output):
+    with pytest.raises(ValueError, match=r"not single bytes|bytes of outputs for"):
         binding.run(image, output)
 
 
-def test_binding_refuses_read_only_outputs(binding: Any) -> None:
+def test_binding_refuses_read_only_outputs(binding):
     with pytest.raises(BufferError):
         binding.run(bytes(784), bytes(10))
 
@@ -501,7 +468,7 @@ int main(void)
 """
 
 
-def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path: Path) -> None:
+def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path):
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").is_file():
         assert not os.environ.get("CI"), "Python.h is not installed"
@@ -529,7 +496,7 @@ def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path: Path) -> None:
 # --- The runtime `native` -----------------------------------------------------------------------
 
 
-def test_classifier_runs_the_compiled_c_and_is_bit_exact(library: Path, lenet5: Lenet5) -> None:
+def test_classifier_runs_the_compiled_c_and_is_bit_exact(library, lenet5):
     classifier = Classifier(lenet5.source)
     assert classifier.runtime == "native"
     np.testing.assert_array_equal(classifier.model.run(lenet5.images), lenet5.outputs)
@@ -541,7 +508,7 @@ def test_classifier_runs_the_compiled_c_and_is_bit_exact(library: Path, lenet5: 
 
 
 @pytest.fixture
-def copied(lenet5: Lenet5, library: Path, tmp_path: Path) -> Path:
+def copied(lenet5, library, tmp_path):
     """A C file with its library beside it; the test may damage that."""
     source = Path(shutil.copy(lenet5.source, tmp_path))
     native_library(source).parent.mkdir()
@@ -550,7 +517,7 @@ def copied(lenet5: Lenet5, library: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "unsealed", "empty"])
-def test_damaged_library_is_refused_before_it_is_loaded(damage: str, copied: Path) -> None:
+def test_damaged_library_is_refused_before_it_is_loaded(damage, copied):
     content = bytearray(native_library(copied).read_bytes())
     if damage == "truncated":
         del content[len(content) // 2 :]
@@ -566,7 +533,7 @@ def test_damaged_library_is_refused_before_it_is_loaded(damage: str, copied: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_library_of_another_machine_is_one_line(binaries: Path, copied: Path) -> None:
+def test_library_of_another_machine_is_one_line(binaries, copied):
     arch = "armv7" if this_architecture() != "armv7" else "aarch64"
     shutil.copy(binaries / arch / "lenet5_int8.so", native_library(copied))
     with pytest.raises(InputError, match="not for this machine") as caught:
@@ -574,13 +541,13 @@ def test_library_of_another_machine_is_one_line(binaries: Path, copied: Path) ->
     assert "\n" not in str(caught.value)
 
 
-def test_c_that_is_not_compiled_says_what_to_do(lenet5: Lenet5, tmp_path: Path) -> None:
+def test_c_that_is_not_compiled_says_what_to_do(lenet5, tmp_path):
     source = shutil.copy(lenet5.source, tmp_path)
     with pytest.raises(InputError, match="not compiled for this machine: make -C native"):
         Classifier(source)
 
 
-def _copy(lenet5: Lenet5, folder: Path) -> Path:
+def _copy(lenet5, folder):
     folder.mkdir(parents=True)
     for path in (lenet5.source, lenet5.source.with_suffix(".h")):
         shutil.copy(path, folder)
@@ -588,8 +555,8 @@ def _copy(lenet5: Lenet5, folder: Path) -> Path:
 
 
 def test_same_source_gives_the_same_binaries_wherever_it_lies(
-    lenet5: Lenet5, binaries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    lenet5, binaries, tmp_path, monkeypatch
+):
     monkeypatch.setattr(native, "C_FOLDER", Path(shutil.copytree(NATIVE, tmp_path / "sources")))
     elsewhere = _copy(lenet5, tmp_path / "further" / "a way")
     native.build(elsewhere, elsewhere)
@@ -599,9 +566,7 @@ def test_same_source_gives_the_same_binaries_wherever_it_lies(
             assert str(tmp_path).encode() not in (elsewhere / arch / name).read_bytes()
 
 
-def test_compiling_needs_no_compiler_of_the_system_and_no_home(
-    lenet5: Lenet5, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiling_needs_no_compiler_of_the_system_and_no_home(lenet5, tmp_path, monkeypatch):
     folder = _copy(lenet5, tmp_path / "native")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", "/proc/none")
@@ -613,9 +578,7 @@ def test_compiling_needs_no_compiler_of_the_system_and_no_home(
     }
 
 
-def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(
-    lenet5: Lenet5, tmp_path: Path
-) -> None:
+def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(lenet5, tmp_path):
     folder = _copy(lenet5, tmp_path / "native")
     native.build(folder, folder, ["aarch64"])
     before = (folder / "aarch64" / "lenet5").read_bytes()
@@ -633,8 +596,8 @@ def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(
 
 
 def test_makefile_compiles_command_and_library_with_the_devices_own_compiler(
-    lenet5: Lenet5, golden: Path, tmp_path: Path
-) -> None:
+    lenet5, golden, tmp_path
+):
     require("gcc")
     folder = Path(shutil.copytree(NATIVE, tmp_path / "native"))
     for path in (lenet5.source, lenet5.source.with_suffix(".h")):
