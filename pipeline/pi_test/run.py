@@ -67,12 +67,12 @@ SYSTEMS = (
     System(
         "bookworm",
         "armhf",
-        ("cortex-a7", "cortex-a72"),  # Pi 2; Pi 4 with a 32-bit system
+        ("cortex-a7", "max"),  # Pi 2; all that qemu-arm knows, as it has no 32-bit Cortex-A72
         ("tflite-runtime", "native"),
         "armv7l-cp311",
         FROM_APT,
     ),
-    System("trixie", "armhf", ("cortex-a72", "cortex-a7"), ("native",), packages=FROM_APT),
+    System("trixie", "armhf", ("max", "cortex-a7"), ("native",), packages=FROM_APT),
     # Pi 1 and Zero. Debian has no hard-float ARMv6 as Raspberry Pi OS is: its soft-float Python
     # runs install.sh, but cannot load the library. The command is static.
     System("bookworm", "armel", ("arm1176",), ("native",)),
