@@ -111,8 +111,8 @@ deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install, verify and time th
 bench-pi: .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
-pi-test: .venv/.installed ## The bundle on emulated Raspberry Pis, over all test images (minutes)
-	$(STAGE) pi-test $(BUNDLE) $(WHERE)
+pi-test: .venv/.installed ## Install and prove the bundle on emulated Raspberry Pis (minutes); on all processors: FULL=1
+	$(STAGE) pi-test $(BUNDLE) $(if $(FULL),--full) $(WHERE)
 
 ##@ Study
 accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="best max": docs/accuracy.md (an hour)

@@ -89,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     stage["microcontroller"].add_argument("arch", choices=("cortex-m0plus", "cortex-m33"))
     stage["pi-test"].add_argument("bundle", type=Path, metavar="BUNDLE")
+    text = "all processors and all images"
+    stage["pi-test"].add_argument("--full", action="store_true", help=text)
     return parser
 
 

@@ -1,42 +1,28 @@
-"""Classify the test images on the emulated Pi; `run.py` starts this in the unpacked bundle.
+"""Classify images on the emulated Pi; `run.py` starts this where the bundle is installed.
 
-    python guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz SECONDS
+    python guest.py MODEL RUNTIME IMAGES.npy OUTPUT.npz
 
-Only the bundle's own runner is imported. It stops at the first multiple of `STEP` images after
-SECONDS of processor time, so that a slow machine classifies fewer.
+Only the bundle's own runner is imported.
 """
-
-from __future__ import annotations
 
 import platform
 import sys
-import time
 
 import numpy as np
-
-STEP = 512  # as many as the runner gives onnxruntime at once
 
 
 def main() -> None:
     """Write `probabilities` (n, classes) and the versions to OUTPUT.npz."""
-    model, runtime, images_path, output, seconds = sys.argv[1:]
+    model, runtime, images, output = sys.argv[1:]  # images: uint8 (n, 28, 28)
     sys.path.insert(0, ".")
     from info import runtime_version
     from runner import Classifier
 
-    images = np.load(images_path)  # uint8 (N, 28, 28)
-    classifier = Classifier(model, runtime)
-    probabilities = []
-    for start in range(0, len(images), STEP):
-        probabilities.append(classifier.predict(images[start : start + STEP]).probabilities)
-        if time.process_time() > float(seconds):
-            break
     np.savez(
         output,
-        probabilities=np.concatenate(probabilities),
+        probabilities=Classifier(model, runtime).predict(np.load(images)).probabilities,
         runtime_version=runtime_version(runtime),
         python=platform.python_version(),
-        numpy=np.__version__,
     )
 
 

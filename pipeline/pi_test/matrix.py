@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,7 @@ class PiReference:
     probabilities: Mapping[str, Probabilities]  # of this machine, by "artifact@runtime"
     budget: Mapping[str, Any]  # `ParityBudget` as parity.json holds it
     golden: bytes = b""  # for `lenet5 --verify`: all test images and the outputs that C must give
+    float_images: int | None = None  # how many of them the float models classify; None: all
 
 
 def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
@@ -92,17 +93,21 @@ def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
 
 def overall_status(cells: Iterable[PiCell]) -> str:
     """The worst of all cells: "fail", "not_run" or "pass"."""
-    statuses = {cell.status for cell in cells}
-    return next((status for status in ("fail", "not_run") if status in statuses), "pass")
+    return worst(cell.status for cell in cells)
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """The worst status: "fail", "not_run" or "pass"."""
+    return min(statuses, key=("fail", "not_run", "pass").index, default="pass")
 
 
 def format_cells(matrix: PiMatrix) -> str:
-    header = ["system", "artifact", "Python", "runtime", "status", "n", "accuracy"]
+    header = ["system", "artifact", "processor", "runtime", "status", "n", "accuracy"]
     header += ["agreement", "bits or max dp", "seconds"]
     rows = []
     for cell in matrix.cells:
         runtime = f"{cell.runtime} {cell.version}".strip()
-        row = [f"{cell.os}/{cell.arch}", cell.artifact, cell.python, runtime, cell.status]
+        row = [f"{cell.os}/{cell.arch}", cell.artifact, cell.cpu, runtime, cell.status]
         if cell.agreement is None or cell.accuracy is None:
             rows.append([*row, str(cell.n), "", "", "", ""])
             continue
@@ -122,6 +127,15 @@ def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     )
 
 
+def describe(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The worst of the cells of a system's processors."""
+    text = worst(cell["status"] for cell in cells)
+    if all(cell["bit_identical"] for cell in cells):
+        return f"{text}, same bits"
+    differences = [cell["max_abs_dp"] for cell in cells if cell["max_abs_dp"] is not None]
+    return f"{text}, max |dp| {max(differences):.1e}" if differences else text
+
+
 def matrix_table(
     matrix: Mapping[str, Any], parity: Mapping[str, Any]
 ) -> tuple[list[str], list[list[str]]]:
@@ -133,6 +147,7 @@ def matrix_table(
     """
     here = "development machine"
     results: dict[tuple[str, str], dict[str, str]] = {}
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     systems = [here]
     for row in parity["rows"]:
         results.setdefault((row["artifact"], row["runtime"]), {})[here] = row["status"]
@@ -141,14 +156,11 @@ def matrix_table(
         system = f"{cell['os']} {cell['arch']}, Python {minor_version}"
         if system not in systems:
             systems.append(system)
-        text = cell["status"]
-        if cell["bit_identical"]:
-            text += ", same bits"
-        elif cell["max_abs_dp"] is not None:
-            text += f", max |dp| {cell['max_abs_dp']:.1e}"
-        results.setdefault((cell["artifact"], cell["runtime"]), {})[system] = text
+        found.setdefault((cell["artifact"], cell["runtime"], system), []).append(cell)
+    for (artifact, runtime, system), cells in found.items():
+        results.setdefault((artifact, runtime), {})[system] = describe(cells)
     rows = [
-        [*subject, *(found.get(system, "-") for system in systems)]
-        for subject, found in results.items()
+        [*subject, *(texts.get(system, "-") for system in systems)]
+        for subject, texts in results.items()
     ]
     return ["artifact", "runtime", *systems], rows

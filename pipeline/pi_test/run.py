@@ -1,24 +1,31 @@
-"""The bundle on emulated Raspberry Pis: installed as its README says, verified and compared."""
+"""The bundle on emulated Raspberry Pis: installed by its own install.sh, verified and compared.
+
+Each system installs the bundle once, without a network. Then each of its processors reads a digit,
+verifies, and classifies the test images with every artifact on every runtime.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from device.runner import RUNTIMES
+from export.bundle import MANIFEST, write_bundle
 from pipeline.artifacts import (
     NATIVE_GOLDEN,
     NATIVE_SOURCE,
@@ -28,6 +35,7 @@ from pipeline.artifacts import (
     ROOT,
 )
 from pipeline.bundle import wheels
+from pipeline.bundle.pack import LOCK
 from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import UserError, read_json, sha256, write_json
@@ -41,101 +49,82 @@ from pipeline.pi_test.matrix import (
     judge,
     overall_status,
 )
-from pipeline.pi_test.system import EmulationError, System
+from pipeline.pi_test.system import HOME, EmulationError, System
 
-GUEST_SCRIPT = ROOT / "pipeline" / "pi_test" / "guest.py"
-MAX_CLASSIFY_S = 120.0  # of processor time, for one artifact
+GUEST_SCRIPT = Path(__file__).with_name("guest.py")
 MAX_STEP_S = 1800.0  # of wall-clock time: a step that takes longer hangs
-VENV = ("python3", "-m", "venv", "--system-site-packages", ".venv")
-PIP = (".venv/bin/pip", "install", "--no-index", "--find-links", "wheels")
+FEW_IMAGES = 2000  # for float models, without --full: they are the slow ones under emulation
+INSTALLED = f"{HOME}/lenet5-edge/current"
 PYTHON = ".venv/bin/python"
 
-
-@dataclass(frozen=True)
-class Environment:
-    """One kind of Pi with one runtime."""
-
-    system: System
-    runtime: str
-    target: str  # which wheels it installs, a key of `wheels.TARGETS`
-    lock: str = "device/requirements.lock"  # of the runtime and what it needs
-    packages: tuple[str, ...] | None = None  # what of the lock file is installed; None: all
-    install: tuple[str, ...] = ("-r", "requirements.txt")  # what pip is told to install
-
-    @property
-    def name(self) -> str:
-        """Such as "bookworm/arm64/tflite-runtime"."""
-        return f"{self.system.suite}/{self.system.arch}/{self.runtime}"
-
-    def blank_cell(self, artifact: str) -> PiCell:
-        """A cell of which nothing has run yet."""
-        where = (self.system.suite, self.system.arch, self.system.cpu)
-        return PiCell(*where, wheels.TARGETS[self.target].python, self.runtime, "", artifact)
-
-
-BOOKWORM_64 = System("bookworm", "arm64", cpu="cortex-a76")  # the Pi 5's
-BOOKWORM_32 = System("bookworm", "armhf", cpu="cortex-a7", packages=("python3-numpy",))  # Pi 2's
-TRIXIE_64 = System("trixie", "arm64", cpu="cortex-a76")
-ENVIRONMENTS = (
-    Environment(BOOKWORM_64, "tflite-runtime", "aarch64-cp311"),
-    Environment(BOOKWORM_32, "tflite-runtime", "armv7l-cp311"),
-    Environment(
-        BOOKWORM_64,
-        "onnxruntime",
-        "aarch64-cp311",
-        lock="requirements.lock",
-        packages=("onnxruntime", "flatbuffers", "numpy", "packaging", "protobuf"),
-        install=("onnxruntime",),
+# The first processor of each is the one that runs without --full.
+CORTEX_A = ("cortex-a72", "cortex-a53", "cortex-a76")  # Pi 4; Pi 3, Zero 2 W; Pi 5
+FROM_APT = ("python3-numpy", "python3-pil")
+WITH_WHEELS = ("ai-edge-litert", "onnxruntime", "native")
+SYSTEMS = (
+    System("bookworm", "arm64", CORTEX_A, ("tflite-runtime", *WITH_WHEELS), "aarch64-cp311"),
+    System("trixie", "arm64", CORTEX_A[::-1], WITH_WHEELS, "aarch64-cp313"),
+    System(
+        "bookworm",
+        "armhf",
+        ("cortex-a7", "max"),  # Pi 2; all that qemu-arm knows, as it has no 32-bit Cortex-A72
+        ("tflite-runtime", "native"),
+        "armv7l-cp311",
+        FROM_APT,
     ),
-    Environment(TRIXIE_64, "ai-edge-litert", "aarch64-cp313"),
-    Environment(BOOKWORM_64, "native", "aarch64-cp311", packages=("numpy",), install=("numpy",)),
-    Environment(BOOKWORM_32, "native", "armv7l-cp311", packages=("numpy",), install=("numpy",)),
+    System("trixie", "armhf", ("max", "cortex-a7"), ("native",), packages=FROM_APT),
+    # Pi 1 and Zero. Debian has no hard-float ARMv6 as Raspberry Pi OS is: its soft-float Python
+    # runs install.sh, but cannot load the library. The command is static.
+    System("bookworm", "armel", ("arm1176",), ("native",)),
 )
-BINARIES = {"arm64": "native/aarch64", "armhf": "native/armv7"}
-
-
-# Debian has no system for the Pi 1 and Zero, so that the command runs there by itself.
-ARMV6 = PiCell("no system", "armv6", "arm1176", "-", "native", "", NATIVE_SOURCE)
+COMMANDS = {"arm64": "native/aarch64/lenet5", "armhf": "native/armv7/lenet5"}
 
 
 @dataclass(frozen=True)
-class Supplies:
-    """What is made or fetched once for an environment."""
+class Bundle:
+    """The content of a bundle, and what to compare it with."""
 
-    tree: Path  # its system
-    emulator: Path  # the folder with qemu
-    wheels: tuple[Path, ...]  # what pip would choose on this Pi
+    path: Path
+    root: str  # the folder that everything lies in
+    files: dict[str, bytes]  # by path in that folder, without the manifest
+    manifest: dict[str, Any]  # without its `files`
+
+    def write(self, target: str | None, cache: Path, path: Path) -> None:
+        """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
+        files = self.files
+        if target:
+            fetched = wheels.fetch(ROOT / LOCK, target, cache / target)
+            files = files | {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in fetched}
+        write_bundle(files, self.manifest, self.root, path)
 
 
 @dataclass(frozen=True)
 class Guest:
-    """An emulated Pi with the bundle unpacked in its home."""
+    """An emulated Pi."""
 
-    environment: Environment
     prefix: tuple[str, ...]  # the words that run a command in it
     home: Path  # its home folder, seen from here
-    bundle: Path  # the unpacked bundle's folder, seen from here
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the bundle's folder."""
-        words = [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"']
+    def run(self, processor: str, folder: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a folder there."""
         return subprocess.run(
-            [*words, f"{system.HOME}/{self.bundle.name}", *command],
-            env=system.guest_environment(self.environment.system),
+            [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
+            env=system.guest_environment(processor),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=MAX_STEP_S,
         )
 
-    def check(self, *command: str) -> None:
-        """Run a command that must succeed, or raise GuestError."""
+    def check(self, processor: str, folder: str, *command: str) -> str:
+        """What a command prints that must succeed, or GuestError."""
         try:
-            run = self.run(*command)
+            run = self.run(processor, folder, *command)
         except subprocess.TimeoutExpired:
             raise GuestError(f"{command[-1]}: no end after {MAX_STEP_S:.0f} s") from None
         if run.returncode != 0:
             raise GuestError(failure(run))
+        return run.stdout
 
 
 class GuestError(Exception):
@@ -154,130 +143,105 @@ def failure(run: subprocess.CompletedProcess[str]) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Test the bundle on every Pi; 1 if a cell failed or did not run."""
-    matrix = run_matrix(args.out, args.bundle, load_data(args.data))
+    matrix = run_matrix(args.out, args.bundle, load_data(args.data), args.full)
     print(format_cells(matrix))
     print(f"pi-test: {matrix.status}")
     return 0 if matrix.status == "pass" else 1
 
 
-def run_matrix(folder: Path, bundle: Path, data: Dataset) -> PiMatrix:
-    """Install, verify and compare the bundle in every environment, and write `pi-matrix.json`.
+def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
+    """Install, verify and compare the bundle on every system, and write `pi-matrix.json`.
 
     Args:
         folder: The artifacts, with what parity found.
-        bundle: The bundle.
+        path: The bundle.
         data: The data set; its test split is classified.
+        full: On all processors, and with all images.
 
     Raises:
         UserError: The bundle or what parity found is missing, damaged, or of different models.
     """
     parity = read_json(folder / PARITY_JSON, "rows", "budget")
-    models = bundle_models(bundle, parity)
-    probabilities = read_probabilities(folder / PROBABILITIES)
+    bundle = read_bundle(path)
+    models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
     golden = (folder / NATIVE_GOLDEN).read_bytes() if NATIVE_SOURCE in models else b""
+    probabilities = read_probabilities(folder / PROBABILITIES)
     reference = PiReference(
-        data.test.images, data.test.labels, probabilities, parity["budget"], golden
+        data.test.images,
+        data.test.labels,
+        probabilities,
+        parity["budget"],
+        golden,
+        float_images=None if full else FEW_IMAGES,
     )
     tasks: list[Future[list[PiCell]]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for environment in ENVIRONMENTS:
-            artifacts = [m for m in models if environment.runtime in RUNTIMES[Path(m).suffix]]
-            blank = [environment.blank_cell(artifact) for artifact in artifacts]
-            # One after the other, since two environments may share a system or wheels.
-            supplies = gather(environment, folder / "wheels")
-            tasks.append(
-                pool.submit(run_environment, environment, blank, supplies, bundle, reference)
-            )
-        if NATIVE_SOURCE in models:
-            tasks.append(pool.submit(run_armv6, bundle, reference))
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory() as homes:
+        for where in SYSTEMS:
+            blank = blank_cells(where, models, full)
+            try:  # one after the other: they share the emulator
+                guest = start_guest(where, bundle, folder / "wheels", Path(homes, where.name))
+            except (EmulationError, UserError) as error:
+                not_run = [replace(cell, reason=str(error)) for cell in blank]
+                tasks.append(pool.submit(lambda cells: cells, not_run))
+            else:
+                tasks.append(pool.submit(run_system, guest, where, blank, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
-    matrix = PiMatrix(overall_status(cells), bundle.name, sha256(bundle), models, cells)
+    matrix = PiMatrix(overall_status(cells), path.name, sha256(path), models, cells)
     write_json(folder / PI_MATRIX_JSON, asdict(matrix))
     return matrix
 
 
-def gather(environment: Environment, wheel_cache: Path) -> Supplies | EmulationError:
-    """Make or find what an environment needs; the error if something is missing."""
-    cache = system.cache_folder()
-    print(f"{environment.name}: system, emulator, wheels", flush=True)
+def blank_cells(where: System, models: Iterable[str], full: bool) -> list[PiCell]:
+    """The cells of a system, of which nothing has run yet."""
+    python = system.PYTHONS[where.suite]
+    return [
+        PiCell(where.suite, where.arch, processor, python, runtime, "", artifact)
+        for processor in where.processors[: None if full else 1]
+        for artifact in models
+        for runtime in where.runtimes
+        if runtime in RUNTIMES[Path(artifact).suffix]
+    ]
+
+
+def read_bundle(path: Path) -> Bundle:
+    """A bundle's content, or UserError."""
     try:
-        system.check_tools()
-        emulator = system.make_emulator(cache)
-        tree = system.make_tree(environment.system, cache)
-        folder = wheel_cache / f"{environment.target}-{environment.runtime}"
-        lock = ROOT / environment.lock
-        files = wheels.fetch(lock, environment.target, folder, environment.packages)
-    except (EmulationError, UserError) as error:
-        return EmulationError(str(error))
-    return Supplies(tree, emulator, tuple(files))
-
-
-def run_environment(
-    environment: Environment,
-    blank: Sequence[PiCell],
-    supplies: Supplies | EmulationError,
-    bundle: Path,
-    reference: PiReference,
-) -> list[PiCell]:
-    """Install the bundle in one environment and judge each of the blank cells there."""
-    start = time.perf_counter()
-
-    def report(text: str) -> None:
-        print(f"{environment.name}: {time.perf_counter() - start:4.0f} s: {text}", flush=True)
-
-    with tempfile.TemporaryDirectory(prefix="lenet5-pi-") as home:
-        try:
-            if isinstance(supplies, EmulationError):
-                raise supplies
-            guest = start_guest(environment, supplies, bundle, Path(home))
-            if environment.runtime == "native":
-                check_binaries(guest.bundle / BINARIES[environment.system.arch])
-            guest.check(*VENV)  # as the bundle's README says, without internet
-            guest.check(*PIP, *environment.install)
-        except (EmulationError, GuestError) as error:
-            status = "fail" if isinstance(error, GuestError) else "not_run"
-            report(f"{status}: {error}")
-            return [replace(cell, status=status, reason=str(error)) for cell in blank]
-        report("installed")
-        np.save(guest.home / "images.npy", reference.images)
-        (guest.home / "golden.bin").write_bytes(reference.golden)
-        cells = []
-        for cell in blank:
-            cells.append(run_cell(guest, cell, reference))
-            report(" ".join([cell.artifact, cells[-1].status, cells[-1].reason]))
-    return cells
-
-
-def bundle_models(bundle: Path, parity: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of a bundle's models by name; raises UserError if parity judged other files."""
-    try:
-        with tarfile.open(bundle) as archive:
-            member = next(m for m in archive if Path(m.name).name == "manifest.json")
-            stream = archive.extractfile(member)
-            manifest = json.loads(stream.read()) if stream else {}
+        with tarfile.open(path) as archive:
+            files = {}
+            for member in archive:
+                root, _, name = member.name.partition("/")
+                stream = archive.extractfile(member)
+                files[name] = stream.read() if stream else b""
+        manifest = json.loads(files.pop(MANIFEST))
+        del manifest["files"]
     except FileNotFoundError:
-        raise UserError(f"{bundle}: missing; run `make bundle`") from None
-    except (tarfile.TarError, StopIteration, ValueError, EOFError, OSError):
-        raise UserError(f"{bundle}: damaged; delete it and run `make bundle`") from None
-    models = {name: str(manifest["files"][name]["sha256"]) for name in manifest["models"]}
-    for name, digest in models.items():
-        if {row["sha256"] for row in parity["rows"] if row["artifact"] == name} != {digest}:
-            raise UserError(f"{bundle}: {name} is not what parity judged; run `make bundle`")
-    return models
+        raise UserError(f"{path}: missing; run `make bundle`") from None
+    except (tarfile.TarError, KeyError, ValueError, EOFError, OSError):
+        raise UserError(f"{path}: damaged; delete it and run `make bundle`") from None
+    return Bundle(path, root, files, manifest)
 
 
-def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home: Path) -> Guest:
-    """Start an emulated Pi with the bundle and the wheels in its home, or raise EmulationError."""
-    with tarfile.open(bundle) as archive:
+def sha256_of(bundle: Bundle, parity: dict[str, Any], name: str) -> str:
+    """The SHA-256 of a bundle's model; UserError if parity judged another file."""
+    digest = hashlib.sha256(bundle.files[name]).hexdigest()
+    if {row["sha256"] for row in parity["rows"] if row["artifact"] == name} != {digest}:
+        raise UserError(f"{bundle.path}: {name} is not what parity judged; run `make bundle`")
+    return digest
+
+
+def start_guest(where: System, bundle: Bundle, wheel_cache: Path, home: Path) -> Guest:
+    """Start an emulated Pi with the bundle in its home, or raise EmulationError or UserError."""
+    print(f"{where.name}: system, emulator, wheels", flush=True)
+    system.check_tools()
+    cache = system.cache_folder()
+    tree, emulator = system.make_tree(where, cache), system.make_emulator(cache)
+    home.mkdir()
+    bundle.write(where.wheels, wheel_cache, home / "bundle.tar.gz")
+    with tarfile.open(home / "bundle.tar.gz") as archive:
         archive.extractall(home, filter="data")
-    (unpacked,) = home.iterdir()
-    (unpacked / "wheels").mkdir(exist_ok=True)
-    for wheel in supplies.wheels:
-        shutil.copy(wheel, unpacked / "wheels")
-    shutil.copy(GUEST_SCRIPT, home)
-    prefix = system.guest_command(environment.system, supplies.tree, home, supplies.emulator)
-    guest = Guest(environment, tuple(prefix), home, unpacked)
-    trial = guest.run("python3", "--version")
+    (home / bundle.root).rename(home / "unpacked")
+    guest = Guest(tuple(system.guest_command(where, tree, home, emulator)), home)
+    trial = guest.run(where.processors[0], "/", "python3", "--version")
     if trial.returncode != 0:
         raise EmulationError(
             f"cannot emulate ({failure(trial)}); it takes Linux 6.7 or newer and the right to make "
@@ -286,62 +250,82 @@ def start_guest(environment: Environment, supplies: Supplies, bundle: Path, home
     return guest
 
 
-def run_cell(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
-    """Load, verify and classify with one artifact on an emulated Pi."""
+def run_system(
+    guest: Guest, where: System, blank: Sequence[PiCell], reference: PiReference
+) -> list[PiCell]:
+    """Install the bundle on a system, and judge each of the blank cells there."""
     start = time.perf_counter()
-    choice = ("--runtime", cell.runtime, "--model", cell.artifact)
+
+    def report(text: str) -> None:
+        print(f"{where.name}: {time.perf_counter() - start:4.0f} s: {text}", flush=True)
+
+    write_inputs(guest.home, reference)
     try:
-        guest.check(PYTHON, "runner.py", "info", *choice)
+        install = ("sh", "unpacked/install.sh", "bundle.tar.gz")
+        guest.check(where.processors[0], HOME, *install)
     except GuestError as error:
-        return replace(cell, loads=False, status="fail", reason=str(error))
-    cell = replace(cell, loads=True)
-    try:
-        guest.check(PYTHON, "runner.py", "verify", *choice)
-        if cell.runtime == "native":  # the library answered; now the command, on all test images
-            command = f"{BINARIES[guest.environment.system.arch]}/lenet5"
-            guest.check(command, "--verify", "../golden.bin")
-        script = [PYTHON, f"../{GUEST_SCRIPT.name}", cell.artifact, cell.runtime]
-        guest.check(*script, "../images.npy", "../output.npz", str(MAX_CLASSIFY_S))
-    except GuestError as error:
-        return replace(cell, status="fail", reason=str(error))
-    with np.load(guest.home / "output.npz", allow_pickle=False) as output:
-        seconds = round(time.perf_counter() - start, 1)
-        versions = {"version": str(output["runtime_version"]), "python": str(output["python"])}
-        cell = replace(cell, seconds=seconds, **versions)  # type: ignore[arg-type]
-        return judge(cell, output["probabilities"], reference)
-
-
-def check_binaries(folder: Path) -> None:
-    """Raise EmulationError if a bundle has no native binaries for an architecture."""
-    if not (folder / "lenet5").is_file():
-        raise EmulationError(f"the bundle has no native/{folder.name}: make it again: make bundle")
-
-
-def run_armv6(bundle: Path, reference: PiReference) -> list[PiCell]:
-    """Run the static command for ARMv6 on all test images, as on a Pi 1 or Zero.
-
-    The command compares its outputs with the golden ones itself.
-    """
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="lenet5-pi-") as home:
+        report(f"install.sh: {error}")
+        return [replace(cell, status="fail", reason=f"install.sh: {error}") for cell in blank]
+    report("installed")
+    cells = []
+    for cell in blank:
+        begun = time.perf_counter()
+        run_cell = run_command if where.arch == "armel" else run_model
         try:
-            system.check_tools()
-            qemu = system.make_emulator(system.cache_folder()) / system.EMULATORS["armhf"]
-            with tarfile.open(bundle) as archive:
-                archive.extractall(home, filter="data")
-            (unpacked,) = Path(home).iterdir()
-            check_binaries(unpacked / "native" / "armv6")
-        except EmulationError as error:
-            return [replace(ARMV6, reason=str(error))]
-        golden = Path(home, "golden.bin")
-        golden.write_bytes(reference.golden)
-        command = [str(qemu), "-cpu", ARMV6.cpu, str(unpacked / "native/armv6/lenet5")]
-        command += ["--verify", str(golden)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_STEP_S)
-    cell = replace(ARMV6, loads=run.returncode in (0, 1), version="dsp")
-    if run.returncode != 0:
-        return [replace(cell, status="fail", reason=failure(run))]
+            cell = run_cell(guest, cell, reference)
+        except GuestError as error:
+            cell = replace(cell, status="fail", reason=str(error))
+        cells.append(replace(cell, seconds=round(time.perf_counter() - begun, 1)))
+        report(" ".join([cell.cpu, cell.artifact, cell.runtime, cell.status, cell.reason]))
+    return cells
+
+
+def write_inputs(home: Path, reference: PiReference) -> None:
+    """Write what the guest reads: all images, the first few, golden outputs, and a digit."""
+    np.save(home / "int8.npy", reference.images)
+    np.save(home / "float.npy", reference.images[: reference.float_images])
+    (home / "golden.bin").write_bytes(reference.golden)
+    for suffix in ("png", "pgm"):
+        Image.fromarray(reference.images[digit(reference)]).save(home / f"digit.{suffix}")
+
+
+def digit(reference: PiReference) -> int:
+    """Which test image this machine is surest of."""
+    return int(next(iter(reference.probabilities.values())).max(axis=1).argmax())
+
+
+def check_digit(printed: str, reference: PiReference) -> None:
+    """Raise GuestError unless the label is among the words of an answer's line."""
+    expected = next(iter(reference.probabilities.values()))[digit(reference)].argmax()
+    if str(expected) not in printed.split()[1:3]:
+        raise GuestError(f"a picture of a {expected} is read as: {printed.strip()}")
+
+
+def run_model(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
+    """Read a digit, verify, and classify the test images, or raise GuestError."""
+    choice = ("--runtime", cell.runtime, "--model", cell.artifact)
+    run = partial(guest.check, cell.cpu, INSTALLED)
+    check_digit(run(PYTHON, "runner.py", *choice, f"{HOME}/digit.png"), reference)
+    cell = replace(cell, loads=True)
+    run(PYTHON, "runner.py", "verify", *choice)
+    if cell.runtime == "native":  # the library answered; now the command, on all test images
+        run(COMMANDS[cell.arch], "--verify", f"{HOME}/golden.bin")
+    kind = "int8" if "int8" in cell.artifact else "float"
+    script = GUEST_SCRIPT.read_text("utf-8")
+    files = (f"{HOME}/{kind}.npy", f"{HOME}/output.npz")
+    run(PYTHON, "-c", script, cell.artifact, cell.runtime, *files)
+    with np.load(guest.home / "output.npz", allow_pickle=False) as output:
+        versions = {"version": str(output["runtime_version"]), "python": str(output["python"])}
+        return judge(replace(cell, **versions), output["probabilities"], reference)  # type: ignore[arg-type]
+
+
+def run_command(guest: Guest, cell: PiCell, reference: PiReference) -> PiCell:
+    """Read a digit and verify all test images with the command that install.sh chose."""
+    run = partial(guest.check, cell.cpu, INSTALLED)
+    check_digit(run("./lenet5", f"{HOME}/digit.pgm"), reference)
+    if (chosen := run("readlink", "lenet5").strip()) != "native/armv6/lenet5":
+        raise GuestError(f"install.sh chose {chosen}")
+    said = run("./lenet5", "--verify", f"{HOME}/golden.bin")
+    cell = replace(cell, loads=True, version=said.partition("(")[2].partition(" ")[0])
     # Equal in every bit: whatever is true of this machine's outputs is true of these.
-    expected = reference.probabilities[f"{cell.artifact}@{cell.runtime}"]
-    cell = replace(cell, seconds=round(time.perf_counter() - start, 1))
-    return [judge(cell, expected, reference)]
+    return judge(cell, reference.probabilities[f"{cell.artifact}@{cell.runtime}"], reference)

@@ -22,17 +22,18 @@ HOME = "/home/pi"
 TOOLS = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "chroot": "coreutils"}
 # Debian 12's qemu 7.2 crashes on ai-edge-litert 2.2 and later; Debian 13's qemu 10 does not.
 EMULATOR_SUITE = "trixie"
-EMULATORS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm"}
+EMULATORS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm", "armel": "qemu-arm"}
 # Raspberry Pi OS has them all.
-PACKAGES = ("ca-certificates", "dash", "libstdc++6", "python3", "python3-venv")
-MULTIARCH = {"arm64": "aarch64-linux-gnu", "armhf": "arm-linux-gnueabihf"}
+PACKAGES = (
+    *("ca-certificates", "coreutils", "dash", "findutils", "libstdc++6", "mawk", "python3"),
+    *("python3-venv", "sed", "util-linux"),
+)
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 # The first 20 bytes of the programs of an architecture and which bits of them count:
 # ELF class and byte order, type executable or shared object, machine 0xb7 or 0x28.
 _ELF = r"\x7fELF{bits}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00{machine}\x00"
-MAGIC = {
-    "arm64": _ELF.format(bits=r"\x02", machine=r"\xb7"),
-    "armhf": _ELF.format(bits=r"\x01", machine=r"\x28"),
-}
+_ARM = _ELF.format(bits=r"\x01", machine=r"\x28")
+MAGIC = {"arm64": _ELF.format(bits=r"\x02", machine=r"\xb7"), "armhf": _ARM, "armel": _ARM}
 MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 # Flag F opens qemu now, outside the tree; P hands a program the name it was called by, by which
 # Python finds its virtual environment.
@@ -54,12 +55,19 @@ class EmulationError(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """An operating system to emulate."""
+    """An operating system to emulate, and what is installed on it."""
 
     suite: str  # Debian's name of the release that Raspberry Pi OS is made from
     arch: str  # Debian's name of the architecture
-    cpu: str  # qemu's name of the processor
+    processors: tuple[str, ...]  # qemu's names; all run one installation, which the first one makes
+    runtimes: tuple[str, ...]  # that can be installed
+    wheels: str | None = None  # which its bundle has, a key of `wheels.TARGETS`
     packages: tuple[str, ...] = ()  # what the system has beside `PACKAGES`
+
+    @property
+    def name(self) -> str:
+        """Such as "bookworm arm64"."""
+        return f"{self.suite} {self.arch}"
 
 
 def cache_folder() -> Path:
@@ -82,11 +90,11 @@ def tree_command(system: System, archive: Path) -> list[str]:
     their installation scripts would have done and numpy and pip need is done by hooks.
     """
     packages = (*PACKAGES, *system.packages)
-    libraries = f'"$1"/usr/lib/{MULTIARCH[system.arch]}'
-    hooks = [f'mkdir -p "$1"{HOME} "$1/proc" "$1/sys" {libraries}']
-    if "python3-numpy" in packages:
-        for name in ("blas", "lapack"):
-            hooks.append(f"ln -s {name}/lib{name}.so.3 {libraries}/lib{name}.so.3")
+    libraries = '"$1"/usr/lib/arm-linux-gnueabihf'
+    hooks = [f'mkdir -p "$1"{HOME} "$1/proc" "$1/sys" "$1/tmp" "$1/usr/bin" {libraries}']
+    hooks.append('ln -s mawk "$1/usr/bin/awk"')
+    for name in ("blas", "lapack") if "python3-numpy" in packages else ():
+        hooks.append(f"ln -s {name}/lib{name}.so.3 {libraries}/lib{name}.so.3")
     certificates = 'cat "$1"/usr/share/ca-certificates/mozilla/*.crt'
     certificates += ' > "$1/etc/ssl/certs/ca-certificates.crt"'
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--skip=check/qemu"]
@@ -139,20 +147,21 @@ def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> lis
     return [*namespaces, "/bin/sh", "-c", SANDBOX, "sandbox", str(tree), str(home), rule]
 
 
-def guest_environment(system: System) -> dict[str, str]:
+def guest_environment(processor: str) -> dict[str, str]:
     """The environment variables of a guest's command, and no others."""
     return {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": HOME,
         "LC_ALL": "C.UTF-8",
-        "PIP_NO_COMPILE": "1",  # compiling all of numpy takes most of the installation's time
-        "QEMU_CPU": system.cpu,
+        "PIP_NO_COMPILE": "1",  # compiling pip and numpy takes most of the time
+        "PIP_NO_INDEX": "1",  # there is no network
+        "QEMU_CPU": processor,
     }
 
 
 def _without_security() -> str:
-    """A hook that leaves the main suites alone: security's index is at times out of step."""
-    return '--setup-hook=sed -i "/-security/d" "$1/etc/apt/sources.list"'
+    """A hook that leaves the main suite alone: the indices of others are at times out of step."""
+    return '--setup-hook=sed -i "/-security/d;/-updates/d" "$1/etc/apt/sources.list"'
 
 
 def _unpack(archive: Path, folder: Path, *options: str) -> None:
