@@ -41,6 +41,7 @@ MAX_PARTS = 40  # that are put together
 MAX_GAP = 0.2  # of a digit's extent, between its parts
 ABREAST = 0.7  # of the height of one digit, the height of another beside it, at least
 MAX_ACROSS = 2.1  # strokes of one digit from left to right, on average; 998 of 1,000 in MNIST
+MAX_BRIDGED = 0.85  # of the height, on both sides of one thin stroke; 998 of 1,000 in MNIST
 
 SHEET_SIDE = 50  # pixels of the shorter side where the sheet is looked for
 MAX_CALM = 0.12  # of the light, between neighbours on paper
@@ -143,9 +144,28 @@ def _in_mnist_form(strokes: Float) -> UInt8:
     digit = _centre_by_mass(_box(_even_thickness(strokes)))
     ink = np.pad(digit > 160, ((0, 0), (1, 0)))
     strokes_across = (ink[:, 1:] & ~ink[:, :-1]).sum() / ink.any(axis=1).sum()
-    if strokes_across > MAX_ACROSS:
-        raise SeveralDigits("digits that touch: leave a gap between them")
+    if strokes_across > MAX_ACROSS or _bridged(digit) > MAX_BRIDGED:
+        raise SeveralDigits("digits that touch, or a letter: leave a gap between digits")
     return digit
+
+
+def _bridged(digit: UInt8) -> float:
+    """How tall, of 1, the lower of two sides is that one thin stroke joins; 0 where none does.
+
+    An H is 1 and an open four up to 0.8. A stroke near the top or the bottom does not count: it
+    closes a zero.
+    """
+    ink = digit > 100
+    ink = ink[_bounds(ink)]
+    height, width = ink.shape
+    rows = np.arange(height)[:, None]
+    count, middle = ink.sum(axis=0), (ink * rows).sum(axis=0) / np.maximum(ink.sum(axis=0), 1)
+    pieces = (ink & ~np.pad(ink, ((1, 0), (0, 0)))[:-1]).sum(axis=0)
+    thin = (pieces == 1) & (count < 0.35 * height) & (abs(middle / height - 0.5) < 0.3)
+    sides = (
+        (ink[:, :x].any(axis=1).sum(), ink[:, x + 1 :].any(axis=1).sum()) for x in range(width)
+    )
+    return max((min(side) / height for side, is_thin in zip(sides, thin) if is_thin), default=0.0)
 
 
 def opaque(image: UInt8) -> UInt8:

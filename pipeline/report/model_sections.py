@@ -91,7 +91,9 @@ def parity(report: ReportData) -> Section:
         rows.append([*cells, _budget_cell(row, result, budget)])
     compared = [row for row in result["rows"] if row["accuracy"] is not None]
     has_int8 = any("int8" in row["artifact"] for row in compared)
-    loss_pp = limits(False, reference["accuracy"], budget).loss_pp if has_int8 else None
+    loss_pp = (
+        limits(False, reference["accuracy"], budget, reference["n"]).loss_pp if has_int8 else None
+    )
     missing = [row for row in result["rows"] if row["status"] != "pass"]
     return Section(
         title,
@@ -113,7 +115,8 @@ def _budget_cell(
     """The bars of a row of `parity.json`; "" where nothing was compared."""
     if row["accuracy"] is None:
         return ""
-    allowed = limits("int8" not in row["artifact"], result["reference"]["accuracy"], budget)
+    reference = result["reference"]
+    allowed = limits("int8" not in row["artifact"], reference["accuracy"], budget, reference["n"])
     own = [
         layer["ideal_sqnr_db"] - layer["sqnr_db"]
         for layer in result["layers"]
