@@ -513,7 +513,7 @@ def test_a_large_picture_is_read_within_128_megabytes(name: str, tmp_path: Path)
     (tmp_path / "large").write_bytes(encoded(draw(*size), kind, **options))
     done = subprocess.run(
         [sys.executable, "-c", PEAK_MEMORY, tmp_path / "large"],
-        cwd=Path(photo.__file__).parent,
+        cwd=Path(picture.__file__).parent,
         capture_output=True,
         text=True,
         check=True,
@@ -704,8 +704,8 @@ def test_memory_stays_flat_over_many_pictures() -> None:
 # ---------------------------------------------------------------------- on its own
 
 
-def test_the_file_works_alone_and_without_pillow(tmp_path: Path) -> None:
-    shutil.copy(photo.__file__, tmp_path / "photo.py")
+def test_the_package_works_alone_and_without_pillow(tmp_path: Path) -> None:
+    shutil.copytree(Path(photo.__file__).parent, tmp_path / "photo")
     shutil.copy(picture.__file__, tmp_path / "picture.py")
     (tmp_path / "seven.npy").write_bytes(npy(seven()))
     bits = b"P4 100 120\n" + np.packbits(seven() < 128, axis=1).tobytes()
