@@ -127,7 +127,7 @@ lint: .venv/.installed
 	$(PY) -m ruff format --check .
 types: .venv/.installed
 	$(PY) -m mypy
-	cd device && ../$(PY) -m mypy --config-file ../pyproject.toml *.py bench
+	cd device && ../$(PY) -m mypy --config-file ../pyproject.toml *.py bench photo
 pytest: .venv/.installed .venv-device/.installed .venv-fleet/.installed
 	$(PY) -m pytest
 fuzz: ## Fuzz the lenet5 command's parsers for FUZZ_SECONDS=60 (apt: clang libclang-rt-14-dev)

@@ -9,6 +9,7 @@ import io
 import math
 import re
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,9 @@ BAND_PIXELS = 1_000_000  # converted at once
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".npy"}
 SUFFIXES |= {".tif", ".tiff", ".heic", ".heif"}  # refused, with the command that converts them
+START = re.compile(
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|P[1-6]\s|\x93NUMPY", re.DOTALL
+)
 TIFF_OR_HEIC = re.compile(rb"(II\*\0|MM\0\*)|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)
 
 UInt8 = npt.NDArray[np.uint8]
@@ -32,6 +36,18 @@ UInt8 = npt.NDArray[np.uint8]
 
 class PictureError(ValueError):
     """The bytes are not a picture that can be read."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's suffix is a picture's or, where it has none, its first bytes are."""
+    if path.suffix:
+        return path.suffix.lower() in SUFFIXES
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError:
+        return False
+    return bool(START.match(start) or TIFF_OR_HEIC.match(start))
 
 
 def decode_image(data: bytes, name: str) -> UInt8:

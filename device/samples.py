@@ -10,7 +10,7 @@ import numpy as np
 from commands import complain
 from idx import FileError, is_idx, parse_idx, read_bytes
 from photo import PhotoError, find_digit, find_digits
-from picture import SUFFIXES, PictureError, decode_image
+from picture import PictureError, decode_image, is_picture
 from runner import InputError
 from stream import read_frames
 
@@ -53,7 +53,7 @@ def read_samples(
 def pictures_in(folder: Path) -> list[str]:
     """The pictures and IDX files in a folder, sorted; stderr says how many others are there."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    pictures = [p for p in files if p.suffix.lower() in SUFFIXES or is_idx(p)]
+    pictures = [p for p in files if is_picture(p) or is_idx(p)]
     if not pictures:
         raise InputError(f"{folder}: no pictures in it, among {len(files)} files; name another")
     others = len(files) - len(pictures)

@@ -174,7 +174,7 @@ def details(results: Mapping[str, Any]) -> str:
         parts += [
             "## Photographs",
             f"Of {digits} generated photographs of digits (`make photos`) a plain resize is read "
-            f"right {photos['raw_resize_accuracy']:.1%}, `device/photo.py` "
+            f"right {photos['raw_resize_accuracy']:.1%}, `device/photo` "
             f"{photos['accuracy']:.1%}; of {empties} without a digit {photos['refused_share']:.1%} "
             "are refused.",
         ]

@@ -1,4 +1,4 @@
-// A drawing -> the 28x28 grey levels that MNIST holds: the last steps of photo.py, which explains
+// A drawing -> the 28x28 grey levels that MNIST holds: the last steps of photo/form.py, which explains
 // them; a drawing needs no search for its ink. A plane is {data, height, width}, row by row.
 
 const SIDE = 28; // MNIST image

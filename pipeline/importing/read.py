@@ -22,7 +22,7 @@ from PIL import Image
 
 from device.idx import FileError, is_idx, open_plain
 from device.photo import opaque
-from device.picture import SUFFIXES, PictureError, decode_image
+from device.picture import PictureError, decode_image, is_picture
 from device.runner import first_line
 from pipeline.data import SIDE, Array, Images, read_file, read_idx, read_npz
 from pipeline.files import UserError
@@ -107,7 +107,7 @@ def _parts(
         path for path in files if path.suffix == ".npy" and path.parent in (source, source.parent)
     ]
     arrays = [path for path in files if path.suffix == ".npz"] + beside
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    pictures = [path for path in files if is_picture(path)]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz"))]
     if idx:
         yield from _read_idx_files(idx, source)

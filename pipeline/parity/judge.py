@@ -22,6 +22,7 @@ from pipeline.table import markdown_table
 FROM_C = (NATIVE_SOURCE, NATIVE_WASM)
 SAME_BITS_AS = (INT8_TFLITE, "tflite-runtime")  # what these two promise (ADR 7)
 MAX_SCALE = 10.0  # how far a poor reference can stretch the int8 budget
+FULL_TEST = 10_000  # images; on fewer, what a good model changes scatters more
 ROUNDING = 1e-9  # a share that meets its limit must not fail by a float's last bit
 
 
@@ -67,13 +68,29 @@ class Limits:
     loss_pp: float | None  # accuracy lost, in percentage points
 
 
-def limits(is_float: bool, reference_accuracy: float, budget: ParityBudget) -> Limits:
+def limits(
+    is_float: bool, reference_accuracy: float, budget: ParityBudget, images: int = FULL_TEST
+) -> Limits:
     """What the budget allows a float or an int8 artifact, by the float model's accuracy, 0..1."""
     if is_float:
         return Limits(1.0 - budget.float_min_agreement, budget.float_max_abs_dp, None)
     scale = float(np.clip((1.0 - reference_accuracy) / budget.reference_error, 1.0, MAX_SCALE))
     disagreement = (1.0 - budget.int8_min_agreement) * scale
-    return Limits(disagreement, None, budget.int8_max_loss_pp * scale)
+    loss = budget.int8_max_loss_pp / 100 * scale
+    return Limits(allowed_share(disagreement, images), None, 100 * allowed_share(loss, images))
+
+
+def allowed_share(share: float, images: int) -> float:
+    """The share of a test set that may change, where `share` of `FULL_TEST` images may.
+
+    On fewer images a model that is just within the budget may, by chance, be over it. So as many
+    may change as such a model exceeds once in 20 times, but never more than of the full test.
+    """
+    from scipy.stats import poisson
+
+    if images >= FULL_TEST or share <= 0:
+        return share
+    return float(min(poisson.ppf(0.95, share * images), max(share * FULL_TEST, 1.0))) / images
 
 
 def too_few(images: int, reference_accuracy: float, budget: ParityBudget) -> str:
@@ -129,7 +146,7 @@ def judge(
         ),
     }
     accuracy = float((expected == labels).mean())
-    return _over_budget(figures, limits(subject.is_float, accuracy, budget)), figures
+    return _over_budget(figures, limits(subject.is_float, accuracy, budget, counts.n)), figures
 
 
 def _over_budget(figures: Mapping[str, Any], allowed: Limits) -> list[str]:

@@ -109,7 +109,8 @@ def _budget_cell(
     """The bars of a row of `parity.json`; "" where nothing was compared."""
     if row["accuracy"] is None:
         return ""
-    allowed = limits("int8" not in row["artifact"], result["reference"]["accuracy"], budget)
+    reference = result["reference"]
+    allowed = limits("int8" not in row["artifact"], reference["accuracy"], budget, reference["n"])
     own = [
         layer["ideal_sqnr_db"] - layer["sqnr_db"]
         for layer in result["layers"]

@@ -223,7 +223,7 @@ def summary(result: Mapping[str, Any]) -> str:
     digits, empties = (sum(row["n"] for row in result[key]) for key in ("digits", "empties"))
     return (
         f"Of {digits} generated photographs of digits a plain resize is read right "
-        f"{result['raw_resize_accuracy']:.1%}, device/photo.py {result['accuracy']:.1%}; of "
+        f"{result['raw_resize_accuracy']:.1%}, device/photo {result['accuracy']:.1%}; of "
         f"{empties} without a digit {result['refused_share']:.1%} are refused."
     )
 

@@ -2,7 +2,7 @@
 
 A picture is described by a `Scene` and drawn in the order in which it would come about: strokes
 (an MNIST test digit or a skeleton), a pen, a sheet of paper, the light on it, the camera, a file.
-Nothing here knows how `device/photo.py` works.
+Nothing here knows how `device/photo` works.
 """
 
 import io

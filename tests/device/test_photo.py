@@ -295,6 +295,16 @@ def test_digits_that_touch_are_refused(mnist: UInt8) -> None:
         find_digits(row(eights, gap=-2))
 
 
+@pytest.mark.parametrize("slant", [0, 20])
+def test_two_ones_joined_by_a_stroke_are_not_one_digit(slant: int) -> None:
+    image = Image.new("L", (200, 200), 255)
+    for left in (60, 125):
+        ImageDraw.Draw(image).line([(left + slant, 40), (left, 160)], fill=0, width=12)
+    ImageDraw.Draw(image).line([(65, 105), (130, 100)], fill=0, width=12)
+    with pytest.raises(SeveralDigits, match="touch"):
+        find_digits(np.asarray(image))
+
+
 def test_a_page_of_marks_is_no_number(mnist: UInt8) -> None:
     lines = [row(list(mnist[i : i + 8]), gap=4, factor=2)[:, :320] for i in range(0, 48, 8)]
     page = np.concatenate([np.pad(x, ((0, 0), (0, 320 - x.shape[1])), "edge") for x in lines])
@@ -503,7 +513,7 @@ def test_a_large_picture_is_read_within_128_megabytes(name: str, tmp_path: Path)
     (tmp_path / "large").write_bytes(encoded(draw(*size), kind, **options))
     done = subprocess.run(
         [sys.executable, "-c", PEAK_MEMORY, tmp_path / "large"],
-        cwd=Path(photo.__file__).parent,
+        cwd=Path(picture.__file__).parent,
         capture_output=True,
         text=True,
         check=True,
@@ -694,8 +704,8 @@ def test_memory_stays_flat_over_many_pictures() -> None:
 # ---------------------------------------------------------------------- on its own
 
 
-def test_the_file_works_alone_and_without_pillow(tmp_path: Path) -> None:
-    shutil.copy(photo.__file__, tmp_path / "photo.py")
+def test_the_package_works_alone_and_without_pillow(tmp_path: Path) -> None:
+    shutil.copytree(Path(photo.__file__).parent, tmp_path / "photo")
     shutil.copy(picture.__file__, tmp_path / "picture.py")
     (tmp_path / "seven.npy").write_bytes(npy(seven()))
     bits = b"P4 100 120\n" + np.packbits(seven() < 128, axis=1).tobytes()

@@ -408,9 +408,10 @@ def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(exported, mnist,
     write_pgm(tmp_path / "a.pgm", mnist.test.images[0])
     for name in ("Thumbs.db", "README", "labels.txt"):
         (tmp_path / name).write_text("no picture")
+    (tmp_path / "b").write_bytes((tmp_path / "a.pgm").read_bytes())  # its content tells
     run = run_runner("-m", exported / MODELS[1], tmp_path)
     assert run.returncode == 0
-    assert len(run.stdout.splitlines()) == 1
+    assert len(run.stdout.splitlines()) == 2
     assert run.stderr == f"runner.py: {tmp_path}: 3 files that are not pictures were skipped\n"
 
 

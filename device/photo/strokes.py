@@ -1,0 +1,324 @@
+"""The second step: the connected ink that looks like a digit, cut out of the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .ink import Layer, blurred, ink_layers, noise_floor, opposed_channels, sheet_alone
+from .parts import Parts, connected, joined
+from .pixels import (
+    MAX_WIDTH,
+    MIN_GROUND,
+    MIN_PART,
+    NOTHING,
+    WINDOW_RADIUS,
+    Bool,
+    Box,
+    Float,
+    Int,
+    NoDigit,
+    UInt8,
+    bounds,
+    holds_square,
+    normalised,
+    reduction,
+    resize,
+    shrink,
+    shrunk,
+    spread,
+)
+
+SEARCH_PIXELS = 60_000  # where the ink is looked for
+CROP_PIXELS = 25_000  # of the digit, when it is cut out
+MIN_CONTRAST = 10  # of 255
+MIN_EXTENT = 10  # pixels of the searched picture
+MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
+MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
+MAX_CROSSINGS = 3.0  # of a line across it, on average; the most of 1,500 digits: 2.6
+MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
+MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
+MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
+MAX_TRIES = 3  # candidates that are looked at closely at each threshold
+MAX_DIGITS = 20  # of a number; more is texture, or a page of writing
+MAX_RIVALS = 1  # things as much like a digit as one that runs into a line or the frame
+REACH = 0.35  # of a digit's extent: what is farther away is no part of it
+MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Strokes that were cut out of a picture.
+
+    Attributes:
+        strokes: (h, w) float32, 0 on paper to 1 in full ink.
+        top, left: where the cut begins, in pixels of the picture.
+        scale: pixels of the picture to one of the strokes, along each side.
+    """
+
+    strokes: Float
+    top: int
+    left: int
+    scale: int
+
+    def box(self) -> Box:
+        """Around the ink, in pixels of the picture."""
+        rows, columns = bounds(self.strokes > 0.5)
+        left, right = (self.left + side * self.scale for side in (columns.start, columns.stop))
+        top, bottom = (self.top + side * self.scale for side in (rows.start, rows.stop))
+        return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The strokes that were chosen, on the coarse grid.
+
+    Attributes:
+        masks: (h, w) each, True on the strokes of a digit, or of digits close together.
+        paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
+        scale: pixels of the searched picture to one of this grid, along each side.
+    """
+
+    masks: list[Bool]
+    paper: UInt8
+    scale: int
+
+
+def find_strokes(photo: UInt8) -> list[Cut]:
+    """The strokes in a photograph, at its own resolution; digits far apart lie in several cuts."""
+    k = reduction(photo, SEARCH_PIXELS)
+    small = shrink(photo, k)
+    inverted = opposed_channels(small)
+    ink = _find_ink(sheet_alone(small) ^ inverted)
+    return [_cut_out(photo, k, inverted, ink, mask) for mask in ink.masks]
+
+
+def _find_ink(image: UInt8) -> Ink:
+    """(h, w, C) -> the strokes of the digit.
+
+    Ink is what is thin: a grey closing (for dark ink) or opening (for light) wider than any
+    stroke paints it over with the paper around it, and leaves shadows, tables and the edges of
+    sheets as they are. What was painted over, in any channel, is the contrast. Thicker strokes
+    are looked for with the same window in pictures halved again and again, so that beside a thin
+    pen's digit there may lie things that are thin only by a marker's measure.
+    """
+    planes = blurred(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    best: tuple[float, Ink | None] = 0.0, None
+    scale, thinnest = 1, 0.0
+    while scale == 1 or min(planes.shape[1:]) >= 48:
+        radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
+        for layer in ink_layers(planes, radius):
+            found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
+            if found[0] > 0:
+                best = found
+        planes = shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
+        scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
+    if best[1] is None:
+        raise NoDigit(NOTHING)
+    return best[1]
+
+
+def _best_strokes(
+    layer: Layer, scale: int, thinnest: float, thickest: float, beaten: float
+) -> tuple[float, Ink | None]:
+    """The score of the most digit-like part at any threshold, and that part made whole.
+
+    The score is 0 if none is above `beaten`; the part is None if others are as much like a digit.
+    """
+    contrast = layer.contrast
+    floor = max(MIN_CONTRAST, noise_floor(contrast))
+    least = max(250.0, MIN_SCORE * min(contrast.shape), beaten / scale)
+    candidates: list[tuple[float, int, Parts, Float]] = []
+    level = floor
+    while level < 0.8 * contrast.max():
+        mask = contrast > level
+        parts = connected(mask, contrast)
+        score = likeness(parts)
+        score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
+        if score.any():
+            sharpness = _sharpness(parts, mask, layer.edges)
+            score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
+        for part in np.argsort(-score)[:MAX_TRIES]:
+            if score[part] > least:
+                candidates.append((float(score[part]), int(part), parts, score))
+        level *= 2
+    candidates.sort(key=lambda candidate: -candidate[0])
+    for best_score, part, parts, score in candidates:
+        alike = score > 0.25 * best_score
+        if parts.area[alike | _beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+            continue
+        strokes = parts.draw(np.arange(len(score)) == part)
+        if not _is_stroke(strokes, float(parts.thickness[part]), layer):
+            continue
+        rivals = int((alike & ~_beside(parts, part)).sum())
+        masks = _complete(strokes, contrast, floor, rivals) if alike.sum() <= MAX_DIGITS else []
+        return scale * best_score, Ink(masks, layer.paper, scale) if masks else None
+    return 0.0, None
+
+
+def likeness(parts: Parts) -> Float:
+    """(n,) 0 for what cannot be a digit, else higher the darker and larger it is."""
+    height, width = parts.shape
+    extent = parts.extent
+    slim = parts.thickness / np.maximum(extent, 1)
+    crossings = parts.edge / (2 * (parts.height + parts.width))  # of a line across it, on average
+    crosses_frame = (parts.width == width) | (parts.height == height)
+    possible = (
+        (extent >= MIN_EXTENT)
+        & (slim < 0.42)  # MNIST: 0.40 at most
+        & (parts.width < MAX_WIDTH * parts.height)
+        & (crossings < MAX_CROSSINGS)  # not a grid of lines, a scribble, the paper among letters
+        & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
+        & ~(crosses_frame & (slim < 0.025))  # not a ruled line
+    )
+    contrast = parts.mass / np.maximum(parts.area, 1)
+    score = contrast * extent * np.where(parts.rim > 0, 0.7, 1.0)
+    return np.where(possible, score, 0).astype(np.float32)
+
+
+def _sharpness(parts: Parts, mask: Bool, edges: UInt8) -> Float:
+    """(n,) the share of each part's outline where the picture has an edge of its strength.
+
+    A stroke has one all around; a shadow, a corner in the dark or the paper between two strokes,
+    whose outline is partly the window's, has not.
+    """
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    part = np.repeat(parts.runs[:, 2], parts.runs[:, 1] - parts.runs[:, 0])  # of each mask pixel
+    outline = ~inner[mask]
+    part = part[outline]
+    n = len(parts.area)
+    contrast = parts.mass / np.maximum(parts.area, 1)
+    sharp = edges[mask][outline] > 0.5 * contrast[part]
+    total = np.maximum(np.bincount(part, minlength=n), 1)
+    return (np.bincount(part, sharp, minlength=n) / total).astype(np.float32)
+
+
+def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
+    """False for a thing as broad as it is long, and for what lies between two unlike surfaces.
+
+    Paper is the same on both sides of a stroke. The shadow along a sheet's edge, a fold, or the
+    sliver of table beyond has paper on one side only.
+    """
+    window = bounds(mask, margin=round(thickness) + 6)
+    ink = mask[window].astype(np.uint8)
+    if holds_square(np.pad(mask[window], 1), MAX_SQUARE):  # beyond the frame is no ink
+        return False
+    picture = layer.picture[(slice(None), *window)]
+    gap = 2  # pixels over which a stroke's edge may be blurred
+    ring = spread(ink, gap + 1) > spread(ink, gap)
+    reach = round(thickness / 2) + gap + 2
+    high = spread(np.where(ring, picture, np.uint8(0)), reach)
+    low = shrunk(np.where(ring, picture, np.uint8(255)), reach)
+    inside = ink > 0
+    above, below, at = (x[:, inside].astype(np.float32) for x in (high, low, picture))
+    # Relative to the light there, as the contrast is; below 0 where no ring is near.
+    step = (255 * (above - below) / np.maximum(np.maximum(above, at), 64)).max(axis=0)
+    return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
+
+
+def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bool]:
+    """Grows a part to all ink of about its own strength, with what broke off it or is like it.
+
+    Each of the masks is far from the others and holds one digit or more.
+    """
+    strength = float(np.percentile(contrast[mask], 90))
+    shared = mask.astype(np.uint8)
+    parts = connected(
+        contrast > max(floor, 0.4 * strength), shared
+    )  # mass: pixels shared with mask
+    main = int(parts.mass.argmax())
+    digit_like = likeness(replace(parts, mass=parts.area)) > 0
+    if not digit_like[main]:  # it ran into a line or the frame
+        return [mask] if rivals <= MAX_RIVALS else []
+    extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
+    large = digit_like & (extent > 0.5) & (extent < 2.2)
+    small = (
+        (parts.area > MIN_PART * parts.area[main])
+        & (extent < 2.2)
+        & (parts.rim == 0)
+        & (thickness > 0.5)
+    )
+    if large.sum() > MAX_DIGITS:
+        return []
+    large, small = np.flatnonzero(large), np.flatnonzero(small & ~large)
+    groups = _near(parts, large, small, REACH * float(parts.extent[main]))
+    return [parts.draw(np.isin(np.arange(len(parts.area)), group)) for group in groups]
+
+
+def _beside(parts: Parts, main: int) -> Bool:
+    """(n,) the parts within a quarter of its size of one part, and that part."""
+    everything = np.arange(len(parts.area))
+    beside: Bool = (
+        _apart(parts, everything[main : main + 1], everything)[0] <= parts.extent[main] / 4
+    )
+    return beside
+
+
+def _near(parts: Parts, large: Int, small: Int, reach: float) -> list[Int]:
+    """Groups of large parts whose boxes lie close to one another, each with the small ones near."""
+    members = np.concatenate([large, small])
+    a, b = np.nonzero(_apart(parts, large, members) <= reach)
+    group = joined(len(members), a, b)[0]
+    return [members[group == i] for i in np.unique(group[: len(large)])]
+
+
+def _apart(parts: Parts, some: Int, others: Int) -> Int:
+    """(m,) and (n,) parts -> (m, n) pixels between their boxes, along the axis where it is more."""
+    first, last = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])
+    before = first[:, some, None] - last[:, None, others]
+    after = first[:, None, others] - last[:, some, None]
+    pixels: Int = np.maximum(before, after).max(axis=0)
+    return pixels
+
+
+def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink, mask: Bool) -> Cut:
+    """Some of the strokes, at the photo's own resolution.
+
+    The photo is `k` times as large as the picture in which the ink was looked for.
+    """
+    k *= ink.scale
+    rows, columns = bounds(mask, margin=3)
+    mask, paper = mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
+    crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
+    scale = reduction(crop, CROP_PIXELS)
+    crop = shrink(crop, scale) ^ inverted
+    around = spread(mask.astype(np.uint8), 1)
+    grown = resize(np.dstack([paper, mask, around]).astype(np.float32), crop.shape[:2])
+    light, share = grown[..., :-2], grown[..., -2]
+    near = grown[..., -1] > 0.3  # leaves out dust and lines beside the strokes
+    difference = (light - crop) / np.maximum(light, 128)  # evens out shadows on light paper
+    core = share > 0.5
+    colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
+    strength = difference @ colour  # (h, w)
+    full = np.percentile(strength[core], 75)
+    low = 0.2 * full
+    strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
+    return Cut(strokes, rows.start * k, columns.start * k, scale)
+
+
+def clean_strokes(photo: UInt8) -> Cut | None:
+    """The strokes of a digit on clean black or white, at most CROP_PIXELS; None if it is none.
+
+    A digit that was cut out already, such as a 16x16 scan, may fill its frame, so that no paper is
+    left around it to find its ink by, and may be bolder than anything a photograph is searched for.
+    What tells it from a piece of a photograph is its ground, which is of one grey.
+    """
+    k = reduction(photo, CROP_PIXELS)
+    strokes = normalised(shrink(photo, k))
+    if strokes is None:
+        return None
+    ink = strokes > 0.5
+    parts = connected(ink, np.rint(255 * strokes).astype(np.uint8))
+    main = int(parts.area.argmax())
+    is_digit = (
+        (strokes < 0.03).mean() > MIN_GROUND
+        and likeness(parts)[main] > 0
+        and parts.area[main] > 0.8 * parts.area.sum()
+        and not holds_square(np.pad(ink, 1), MAX_SQUARE_CLEAN)
+    )
+    return Cut(strokes, 0, 0, k) if is_digit else None
