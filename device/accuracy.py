@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence, Tuple
 
 import numpy as np
-from commands import load
+from commands import load, one_line
 from idx import FileError, read_idx
 from manifest import label_names
 from photo import find_digit
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     correct, count = int((predicted == labels).sum()), len(labels) + refused
     print(
-        f"{args.model.name} on {classifier.runtime}: {correct} of {count} correct, "
+        f"{one_line(args.model.name)} on {classifier.runtime}: {correct} of {count} correct, "
         f"{correct / count:.2%}, {seconds / len(labels) * 1e6:.1f} us an image"
         + (f"; refused pictures: {refused}" if refused else "")
     )

@@ -85,7 +85,7 @@ def verify_models(
     problems, ran = [], 0
     for name, model in models.items():
         if args.all and not usable_runtimes(model):
-            print(f"not run  {name}: no runtime installed")
+            print(f"not run  {one_line(name)}: no runtime installed")
             continue
         ran += 1
         classifier = load(args, model)
@@ -94,7 +94,7 @@ def verify_models(
         problems += [f"{name}: {line}" for line in differences]
         if not differences:
             version = runtime_version(classifier.runtime)
-            print(f"ok       {name} on {classifier.runtime} {version}")
+            print(f"ok       {one_line(name)} on {classifier.runtime} {version}")
     return problems if ran else ["no model could be run: install a runtime"]
 
 

@@ -211,7 +211,13 @@ def tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
         ]
         for row in result["timings"]
     ]
-    header = ["condition", "pictures", "plain resize right", "photo.py right", "photo.py refused"]
+    header = [
+        "condition",
+        "pictures",
+        "plain resize right",
+        "device/photo right",
+        "device/photo refused",
+    ]
     return [
         ("Photographs with a digit", header, digits),
         ("Photographs without a digit", ["condition", "pictures", "refused"], empties),
