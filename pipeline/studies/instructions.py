@@ -177,24 +177,23 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
 
 def _invoke(board: Board, words: tuple[str, str], root: Path, plugin: Path) -> int:
     """Instructions that one call of `invoke` takes."""
-    # Runtimes choose their kernels by it, and crash where they find that of an x86.
+    # Runtimes choose their kernels by /proc/cpuinfo, and crash if it is this machine's.
     lines = ("CPU implementer : 0x41", "CPU architecture: 8", "CPU variant : 0x0")
     core = "\n".join((*lines, f"CPU part : {board.part}", "CPU revision : 3\n\n"))
     cores = "".join(f"processor : {index}\n{core}" for index in range(4))
     (root / "proc" / "cpuinfo").write_text(cores, "utf-8")
-    command = [*_emulator(board, plugin), "-L", str(root), str(root / "usr/bin/python3")]
+    python = ["-L", str(root), str(root / "usr/bin/python3"), "-c", GUEST]
     environment = {
         "PYTHONHOME": str(root / "usr"),
         "PYTHONPATH": f"{ROOT / 'device'}:{root / 'site'}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command += ["-c", GUEST, *words]
+    command = [*_emulator(board, plugin), *python, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     marks = [int(mark) for mark in re.findall(r"^so far: (\d+)$", done.stderr, re.MULTILINE)]
     if done.returncode != 0 or len(marks) != 2:
-        said = done.stderr.strip().splitlines() or ["it printed nothing"]
-        raise UserError(f"{' '.join(words)} on {board.processor}: {said[-1]}")
+        raise UserError(f"{' '.join(words)} on {board.processor}: {_last_line(done.stderr)}")
     return round((marks[1] - marks[0]) / CALLS)
 
 
@@ -260,8 +259,13 @@ def _difference(
         kernels = re.search(r"\((\w+) kernels\)", printed)
         total = re.search(r"instructions: (\d+)", printed)
         if done.returncode != 0 or total is None or kernels is None:
-            said = printed.strip().splitlines() or ["it printed nothing"]
-            raise UserError(f"{processor}: {said[-1]}")
+            raise UserError(f"{processor}: {_last_line(printed)}")
         totals.append(int(total[1]))
         name = kernels[1]
     return Count(name, NATIVE_SOURCE, processor, round((totals[1] - totals[0]) / (MANY - FEW)))
+
+
+def _last_line(printed: str) -> str:
+    """The last line that is not the plugin's."""
+    lines = re.sub(r"(instructions|so far): \d+", "", printed).strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
