@@ -117,7 +117,7 @@ pi-test: .venv/.installed ## Install and prove the bundle on emulated Raspberry 
 ##@ Study
 accuracy: .venv/.installed .venv-device/.installed ## Five seeds of RECIPES="best max": docs/accuracy.md (an hour)
 	$(STAGE) accuracy $(RECIPES) $(WHERE)
-instructions: .venv/.installed ## Instructions an image of the C on each Pi's processor (apt: qemu-user)
+instructions: .venv/.installed ## Instructions an image on each Pi's processor (apt: qemu-user qemu-system-arm mmdebstrap)
 	$(STAGE) instructions $(WHERE)
 
 ##@ Develop

@@ -34,7 +34,7 @@ from random_models import random_inputs, random_lenet5, realistic_lenet5
 from device.runner import Classifier, InputError, native_library
 from export.to_c import to_c
 from pipeline import native
-from pipeline.artifacts import this_architecture
+from pipeline.artifacts import DOCS, this_architecture
 from pipeline.files import UserError
 from pipeline.studies import instructions, non_digits
 
@@ -235,11 +235,21 @@ def test_no_kernel_set_needs_more_instructions_than_committed(lenet5, binaries, 
     require("qemu-aarch64")
     require("qemu-arm")
     require("qemu-system-arm")
-    committed = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
+    rows = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
+    committed = [row for row in rows if "kernels" in row]  # the others are not ours
     now = instructions.count_all(lenet5.source, golden.read_bytes())
     assert {row["processor"] for row in committed} == {count.processor for count in now}
     for count, row in zip(now, committed, strict=True):
         assert count.instructions <= row["instructions"] * 1.03, row
+
+
+def test_pages_show_the_committed_counts_of_our_c_and_of_every_runtime():
+    rows = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
+    ours = [instructions.Count(**row) for row in rows if "kernels" in row]
+    others = [instructions.RuntimeCount(**row) for row in rows if "runtime" in row]
+    assert instructions.format_tables(ours, others) in instructions.PAGE.read_text("utf-8")
+    boards = (DOCS / "deploy.md").read_text("utf-8")
+    assert [count for count in ours if f"| {count.instructions:,} |" not in boards] == []
 
 
 def test_command_for_this_machine_chooses_the_best_kernels_it_has(binaries, golden):
