@@ -14,10 +14,10 @@ from pipeline.config import from_table
 from pipeline.files import UserError
 
 Positive = Annotated[float, (1e-9, 1e15)]
-Part = Annotated[float, (0.0, 1e15)]  # that may be rounded to zero
-Count = Annotated[int, (1, 2**53)]
+NonNegative = Annotated[float, (0.0, 1e15)]  # that may be rounded to zero
+AtLeastOne = Annotated[int, (1, 2**53)]
 Rounds = Annotated[list[Positive], (1, 10**6)]
-Interval = Annotated[list[Positive], (2, 2)]  # of 95 % confidence
+ConfidenceInterval = Annotated[list[Positive], (2, 2)]  # of 95 % confidence
 
 
 class State(TypedDict):
@@ -34,7 +34,7 @@ class Host(TypedDict):
 
     board: str
     cpu: str
-    cores: Count
+    cores: AtLeastOne
     isa_flags: list[str]
     governor: str
     system: str
@@ -48,10 +48,10 @@ class Method(TypedDict):
     """How it was measured."""
 
     baseline: str | None  # None: no row has a figure
-    launches: Count
-    rounds_per_launch: Count
-    calls_per_round: Count
-    images: Count
+    launches: AtLeastOne
+    rounds_per_launch: AtLeastOne
+    calls_per_round: AtLeastOne
+    images: AtLeastOne
     pinned_core: int
     timer_overhead_ns: float | None
     p90_confidence: str
@@ -60,7 +60,7 @@ class Method(TypedDict):
     notes: list[str]  # what the figures mean
 
 
-class Latency(TypedDict):
+class LatencyUs(TypedDict):
     """Of the timed calls, in us; percentiles by nearest rank."""
 
     min: Positive
@@ -73,12 +73,12 @@ class Latency(TypedDict):
 ColdStart = TypedDict(  # in ms, medians; a class could not have the key "import"
     "ColdStart",
     {
-        "interpreter": Part,
-        "import": Part,
-        "load": Part,
-        "first": Part,
+        "interpreter": NonNegative,
+        "import": NonNegative,
+        "load": NonNegative,
+        "first": NonNegative,
         "total": Positive,
-        "processes": Count,
+        "processes": AtLeastOne,
     },
 )
 
@@ -91,24 +91,24 @@ class BenchRow(TypedDict):
 
     artifact: str
     runtime: str
-    threads: Count
-    batch: Count
+    threads: AtLeastOne
+    batch: AtLeastOne
     status: str  # "ok", "invalid" or "not_run"
     reason: str
     sha256: str | None
     runtime_version: str | None
-    size_bytes: Count | None
+    size_bytes: AtLeastOne | None
     accuracy: Annotated[float, (0.0, 1.0)] | None
-    calls: Count | None
-    latency_us: Latency | None
-    invoke_us: Latency | None
+    calls: AtLeastOne | None
+    latency_us: LatencyUs | None
+    invoke_us: LatencyUs | None
     quantiles_us: Annotated[list[Positive], (101, 101)] | None  # the 0th to the 100th
     throughput_ips: Positive | None
     rounds_us: Annotated[list[Rounds], (1, 10**6)] | None  # their medians, by launch
     cold_start_ms: ColdStart | None
     peak_rss_mib: Positive | None
     ratio_to_baseline: Positive | None
-    ratio_ci95: Interval | None
+    ratio_ci95: ConfidenceInterval | None
 
 
 class BenchResult(TypedDict):

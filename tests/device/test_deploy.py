@@ -371,7 +371,7 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         assert (current / ".venv").is_dir()
     else:
         assert "using the command lenet5 (native/" in run.stdout
-        assert re.search(r"^256 of 256 outputs equal", run.stdout, re.M)
+        assert re.search(r"^320 of 320 outputs equal", run.stdout, re.M)
         assert not (current / ".venv").exists()
         command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
         assert subprocess.run(command, capture_output=True).returncode == 0
@@ -392,7 +392,7 @@ def test_compiled_c_that_answers_otherwise_here_is_not_used(
     golden[-1] ^= 1  # of the last output
     run = deploy(make_bundle("1.0.0", {"native/golden.bin": bytes(golden)}), device)
     assert run.returncode == 1
-    assert "255 of 256 outputs equal" in run.stderr
+    assert "319 of 320 outputs equal" in run.stderr
     assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
     assert device.versions() == []
 
@@ -458,7 +458,7 @@ def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start
     process = start_bench()
     process.kill()
     process.communicate()
-    for _ in range(200):
+    for _ in range(1200):
         if (device.lenet5 / "current" / "interrupted").exists():
             return
         time.sleep(0.05)

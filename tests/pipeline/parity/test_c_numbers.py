@@ -1,5 +1,7 @@
 """The numbers in the generated C are read back and compared with the model's, one by one."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,8 @@ def test_one_changed_number_in_any_table_is_found_and_named(tables, change):
         mutant, at = values.copy(), rng.integers(len(values))
         mutant[at] = change(int(mutant[at]))
         said = compare({**found, (name, condition): mutant}, wanted)
-        assert said.startswith(f"{name} differs from the model in 1 of "), said
+        # A word of two weights may carry into its upper one.
+        assert re.match(f"{name} differs from the model in [12] of ", said), said
 
 
 @pytest.mark.parametrize(
