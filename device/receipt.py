@@ -122,7 +122,7 @@ def main(argv: Sequence[str], started_ns: int) -> int:
 def time_those(subjects: Sequence[BenchSubject]) -> Benchmark:
     """Time them against each other, by one image at a time on one thread."""
     # One launch tells which is faster; more would only say how sure that is.
-    effort = Effort(launches=1, rounds=16, calls=64, offline_rounds=0, cold_starts=0)
+    effort = Effort(launches=1, rounds=8, calls=32, offline_rounds=0, cold_starts=0)
     images, no_labels = read_golden(HERE)["images"], np.empty(0, np.uint8)
     quiet = contextlib.nullcontext(lambda done, total, what: None)
     benchmark = Benchmark(subjects, effort, images, no_labels, lambda title: quiet)

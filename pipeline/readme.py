@@ -115,7 +115,7 @@ def summary(results: Mapping[str, Any]) -> str:
     header = ["artifact", "accuracy", "size", "time for an image", "where it runs"]
     return "\n\n".join(
         [
-            f"`make export` ends, after {sum(results['seconds'].values()) / 60:.0f} minutes, with",
+            "`make export` ends with",
             f"    {FLOAT_MODEL}: {train['test_accuracy']:.2%} of the test images right, "
             f"{train['parameters']:,} parameters\n"
             f"    parity: {parity['status']}, {len(passed)} artifacts on "
