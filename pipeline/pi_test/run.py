@@ -53,7 +53,7 @@ from pipeline.pi_test.system import HOME, EmulationError, System
 
 GUEST_SCRIPT = Path(__file__).with_name("guest.py")
 MAX_STEP_S = 1800.0  # of wall-clock time: a step that takes longer hangs
-FEW_IMAGES = 2000  # for float models, without --full: they are the slow ones under emulation
+FEW_IMAGES = 1000  # for float models, without --full: they are the slow ones under emulation
 INSTALLED = f"{HOME}/lenet5-edge/current"
 PYTHON = ".venv/bin/python"
 
