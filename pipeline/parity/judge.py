@@ -88,9 +88,9 @@ def allowed_share(share: float, images: int) -> float:
     """
     from scipy.stats import poisson
 
-    if images >= FULL_TEST or share <= 0:
+    if images >= FULL_TEST:
         return share
-    return float(min(poisson.ppf(0.95, share * images), max(share * FULL_TEST, 1.0))) / images
+    return float(min(poisson.ppf(0.95, share * images), share * FULL_TEST)) / images
 
 
 def too_few(images: int, reference_accuracy: float, budget: ParityBudget) -> str:

@@ -132,6 +132,15 @@ def test_fewer_test_images_allow_for_chance_but_never_more_flips_than_the_full_t
     assert judge.limits(True, 1.0, BUDGET, images).disagreement == 0.0
 
 
+@pytest.mark.parametrize(("flips", "passes"), [(3, True), (4, False)])
+def test_an_artifact_is_judged_by_what_its_number_of_images_allows(flips, passes):
+    labels = np.zeros(1_000, int)
+    got = labels.copy()
+    got[:flips] = 1
+    reasons, _ = judge.judge(INT8, labels, one_hot(labels), one_hot(got), BUDGET)
+    assert (reasons == []) is passes
+
+
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("subject", [FLOAT, INT8])
 def test_one_probability_that_is_no_number_fails(value, subject):
@@ -470,6 +479,13 @@ def test_layers_are_measured_on_256_images_of_each_int8_file_that_ran_here(
     assert seen == [(tmp_path / "lenet5_int8.onnx", "weights", (256, 32, 32, 1))]
 
 
+def test_a_layer_that_loses_just_what_it_may_passes():
+    layers = [TensorNoise("lenet5_int8.onnx", "C3", 37.5, 40.0)]
+    budget = replace(BUDGET, int8_max_sqnr_loss_db=2.5)
+    (judged,) = judge.with_layers([row("pass")], layers, budget)
+    assert judged.status == "pass"
+
+
 @pytest.mark.parametrize(
     ("status", "numbers", "layer", "judged", "reason"),
     [
@@ -486,6 +502,8 @@ def test_a_wrong_number_or_layer_fails_the_row_of_the_c_alone(
     c, other = (
         ParityRow(name, "native", "", "", status, "") for name in (NATIVE_SOURCE, INT8_TFLITE)
     )
-    rows = judge.with_c([other, c], numbers, [LayersRow("x", "neon", 1, layer, "b differs")])
+    rows = judge.with_c(
+        [other, c], numbers, [LayersRow(x, "neon", 1, layer, "b differs") for x in "xy"]
+    )
     assert rows[0] == other
     assert (rows[1].status, rows[1].reason) == (judged, reason)
