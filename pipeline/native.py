@@ -252,6 +252,23 @@ def build_program(
         (work / f"{result.name}.new").replace(result)
 
 
+def emulator(architecture: str, processor: str) -> list[str]:
+    """The words that run a command of an architecture on a processor that qemu plays.
+
+    Args:
+        architecture: A key of `EMULATORS`.
+        processor: As qemu calls it.
+
+    Raises:
+        UserError: That qemu is not installed.
+    """
+    qemu = EMULATORS[architecture]
+    program = shutil.which(qemu)
+    if program is None:
+        raise UserError(f"no {qemu} here: apt install qemu-user")
+    return [program, "-cpu", processor]
+
+
 def _compile(
     target: tuple[str, str],
     sources: Iterable[Path],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -113,10 +112,10 @@ def _command(row: BinaryRow, folder: Path, golden: Path) -> BinaryRow:
     """The row with what `lenet5 --verify` says on its processor."""
     command = [str(folder / row.file), "--verify", str(golden)]
     if row.processor != HERE:
-        qemu = native.EMULATORS[Path(row.file).parent.name]
-        if shutil.which(qemu) is None:
-            return replace(row, status="not_run", reason=f"no {qemu} here: apt install qemu-user")
-        command = [qemu, "-cpu", row.processor, *command]
+        try:
+            command = [*native.emulator(Path(row.file).parent.name, row.processor), *command]
+        except UserError as error:
+            return replace(row, status="not_run", reason=str(error))
     return verdict(row, subprocess.run(command, capture_output=True, text=True, errors="replace"))
 
 

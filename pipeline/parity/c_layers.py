@@ -9,7 +9,6 @@ here, on test images and on images made to excite.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -37,7 +36,6 @@ TEST_IMAGES = 1000
 NAME_BYTES = 16  # of the kernels, before the layers
 SEED = 26
 GENERATIONS = 24
-NOT_HERE = "no {} here: apt install qemu-user"
 Layers = NDArray[np.int8]  # (N, values): all layers of an image side by side
 
 
@@ -168,10 +166,10 @@ def _judge(
     arch, _, processor = row.processor.partition(" ")
     command = [str(work / (this_architecture() if row.processor == HERE else arch))]
     if row.processor != HERE:
-        emulator = native.EMULATORS[arch]
-        if shutil.which(emulator) is None:
-            return replace(row, status="not_run", reason=NOT_HERE.format(emulator))
-        command = [emulator, "-cpu", processor, *command]
+        try:
+            command = [*native.emulator(arch, processor), *command]
+        except UserError as error:
+            return replace(row, status="not_run", reason=str(error))
     elif this_architecture() not in PROCESSORS:
         return replace(row, status="not_run", reason=f"no binaries for {this_architecture()}")
     if isinstance(wanted, str):

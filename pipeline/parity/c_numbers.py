@@ -20,6 +20,17 @@ ARRAY = re.compile(r"static const (\w+) (\w+)\[(\d+)\] = \{")
 LAYERS = ("conv1", "conv2", "dense1", "dense2", "dense3")
 WIDE, NOT_WIDE = "defined(KERNELS_WIDE)", "not defined(KERNELS_WIDE)"
 STORED = "STORED_BIAS == 128"
+# Of each layer's weights the tables, and what they stand under.
+ROWS = ("rows", "defined(KERNELS_PORTABLE)")
+PAIRS, WORDS = ("pairs", "defined(KERNELS_MADD)"), ("words", "defined(KERNELS_DSP)")
+GROUPS = ("groups", "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)")
+NEON = "defined(KERNELS_NEON)"
+DENSE = (("rows", "!defined(KERNELS_WIDE)"), ("groups", WIDE))
+LAYOUTS = {
+    "conv1": (ROWS, PAIRS, WORDS, GROUPS, ("spread", NEON)),
+    "conv2": (ROWS, PAIRS, WORDS, GROUPS, ("rows", NEON)),
+    **dict.fromkeys(LAYERS[2:], DENSE),
+}
 
 
 def wrong_numbers(source: Path, model: Path) -> str:
@@ -181,23 +192,8 @@ def expected(model: Path) -> Tables:
         channels = len(weights)
         order = (channels, -1) if weights.ndim == 2 else (channels, 5, weights.shape[3] * 5)
         weights = weights.reshape(order)
-        layouts = {
-            "conv1": ("rows", "pairs", "words", "groups", "spread"),
-            "conv2": ("rows", "pairs", "words", "groups", "neon"),
-        }.get(name, ("dense_rows", "dense_groups"))
-        conditions = {
-            "rows": "defined(KERNELS_PORTABLE)",
-            "pairs": "defined(KERNELS_MADD)",
-            "words": "defined(KERNELS_DSP)",
-            "groups": "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)",
-            "spread": "defined(KERNELS_NEON)",
-            "neon": "defined(KERNELS_NEON)",
-            "dense_rows": "!defined(KERNELS_WIDE)",
-            "dense_groups": WIDE,
-        }
-        for layout in layouts:
-            table = "rows" if layout == "neon" else layout.removeprefix("dense_")
-            tables[f"{name}_{table}", conditions[layout]] = weights
+        for table, condition in LAYOUTS[name]:
+            tables[f"{name}_{table}", condition] = weights
         tables |= _rescaling(
             name,
             weights.reshape(channels, -1),

@@ -130,7 +130,8 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
                 key = f"{subject.artifact}@{subject.runtime}"
                 probabilities[key], excited[key] = np.split(got.probabilities, [n])
         report(len(todo), len(todo), "the compiled C, and the noise of layers")
-        binaries = _binaries(folder, rows, images, native, promised or native)
+        of_c = promised or native  # what the compiled C must answer
+        binaries = _binaries(folder, rows, images, native, of_c)
         layers = _layers(folder, rows, test.images)
     judged = with_c(with_layers(rows, layers, budget), numbers, c_layers)
     result = ParityResult(
@@ -150,8 +151,7 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     with atomic_path(folder / PROBABILITIES) as temporary:
         np.savez(temporary, **{FLOAT_MODEL: reference}, **probabilities)  # type: ignore[arg-type]
     with atomic_path(folder / EXCITING) as temporary:
-        of_c = (promised or native).raw[n:] if promised or native else ()  # type: ignore[union-attr]
-        np.savez(temporary, images=exciting, outputs=of_c, **excited)
+        np.savez(temporary, images=exciting, outputs=of_c.raw[n:] if of_c else (), **excited)
     write_json(folder / PARITY_JSON, asdict(result))
     return result
 

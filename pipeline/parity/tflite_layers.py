@@ -2,7 +2,7 @@
 
     python -m pipeline.parity.tflite_layers MODEL.tflite IMAGES.npy OUTPUT.npy
 
-A process of its own in `.venv-device`: numpy and tflite-runtime alone are imported.
+A process of its own in `.venv-device`. The input is quantized as the runner quantizes it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+
+from device.runner import padding
 
 LAYERS = ("MAX_POOL_2D", "FULLY_CONNECTED", "SOFTMAX")  # the C pools as it convolves
 
@@ -24,12 +26,11 @@ def main() -> int:
     source = interpreter.get_input_details()[0]
     layers = [op for op in interpreter._get_ops_details() if op["op_name"] in LAYERS]
     tensors = [int(layer["outputs"][0]) for layer in layers]
-    scale, zero_point = source["quantization"]
-    real = np.pad(np.load(images_path), [(0, 0), (2, 2), (2, 2)]).astype(np.float32) / 255
-    given = np.clip(np.rint(real / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    pad, given = padding(source["quantization"])
     rows = []
-    for image in given:  # (32, 32)
-        interpreter.set_tensor(source["index"], image[None, :, :, None])
+    for image in np.load(images_path):  # uint8 (28, 28)
+        pad(image)
+        interpreter.set_tensor(source["index"], given)
         interpreter.invoke()
         rows.append(np.concatenate([interpreter.get_tensor(t).ravel() for t in tensors]))
     np.save(output, np.array(rows))

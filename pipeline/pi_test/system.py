@@ -22,7 +22,7 @@ HOME = "/home/pi"
 TOOLS = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "chroot": "coreutils"}
 # Debian 12's qemu 7.2 crashes on ai-edge-litert 2.2 and later; Debian 13's qemu 10 does not.
 EMULATOR_SUITE = "trixie"
-EMULATORS = {"arm64": "qemu-aarch64", "armhf": "qemu-arm", "armel": "qemu-arm"}
+QEMU = {"arm64": "qemu-aarch64", "armhf": "qemu-arm", "armel": "qemu-arm"}
 # Raspberry Pi OS has them all.
 PACKAGES = (
     *("ca-certificates", "coreutils", "dash", "findutils", "libstdc++6", "mawk", "python3"),
@@ -99,7 +99,7 @@ def tree_command(system: System, archive: Path) -> list[str]:
     certificates += ' > "$1/etc/ssl/certs/ca-certificates.crt"'
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--skip=check/qemu"]
     command += [f"--architectures={system.arch}", f"--include={','.join(packages)}"]
-    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _without_security()]
+    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _main_suite_alone()]
     command += [f"--setup-hook={hook}" for hook in hooks]
     command += [f"--extract-hook={certificates}"]
     return [*command, system.suite, str(archive)]
@@ -125,9 +125,9 @@ def make_emulator(cache: Path) -> Path:
         with atomic_path(folder) as temporary:
             archive = temporary.with_name("tree.tar")
             command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=qemu-user"]
-            _run([*command, _without_security(), EMULATOR_SUITE, str(archive)])
+            _run([*command, _main_suite_alone(), EMULATOR_SUITE, str(archive)])
             temporary.mkdir()
-            programs = [f"./usr/bin/{name}" for name in EMULATORS.values()]  # statically linked
+            programs = [f"./usr/bin/{name}" for name in QEMU.values()]  # statically linked
             _unpack(archive, temporary, "--strip-components=3", *programs)
     return folder
 
@@ -141,7 +141,7 @@ def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> lis
         home: The folder that is `HOME` there.
         emulator: From `make_emulator`.
     """
-    qemu = emulator / EMULATORS[system.arch]
+    qemu = emulator / QEMU[system.arch]
     rule = f":pi:M::{MAGIC[system.arch]}:{MASK}:{qemu}:FP"
     namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
     return [*namespaces, "/bin/sh", "-c", SANDBOX, "sandbox", str(tree), str(home), rule]
@@ -159,7 +159,7 @@ def guest_environment(processor: str) -> dict[str, str]:
     }
 
 
-def _without_security() -> str:
+def _main_suite_alone() -> str:
     """A hook that leaves the main suite alone: the indices of others are at times out of step."""
     return '--setup-hook=sed -i "/-security/d;/-updates/d" "$1/etc/apt/sources.list"'
 

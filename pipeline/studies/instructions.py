@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -233,11 +232,7 @@ def _compile_plugin(folder: Path) -> Path:
 
 def _emulator(board: Board, plugin: Path) -> list[str]:
     """The words that run a command on a board and count."""
-    qemu = native.EMULATORS[board.architecture]
-    emulator = shutil.which(qemu)
-    if emulator is None:
-        raise UserError(f"{qemu}: not installed (Debian: apt install qemu-user)")
-    return [emulator, "-cpu", board.processor, "-plugin", str(plugin)]
+    return [*native.emulator(board.architecture, board.processor), "-plugin", str(plugin)]
 
 
 def _verify(

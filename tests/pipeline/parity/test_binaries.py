@@ -6,7 +6,6 @@ import pytest
 from native_helpers import require
 
 from pipeline import native
-from pipeline.parity import binaries
 from pipeline.parity.binaries import BinaryRow, judge_binaries, verdict
 
 
@@ -77,7 +76,7 @@ def test_wrong_promise_fails_and_says_how_many(exported, promised):
 def test_processor_without_emulator_is_not_run_and_says_what_to_install(
     exported, promised, monkeypatch
 ):
-    monkeypatch.setattr(binaries.shutil, "which", lambda program: None)
+    monkeypatch.setattr(native.shutil, "which", lambda program: None)
     row = judged(exported, promised)["native/aarch64/lenet5", "cortex-a53"]
     assert (row.status, row.reason) == ("not_run", "no qemu-aarch64 here: apt install qemu-user")
 
