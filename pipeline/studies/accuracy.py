@@ -10,10 +10,8 @@ the code or the budget for that has changed. The rest is measured each time: it 
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -30,7 +28,6 @@ from pipeline.artifacts import (
     FLOAT_MODEL,
     PARITY_JSON,
     PROBABILITIES,
-    ROOT,
     TRAIN_JSON,
     describe_machine,
 )
@@ -43,7 +40,8 @@ from pipeline.parity import check as parity
 from pipeline.parity.statistics import mean_ci95
 from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
-from pipeline.train import confidence
+from pipeline.train import confidence, key
+from pipeline.train.distillation import TEACHERS
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.temperature import expected_calibration_error
 from pipeline.train.training import accuracy, train
@@ -52,9 +50,8 @@ RECIPES = ("best", "max")
 SEEDS = (98, 99, 100, 101, 102)
 WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
 STATE = "finished.json"  # in a seed's folder: the keys of what lies there
-# What decides a seed's weights: this source file with all that it imports, and these files. Then
-# what decides its artifacts and figures.
-TRAINED_BY, TRAINED_WITH = ("pipeline/train/training.py",), ("requirements.lock",)
+# What decides a seed's artifacts and figures: these source files with all that they import, and
+# these files. What decides its weights is in pipeline/train/key.py.
 JUDGED_BY = ("pipeline/export.py", "pipeline/native.py", "pipeline/parity/check.py")
 JUDGED_WITH = (
     "device/requirements.lock",
@@ -116,12 +113,12 @@ def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
 def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     """Train, convert and judge one seed, as far as it is not finished."""
     make_folder(folder)
-    trained = training_key(recipe, data)
-    judged = _digest(trained, *_contents(JUDGED_BY, JUDGED_WITH))
+    trained = key.training_key(recipe, data)
+    judged = key.digest(trained, *key.contents(JUDGED_BY, JUDGED_WITH))
     state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if state.get("trained") != trained:
         print(f"{name}, seed {recipe.seed}: training", flush=True)
-        train(name, recipe, data, folder)
+        train(name, recipe, data, folder, folder.parent.parent / TEACHERS)
         state = {"trained": trained}
         write_json(folder / STATE, state)
     if state.get("judged") != judged:
@@ -130,43 +127,6 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
         native.generate(folder, data)
         parity.check_parity(folder, data, load_parity_budget())
         write_json(folder / STATE, {"trained": trained, "judged": judged})
-
-
-def training_key(recipe: EpochRecipe, data: Dataset) -> str:
-    """A digest of all that decides a seed's weights: settings, data, code and versions."""
-    return _digest(repr(recipe), data.sha256, *_contents(TRAINED_BY, TRAINED_WITH))
-
-
-def _contents(modules: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Name and content of source files, of the project's files that they import, and of others."""
-    paths = imported_files([ROOT / name for name in modules])
-    paths |= {path for pattern in others for path in ROOT.glob(pattern) if path.is_file()}
-    return [f"{path.relative_to(ROOT)}: {path.read_text('utf-8')}" for path in sorted(paths)]
-
-
-def imported_files(paths: Sequence[Path]) -> set[Path]:
-    """Source files of the project and all of its files that they import, directly or not."""
-    found: set[Path] = set()
-    todo = list(paths)
-    while todo:
-        path = todo.pop()
-        if path in found:
-            continue
-        found.add(path)
-        names: list[str] = []
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        places = [ROOT.joinpath(*name.split(".")) for name in names]
-        files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
-        todo += filter(Path.is_file, files)
-    return found
-
-
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def measure(folder: Path, data: Dataset) -> dict[str, Any]:
