@@ -78,32 +78,32 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
     if not data.shows_digits:
         raise UserError(f"{data.source}: not digits, which is what make accuracy is for; name some")
     loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
-    blocks: list[dict[str, Any]] = []
+    before = read_json(ACCURACY_JSON, "data_sha256", "recipes") if ACCURACY_JSON.is_file() else {}
+    same_data = before.get("data_sha256") == data.sha256
+    blocks = {block["recipe"]: block for block in before["recipes"]} if same_data else {}
     for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
             raise UserError(f"{name}: it does not train in epochs; name another, such as best")
         seeds: list[dict[str, Any]] = []
-        blocks.append({})
         for seed in SEEDS:
             folder = out / "accuracy" / f"{name}-{seed}"
             make(name, dataclasses.replace(recipe, seed=seed), data, folder)
             seeds.append(measure(folder, data))
-            blocks[-1] = summarise(name, recipe.epochs, seeds)
-            result = describe(blocks, data)
+            blocks[name] = summarise(name, recipe.epochs, seeds)
+            result = describe(list(blocks.values()), data)
             write_json(ACCURACY_JSON, result)
             write_bytes(ACCURACY_MD, render(result).encode())
-    return blocks
+    return list(blocks.values())
 
 
-def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
+def describe(blocks: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
     """What `docs/accuracy.json` holds: the first recipe's figures, and those of each recipe."""
     return {
-        "machine": describe_machine(),
         "data_sha256": data.sha256,
         "validation_images": len(data.validation),
         "test_images": len(data.test),
         **blocks[0],
-        "recipes": list(blocks),
+        "recipes": blocks,
     }
 
 
@@ -150,6 +150,7 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     return {
         "seed": training["seed"],
         "seconds": training["seconds"],
+        "teacher_seconds": training["teacher_seconds"],
         "val_accuracy": training["val_accuracy"],
         "confidence": training["confidence"],
         "parity": judged["status"],
@@ -210,9 +211,11 @@ def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[s
     return {
         "recipe": name,
         "epochs": epochs,
+        "machine": describe_machine(),
         **_spread([seed["float"]["accuracy"] for seed in seeds]),
         "mean_calibration_error": _mean(seeds, lambda s: s["float"]["calibration_error"]),
         "mean_seconds": _mean(seeds, lambda s: s["seconds"]),
+        "teacher_seconds": seeds[0]["teacher_seconds"],
         "artifacts": artifacts,
         **{
             part: {
@@ -242,8 +245,7 @@ Written by `make accuracy`; do not edit. Every seed was trained, converted and j
 {test_images:,} test images; {validation_images:,} validation images chose the epoch, the
 temperature and the threshold. The test set chose nothing in these runs; test figures of earlier
 ones were seen while the recipes were made ([ADR 14](adr/0014-accuracy.md)). The intervals are
-Student's, over seeds. Loss and agreement are against the float model of the same seed. Measured
-on: {machine}."""
+Student's, over seeds. Loss and agreement are against the float model of the same seed."""
 
 WILD = """Other people's digits, generated (`pipeline/studies/wild.py`): {n} images a set, mean over
 seeds. No image of these sets was trained on; the augmentation imitates some of their habits (hooks,
@@ -266,7 +268,7 @@ def _render_recipe(block: dict[str, Any]) -> list[str]:
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     return [
         f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
-        f"Training took {block['mean_seconds']:.0f} s a seed.",
+        _time_taken(block),
         markdown_table(*artifact_cells(block)),
         "Errors on the test images, seed by seed, and what the threshold of each seed gives "
         "there (`runner.py --min-confidence`):",
@@ -276,6 +278,15 @@ def _render_recipe(block: dict[str, Any]) -> list[str]:
         NON_DIGITS.format(n=f"{WILD_IMAGES:,}"),
         markdown_table(["kind", "float", "int8"], pair_cells(block["non_digits_sure"])),
     ]
+
+
+def _time_taken(block: dict[str, Any]) -> str:
+    teachers = block["teacher_seconds"]
+    before = f"; the teachers, which all seeds share, took {teachers / 60:.0f} minutes before"
+    return (
+        f"Training took {block['mean_seconds']:.0f} s a seed{before if teachers else ''}. "
+        f"Measured on: {block['machine']}."
+    )
 
 
 def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -59,7 +59,7 @@ def teach(
         for seed in range(how.teachers)
     ]
     of_pool = dataclasses.replace(teachers[0], seed=how.teachers)  # distortions of its own
-    kept = _Kept(folder, training_key((teachers, of_pool, how), data))
+    kept = _Kept(folder, training_key((teachers, of_pool, how.width, how.temperature), data))
     for number, teacher in enumerate(teachers, 1):
         title = f"teacher {number} of {how.teachers}"
         kept.make(f"teacher-{number}.npz", partial(_train, teacher, how, data, title))
