@@ -29,7 +29,7 @@ Rates = NDArray[np.float32]  # (epochs, steps)
 
 NO_DIGIT = -1  # the label of an image for which every class is equally right
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
-CHUNK = 500  # images at a time where the network only answers
+CHUNK = 250  # images at a time where the network only answers
 
 
 class Epoch(NamedTuple):
