@@ -71,6 +71,19 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Teachers, wider than LeNet-5, whose answers the network learns beside the labels."""
+
+    teachers: int = within(1, 16)  # their mean answer is what is learned
+    width: int = within(1, 8)  # times as many channels and neurons as LeNet-5
+    teacher_epochs: int = within(1, 100_000)
+    teacher_weight_decay: float = within(0.0, 1.0)
+    pool_epochs: int = within(1, 1000)  # distorted epochs that they answer; used in turn
+    temperature: float = within(0.1, 100.0)  # softens the answers on both sides
+    share: float = within(0.0, 1.0)  # of the answers in the loss; the labels have the rest
+
+
+@dataclass(frozen=True)
 class EpochRecipe:
     """Training in epochs: AdamW, a cosine schedule, augmentation, averaged weights."""
 
@@ -81,8 +94,8 @@ class EpochRecipe:
     learning_rate: float = within(1e-8, 10.0)  # at its peak, after the first epoch
     weight_decay: float = within(0.0, 1.0)  # on kernels only; times the learning rate
     ema_decay: float = within(0.0, 0.999999)  # of the weights' moving average, a step
-    label_smoothing: float = within(0.0, 0.9)  # share of a target that is spread over all classes
     non_digits: float = within(0.0, 0.5)  # share of images replaced by what is no digit
+    distillation: Distillation | None = None
 
 
 Recipe = CookbookRecipe | EpochRecipe

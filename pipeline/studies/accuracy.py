@@ -10,10 +10,8 @@ the code or the budget for that has changed. The rest is measured each time: it 
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -30,7 +28,6 @@ from pipeline.artifacts import (
     FLOAT_MODEL,
     PARITY_JSON,
     PROBABILITIES,
-    ROOT,
     TRAIN_JSON,
     describe_machine,
 )
@@ -43,7 +40,8 @@ from pipeline.parity import check as parity
 from pipeline.parity.statistics import mean_ci95
 from pipeline.studies import non_digits, wild
 from pipeline.table import markdown_table
-from pipeline.train import confidence
+from pipeline.train import confidence, key
+from pipeline.train.distillation import TEACHERS
 from pipeline.train.lenet5 import import_tensorflow
 from pipeline.train.temperature import expected_calibration_error
 from pipeline.train.training import accuracy, train
@@ -52,9 +50,8 @@ RECIPES = ("best", "max")
 SEEDS = (98, 99, 100, 101, 102)
 WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
 STATE = "finished.json"  # in a seed's folder: the keys of what lies there
-# What decides a seed's weights: this source file with all that it imports, and these files. Then
-# what decides its artifacts and figures.
-TRAINED_BY, TRAINED_WITH = ("pipeline/train/training.py",), ("requirements.lock",)
+# What decides a seed's artifacts and figures: these source files with all that they import, and
+# these files. What decides its weights is in pipeline/train/key.py.
 JUDGED_BY = ("pipeline/export.py", "pipeline/native.py", "pipeline/parity/check.py")
 JUDGED_WITH = (
     "device/requirements.lock",
@@ -81,32 +78,32 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
     if not data.shows_digits:
         raise UserError(f"{data.source}: not digits, which is what make accuracy is for; name some")
     loaded = {Path(given).stem: load_recipe(given) for given in recipes}  # before the first hour
-    blocks: list[dict[str, Any]] = []
+    before = read_json(ACCURACY_JSON, "data_sha256", "recipes") if ACCURACY_JSON.is_file() else {}
+    same_data = before.get("data_sha256") == data.sha256
+    blocks = {block["recipe"]: block for block in before["recipes"]} if same_data else {}
     for name, recipe in loaded.items():
         if not isinstance(recipe, EpochRecipe):
             raise UserError(f"{name}: it does not train in epochs; name another, such as best")
         seeds: list[dict[str, Any]] = []
-        blocks.append({})
         for seed in SEEDS:
             folder = out / "accuracy" / f"{name}-{seed}"
             make(name, dataclasses.replace(recipe, seed=seed), data, folder)
             seeds.append(measure(folder, data))
-            blocks[-1] = summarise(name, recipe.epochs, seeds)
-            result = describe(blocks, data)
+            blocks[name] = summarise(name, recipe.epochs, seeds)
+            result = describe(list(blocks.values()), data)
             write_json(ACCURACY_JSON, result)
             write_bytes(ACCURACY_MD, render(result).encode())
-    return blocks
+    return list(blocks.values())
 
 
-def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
+def describe(blocks: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
     """What `docs/accuracy.json` holds: the first recipe's figures, and those of each recipe."""
     return {
-        "machine": describe_machine(),
         "data_sha256": data.sha256,
         "validation_images": len(data.validation),
         "test_images": len(data.test),
         **blocks[0],
-        "recipes": list(blocks),
+        "recipes": blocks,
     }
 
 
@@ -116,12 +113,12 @@ def describe(blocks: Sequence[dict[str, Any]], data: Dataset) -> dict[str, Any]:
 def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     """Train, convert and judge one seed, as far as it is not finished."""
     make_folder(folder)
-    trained = training_key(recipe, data)
-    judged = _digest(trained, *_contents(JUDGED_BY, JUDGED_WITH))
+    trained = key.training_key(recipe, data)
+    judged = key.digest(trained, *key.contents(JUDGED_BY, JUDGED_WITH))
     state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if state.get("trained") != trained:
         print(f"{name}, seed {recipe.seed}: training", flush=True)
-        train(name, recipe, data, folder)
+        train(name, recipe, data, folder, folder.parent.parent / TEACHERS)
         state = {"trained": trained}
         write_json(folder / STATE, state)
     if state.get("judged") != judged:
@@ -130,43 +127,6 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
         native.generate(folder, data)
         parity.check_parity(folder, data, load_parity_budget())
         write_json(folder / STATE, {"trained": trained, "judged": judged})
-
-
-def training_key(recipe: EpochRecipe, data: Dataset) -> str:
-    """A digest of all that decides a seed's weights: settings, data, code and versions."""
-    return _digest(repr(recipe), data.sha256, *_contents(TRAINED_BY, TRAINED_WITH))
-
-
-def _contents(modules: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Name and content of source files, of the project's files that they import, and of others."""
-    paths = imported_files([ROOT / name for name in modules])
-    paths |= {path for pattern in others for path in ROOT.glob(pattern) if path.is_file()}
-    return [f"{path.relative_to(ROOT)}: {path.read_text('utf-8')}" for path in sorted(paths)]
-
-
-def imported_files(paths: Sequence[Path]) -> set[Path]:
-    """Source files of the project and all of its files that they import, directly or not."""
-    found: set[Path] = set()
-    todo = list(paths)
-    while todo:
-        path = todo.pop()
-        if path in found:
-            continue
-        found.add(path)
-        names: list[str] = []
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        places = [ROOT.joinpath(*name.split(".")) for name in names]
-        files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
-        todo += filter(Path.is_file, files)
-    return found
-
-
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def measure(folder: Path, data: Dataset) -> dict[str, Any]:
@@ -190,6 +150,7 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     return {
         "seed": training["seed"],
         "seconds": training["seconds"],
+        "teacher_seconds": training["teacher_seconds"],
         "val_accuracy": training["val_accuracy"],
         "confidence": training["confidence"],
         "parity": judged["status"],
@@ -250,9 +211,11 @@ def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[s
     return {
         "recipe": name,
         "epochs": epochs,
+        "machine": describe_machine(),
         **_spread([seed["float"]["accuracy"] for seed in seeds]),
         "mean_calibration_error": _mean(seeds, lambda s: s["float"]["calibration_error"]),
         "mean_seconds": _mean(seeds, lambda s: s["seconds"]),
+        "teacher_seconds": seeds[0]["teacher_seconds"],
         "artifacts": artifacts,
         **{
             part: {
@@ -282,8 +245,7 @@ Written by `make accuracy`; do not edit. Every seed was trained, converted and j
 {test_images:,} test images; {validation_images:,} validation images chose the epoch, the
 temperature and the threshold. The test set chose nothing in these runs; test figures of earlier
 ones were seen while the recipes were made ([ADR 14](adr/0014-accuracy.md)). The intervals are
-Student's, over seeds. Loss and agreement are against the float model of the same seed. Measured
-on: {machine}."""
+Student's, over seeds. Loss and agreement are against the float model of the same seed."""
 
 WILD = """Other people's digits, generated (`pipeline/studies/wild.py`): {n} images a set, mean over
 seeds. No image of these sets was trained on; the augmentation imitates some of their habits (hooks,
@@ -306,7 +268,7 @@ def _render_recipe(block: dict[str, Any]) -> list[str]:
     count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     return [
         f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
-        f"Training took {block['mean_seconds']:.0f} s a seed.",
+        _time_taken(block),
         markdown_table(*artifact_cells(block)),
         "Errors on the test images, seed by seed, and what the threshold of each seed gives "
         "there (`runner.py --min-confidence`):",
@@ -316,6 +278,15 @@ def _render_recipe(block: dict[str, Any]) -> list[str]:
         NON_DIGITS.format(n=f"{WILD_IMAGES:,}"),
         markdown_table(["kind", "float", "int8"], pair_cells(block["non_digits_sure"])),
     ]
+
+
+def _time_taken(block: dict[str, Any]) -> str:
+    teachers = block["teacher_seconds"]
+    before = f"; the teachers, which all seeds share, took {teachers / 60:.0f} minutes before"
+    return (
+        f"Training took {block['mean_seconds']:.0f} s a seed{before if teachers else ''}. "
+        f"Measured on: {block['machine']}."
+    )
 
 
 def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

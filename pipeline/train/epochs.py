@@ -7,23 +7,21 @@ next one. docs/adr/0002-training.md says what that gains.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import EpochRecipe
-from pipeline.data import Dataset, Split
+from pipeline.data import Dataset, Images, Split
 from pipeline.progress import progress
 from pipeline.train.augment import augment
 from pipeline.train.outliers import draw_non_digits
 from pipeline.train.temperature import cross_entropy
-
-if TYPE_CHECKING:
-    import keras
 
 History = dict[str, list[float]]
 Weights = list[Any]  # a tensor each: C1, C3, C5, F6, OUTPUT; kernel, bias
@@ -31,6 +29,15 @@ Rates = NDArray[np.float32]  # (epochs, steps)
 
 NO_DIGIT = -1  # the label of an image for which every class is equally right
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
+CHUNK = 250  # images at a time where the network only answers
+
+
+class Epoch(NamedTuple):
+    """What one pass over the training images is made of."""
+
+    images: Images  # (N, 28, 28), distorted and in random order
+    labels: NDArray[np.int32]  # (N,), a class or NO_DIGIT
+    answers: NDArray[np.floating] | None = None  # (N, classes), a teacher's, softened; 0..1
 
 
 def count_steps(recipe: EpochRecipe, images: int) -> int:
@@ -38,24 +45,32 @@ def count_steps(recipe: EpochRecipe, images: int) -> int:
     return recipe.epochs * max(1, images // recipe.batch_size)
 
 
-def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
-    """Train the model in place; it ends with averaged weights chosen by validation.
+def fit(
+    weights: Weights,
+    recipe: EpochRecipe,
+    data: Dataset,
+    draw: Callable[[int], Epoch],
+    title: str = "train",
+) -> tuple[History, Weights]:
+    """Train from the given weights; it ends with averaged weights chosen by validation.
 
     The weights' exponential moving average is what is validated after each epoch, and
     `select_epoch` chooses one of the averages. The test set is not looked at.
 
     Args:
-        model: A fresh network.
+        weights: Fresh weights of LeNet-5, or of a wider one.
         recipe: The settings.
         data: The data set.
+        draw: The images of an epoch, counted from 0; called in a thread, one epoch ahead.
+        title: What the progress calls it.
 
     Returns:
         epoch, train_loss, train_accuracy (on augmented images), validation_loss and
-        validation_accuracy, one entry an epoch.
+        validation_accuracy, one entry an epoch; and the weights.
     """
     import tensorflow as tf
 
-    weights = [tf.constant(value) for value in model.get_weights()]
+    weights = [tf.constant(value) for value in weights]
     zeros = [tf.zeros_like(value) for value in weights]
     state = (weights, zeros, zeros, weights)  # weights, first and second moment, average
     rates, decays = schedule(recipe, len(data.train))
@@ -63,14 +78,17 @@ def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
     names = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
     history: History = {name: [] for name in names}
     averages: list[Weights] = []
-    with progress("train") as report, ThreadPoolExecutor(1) as pool:
-        prepared = pool.submit(_epoch_data, recipe, data, 0)
+    with progress(title) as report, ThreadPoolExecutor(1) as pool:
+        prepared = pool.submit(draw, 0)
         for epoch in range(recipe.epochs):
-            images, labels = prepared.result()
+            images, labels, answers = prepared.result()
             if epoch + 1 < recipe.epochs:
-                prepared = pool.submit(_epoch_data, recipe, data, epoch + 1)
+                prepared = pool.submit(draw, epoch + 1)
             done = tf.constant(epoch * rates.shape[1])
-            state, totals = run_epoch(state, done, images, labels, rates[epoch], decays[epoch])
+            if answers is not None:
+                answers = tf.constant(answers, tf.float32)
+            given = tf.constant(images), tf.constant(labels), answers
+            state, totals = run_epoch(state, done, *given, rates[epoch], decays[epoch])
             loss, accuracy = totals.numpy() / rates.shape[1]
             val_loss, val_accuracy = evaluate(state[3], data.validation)
             averages.append(state[3])
@@ -80,8 +98,7 @@ def fit(model: keras.Model, recipe: EpochRecipe, data: Dataset) -> History:
             text = f"loss {loss:.4f}  validation accuracy {val_accuracy:.2%}"
             report(epoch + 1, recipe.epochs, text)
     selected = select_epoch(history["validation_accuracy"], len(data.validation))
-    model.set_weights([value.numpy() for value in averages[selected]])
-    return history
+    return history, [value.numpy() for value in averages[selected]]
 
 
 def select_epoch(accuracies: Sequence[float], images: int) -> int:
@@ -117,14 +134,12 @@ def schedule(recipe: EpochRecipe, images: int) -> tuple[Rates, Rates]:
 
 def evaluate(weights: Weights, split: Split) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (0..1) of these weights on a split."""
-    z = logits(weights, split.images).numpy()  # (N, classes)
+    z = answer(weights, split.images)  # (N, classes)
     return cross_entropy(z, split.labels), float((z.argmax(axis=1) == split.labels).mean())
 
 
-def _epoch_data(recipe: EpochRecipe, data: Dataset, epoch: int) -> tuple[Any, Any]:
-    """The images of one epoch, shuffled and distorted, and their labels or NO_DIGIT."""
-    import tensorflow as tf
-
+def distort(recipe: EpochRecipe, data: Dataset, epoch: int) -> Epoch:
+    """The training images of one epoch, shuffled and distorted, a few replaced by non-digits."""
     order = np.random.default_rng((recipe.seed, epoch, 0)).permutation(len(data.train))
     labels = data.train.labels[order]
     strength = recipe.augmentation
@@ -139,32 +154,35 @@ def _epoch_data(recipe: EpochRecipe, data: Dataset, epoch: int) -> tuple[Any, An
         chosen = np.flatnonzero(rng.random(len(images)) < recipe.non_digits)
         images[chosen] = draw_non_digits(images[chosen], rng)
         targets[chosen] = NO_DIGIT
-    return tf.constant(images), tf.constant(targets)
+    return Epoch(images, targets)
 
 
 def compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callable[..., Any]:
     """Compile all steps of an epoch into one function.
 
     Returns:
-        (state, steps done before, images, labels, rates, decays) -> (state, sums over the steps of
-        loss and accuracy before the update).
+        (state, steps done before, images, labels, answers or None, rates, decays) -> (state, sums
+        over the steps of loss and accuracy before the update).
     """
     import tensorflow as tf
 
-    def loss_and_accuracy(weights: Weights, images: Any, labels: Any) -> Any:
+    def loss_and_accuracy(weights: Weights, images: Any, labels: Any, answers: Any) -> Any:
         z = logits(weights, images)
         targets = tf.where((labels == NO_DIGIT)[:, None], 1 / classes, tf.one_hot(labels, classes))
-        targets += recipe.label_smoothing * (1 / classes - targets)
         loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, z))
+        if recipe.distillation and answers is not None:
+            t, share = recipe.distillation.temperature, recipe.distillation.share
+            soft = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(answers, z / t))
+            loss = (1 - share) * loss + share * t**2 * soft
         hits = tf.argmax(z, axis=1, output_type=tf.int32) == labels
         digits = tf.reduce_sum(tf.cast(labels != NO_DIGIT, tf.float32))
         return loss, tf.reduce_sum(tf.cast(hits, tf.float32)) / tf.maximum(digits, 1)
 
-    def step(state: Any, t: Any, images: Any, labels: Any, rate: Any, decay: Any) -> Any:
+    def step(state: Any, t: Any, batch: Any, rate: Any, decay: Any) -> Any:
         weights, first, second, average = state
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            loss, accuracy = loss_and_accuracy(weights, images, labels)
+            loss, accuracy = loss_and_accuracy(weights, *batch)
         gradients = tape.gradient(loss, weights)
         first = [BETA_1 * m + (1 - BETA_1) * g for m, g in zip(first, gradients, strict=True)]
         second = [BETA_2 * v + (1 - BETA_2) * g * g for v, g in zip(second, gradients, strict=True)]
@@ -177,16 +195,20 @@ def compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callabl
         average = [decay * a + (1 - decay) * w for a, w in zip(average, weights, strict=True)]
         return (weights, first, second, average), tf.stack([loss, accuracy])
 
+    def cut(of: Any, start: Any) -> Any:  # a batch, of a shape that XLA knows
+        if of is None:
+            return None
+        shape = (batch_size, *of.shape[1:])
+        return tf.ensure_shape(tf.slice(of, (start, *(0 for _ in shape[1:])), shape), shape)
+
     @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
-    def run_epoch(state: Any, done: Any, images: Any, labels: Any, rates: Any, decays: Any) -> Any:
+    def run_epoch(
+        state: Any, done: Any, images: Any, labels: Any, answers: Any, rates: Any, decays: Any
+    ) -> Any:
         def body(i: Any, state: Any, totals: Any) -> Any:
-            start = i * batch_size
-            x = tf.ensure_shape(
-                tf.slice(images, (start, 0, 0), (batch_size, 28, 28)), (batch_size, 28, 28)
-            )
-            y = tf.ensure_shape(tf.slice(labels, (start,), (batch_size,)), (batch_size,))
+            batch = [cut(of, i * batch_size) for of in (images, labels, answers)]
             t = tf.cast(done + i + 1, tf.float32)
-            state, sums = step(state, t, x, y, rates[i], decays[i])
+            state, sums = step(state, t, batch, rates[i], decays[i])
             return i + 1, state, totals + sums
 
         steps = rates.shape[0]
@@ -194,6 +216,21 @@ def compile_epoch(recipe: EpochRecipe, classes: int, batch_size: int) -> Callabl
         return state, totals
 
     compiled: Callable[..., Any] = run_epoch
+    return compiled
+
+
+def answer(weights: Weights, images: Images) -> NDArray[np.float32]:
+    """What `logits` gives, compiled: float32 (N, classes) for images (N, 28, 28)."""
+    starts = range(0, len(images), CHUNK)
+    run = _compile_logits()
+    return np.concatenate([run(weights, images[i : i + CHUNK]).numpy() for i in starts])
+
+
+@functools.cache
+def _compile_logits() -> Callable[..., Any]:
+    import tensorflow as tf
+
+    compiled: Callable[..., Any] = tf.function(logits, jit_compile=True, autograph=False)
     return compiled
 
 
@@ -214,7 +251,7 @@ def logits(weights: Weights, images: Any) -> Any:
     x = tf.pad(tf.cast(images, tf.float32) / 255, margin)[..., tf.newaxis]  # (N, 32, 32, 1)
     x = _convolve_relu_pool(x, c1, c1_bias)  # (N, 14, 14, 6)
     x = _convolve_relu_pool(x, c3, c3_bias)  # (N, 5, 5, 16)
-    x = tf.reshape(x, (-1, 400))
+    x = tf.reshape(x, (-1, c5.shape[0]))  # (N, 400)
     x = tf.nn.relu(x @ c5 + c5_bias)  # (N, 120)
     x = tf.nn.relu(x @ f6 + f6_bias)  # (N, 84)
     return x @ output + output_bias

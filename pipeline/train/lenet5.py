@@ -44,7 +44,7 @@ def import_tensorflow() -> None:
 
 
 def build(
-    classes: int = 10, batch_size: int | None = None, input_name: str = "INPUT"
+    classes: int = 10, batch_size: int | None = None, input_name: str = "INPUT", width: int = 1
 ) -> keras.Model:
     """Build the network, with fresh weights from Keras's global seed.
 
@@ -52,6 +52,7 @@ def build(
         classes: The number of classes, at least 2.
         batch_size: A fixed batch size, or None for any.
         input_name: The name of the input tensor.
+        width: More than 1 for a teacher: so many times as many channels and neurons.
 
     Returns:
         A functional model: float32 (batch, 32, 32, 1), 0..1 -> float32 (batch, classes),
@@ -61,16 +62,17 @@ def build(
     from keras import layers
 
     image = keras.Input(batch_shape=(batch_size, 32, 32, 1), name=input_name)
-    x = layers.Conv2D(6, 5, activation="relu", name="C1")(image)  # (batch, 28, 28, 6)
+    x = layers.Conv2D(6 * width, 5, activation="relu", name="C1")(image)  # (batch, 28, 28, 6)
     x = layers.MaxPooling2D(2, name="S2")(x)  # (batch, 14, 14, 6)
-    x = layers.Conv2D(16, 5, activation="relu", name="C3")(x)  # (batch, 10, 10, 16)
+    x = layers.Conv2D(16 * width, 5, activation="relu", name="C3")(x)  # (batch, 10, 10, 16)
     x = layers.MaxPooling2D(2, name="S4")(x)  # (batch, 5, 5, 16)
     x = layers.Flatten(name="FLATTEN")(x)  # (batch, 400)
-    x = layers.Dense(120, activation="relu", name="C5")(x)
-    x = layers.Dense(84, activation="relu", name="F6")(x)
+    x = layers.Dense(120 * width, activation="relu", name="C5")(x)
+    x = layers.Dense(84 * width, activation="relu", name="F6")(x)
     probabilities = layers.Dense(classes, activation="softmax", name="OUTPUT")(x)
     model = keras.Model(image, probabilities, name="lenet5")
-    check_parameters(model, classes)
+    if width == 1:
+        check_parameters(model, classes)
     return model
 
 

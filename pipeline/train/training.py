@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import re
 import time
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 
 from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
-from pipeline.config import CookbookRecipe, Recipe, load_recipe
+from pipeline.config import CookbookRecipe, EpochRecipe, Recipe, load_recipe
 from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, warn
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, sha256, write_json
-from pipeline.train import cookbook, epochs, figures, lenet5
+from pipeline.train import cookbook, distillation, epochs, figures, lenet5
 from pipeline.train.confidence import Confidence, answers, choose_threshold
 from pipeline.train.temperature import (
     expected_calibration_error,
@@ -44,6 +45,7 @@ class TrainResult:
     epochs: float  # passes over the training images (a fraction for the cookbook recipe)
     steps: int  # updates of the weights
     seconds: float  # wall-clock time of training alone
+    teacher_seconds: float  # of the teachers and their answers, which other seeds share
     val_accuracy: float  # 0..1
     test_accuracy: float  # 0..1
     test_calibration_error: float  # expected calibration error on the test set, 0..1
@@ -59,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = load_data(args.data)
     warn(dataset)
     lenet5.import_tensorflow()
-    result = train(Path(args.recipe).stem, recipe, dataset, args.out)
+    teachers = args.out / distillation.TEACHERS
+    result = train(Path(args.recipe).stem, recipe, dataset, args.out, teachers)
     path = args.out / FLOAT_MODEL
     got = predict(load_model(path), dataset.test.images[: figures.SAMPLE_DIGITS.stop])
     figures.draw(args.out / "figures", result.history, dataset, got.argmax(axis=1))
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
+def train(name: str, recipe: Recipe, data: Dataset, out: Path, teachers: Path) -> TrainResult:
     """Train, evaluate and write the float model.
 
     The same recipe, data and machine give the same weights bit for bit.
@@ -86,6 +89,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         recipe: Its settings.
         data: The data set.
         out: The folder that `lenet5.keras` and `train.json` are written to.
+        teachers: The folder that keeps the teachers of a recipe that has some.
 
     Returns:
         What `train.json` holds.
@@ -97,6 +101,9 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+    draw, teacher_seconds = None, 0.0
+    if isinstance(recipe, EpochRecipe) and recipe.distillation:
+        draw, teacher_seconds = distillation.teach(recipe, recipe.distillation, data, teachers)
     keras.utils.set_random_seed(recipe.seed)
     model = lenet5.build(data.classes)
     model.summary(print_fn=print)
@@ -105,8 +112,10 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         history = cookbook.fit(model, recipe, data)
         steps, batch_size = recipe.steps, recipe.batch_size
     else:
-        history = epochs.fit(model, recipe, data)
-        logits = epochs.logits(model.get_weights(), data.validation.images).numpy()
+        draw = draw or functools.partial(epochs.distort, recipe, data)
+        history, weights = epochs.fit(model.get_weights(), recipe, data, draw)
+        model.set_weights(weights)
+        logits = epochs.answer(weights, data.validation.images)
         fold_temperature(model, find_temperature(logits, data.validation.labels))
         steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
     seconds = time.perf_counter() - start
@@ -125,6 +134,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path) -> TrainResult:
         epochs=round(steps * batch_size / len(data.train), 3),
         steps=steps,
         seconds=round(seconds, 2),
+        teacher_seconds=round(teacher_seconds, 2),
         val_accuracy=accuracy(validation, data.validation.labels),
         test_accuracy=accuracy(test, data.test.labels),
         test_calibration_error=expected_calibration_error(test, data.test.labels),

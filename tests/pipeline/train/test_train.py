@@ -19,7 +19,6 @@ batch_size = 50
 learning_rate = 0.003
 weight_decay = 0.01
 ema_decay = 0.9
-label_smoothing = 0.0
 non_digits = 0.05
 [augmentation]
 hooked_ones = 0.1
