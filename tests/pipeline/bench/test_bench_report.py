@@ -6,8 +6,8 @@ import re
 import subprocess
 
 import pytest
-from bench_results import not_run, result, row
 from conftest import ROOT, run_stage
+from example_results import not_run, result, row
 
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare
@@ -29,7 +29,7 @@ def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
     )
     assert said[:4] == [
         "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
-        "tflite-runtime: p50 20.0 us.",
+        "tflite-runtime: p50 20.0 µs.",
         "The smallest is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
         "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
         "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
@@ -82,7 +82,7 @@ def test_what_no_device_can_run_is_never_recommended():
     said = findings(
         result(row("lenet5.keras", "keras", 1.0, **small), row(FP32, "ai-edge-litert", 20.0))
     )
-    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
+    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 µs" in said[0]
     assert not any("keras" in line for line in said if "as long as" not in line)
 
 
@@ -168,7 +168,7 @@ def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tm
     timings.write_text('{"bench": 300.0}')
     with only_one_run(tmp_path):
         assert pipeline_main.main(["bench", "--out", str(tmp_path), "--show", str(shown)]) == 0
-    assert "p50 20.0 us" in capsys.readouterr().out
+    assert "p50 20.0 µs" in capsys.readouterr().out
     assert timings.read_text() == '{"bench": 300.0}'
 
 
@@ -275,7 +275,7 @@ def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, m
     monkeypatch.setattr(bench, "write_json", full_disk)
     code, said = stage_bench(result(row(FP32, "tflite-runtime", 20.0)))
     assert code == 2
-    assert "p50 20.0 us" in said.out
+    assert "p50 20.0 µs" in said.out
     assert "bench.json: cannot be written" in said.err
 
 
