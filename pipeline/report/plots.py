@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from device.bench.rows import three_figures
+from pipeline.artifacts import subjects
 from pipeline.report.page import Plot
 from pipeline.report.svg import (
     BLUE,
@@ -27,6 +28,7 @@ from pipeline.report.svg import (
 )
 
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+RUNTIME_COLORS = dict(zip(dict.fromkeys(s.runtime for s in subjects()), COLORS, strict=False))
 MAX_NAME = 12  # characters of a class's name
 MAX_NUMBERED_CLASSES = 20  # more leave no room for a number in each cell
 
@@ -125,8 +127,6 @@ def confusion(
 
 def latency(rows: Sequence[Mapping[str, Any]], name: str) -> Plot:
     """The distribution function of each row's latency, as a plot of that name."""
-    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
-    colors = dict(zip(runtimes, [*COLORS, *[MUTED] * len(rows)], strict=False))
     limit_us = axis_limit([row["latency_us"]["p99"] for row in rows])
     with style():
         figure = new_figure(3.1 + 0.19 * len(rows))
@@ -140,7 +140,7 @@ def latency(rows: Sequence[Mapping[str, Any]], name: str) -> Plot:
             axes.plot(
                 row["quantiles_us"],
                 np.linspace(0, 100, len(row["quantiles_us"])),
-                color=colors[row["runtime"]],
+                color=RUNTIME_COLORS.get(row["runtime"], MUTED),
                 linestyle="--" if "int8" in row["artifact"] else "-",
                 label=parts[-1],
             )
