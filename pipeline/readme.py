@@ -30,14 +30,10 @@ WHERE_IT_RUNS = {
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """What the pages show of one run of `make export` and of what was measured with it.
+    """What `docs/results.json` holds: one run of `make export`, and what was measured with it.
 
     Args:
         folder: The artifacts of that run.
-
-    Returns:
-        train, parity, sizes_bytes, seconds and machine, as `docs/results.json` keeps them; pi,
-        photos and bench, where `make pi-test`, `make photos` and `make bench` were run.
 
     Raises:
         UserError: A stage has not been run by `make export`.
@@ -77,14 +73,13 @@ def collect(folder: Path) -> dict[str, Any]:
 def generated(page: str, results: Mapping[str, Any]) -> str:
     """The generated part of one of `PAGES`, in Markdown."""
     parity, pi, photos = results["parity"], results.get("pi"), results.get("photos")
-    passed = [row for row in parity["rows"] if row["status"] == "pass"]
     sizes = sorted(results["sizes_bytes"].items(), key=lambda pair: int(pair[1]))
     return render(
         PAGES[page],
         **{"bench": None, **results},
         model=artifacts.FLOAT_MODEL,
         artifacts=artifact_table(results),
-        passed=len({row["artifact"] for row in passed}),
+        passed=len({row["artifact"] for row in parity["rows"] if row["status"] == "pass"}),
         runtimes=len({row["runtime"] for row in parity["rows"]}),
         parity_table=format_table(parity),
         sizes=[[name, f"{size / 1000:.1f}"] for name, size in sizes],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from device.bench.rows import name, three_figures
 from pipeline.artifacts import FP32_TFLITE, INT8_TFLITE
@@ -13,19 +12,12 @@ from pipeline.parity.statistics import wilson_ci95
 from pipeline.report.gather import ReportData
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether to ship.
-
-    Attributes:
-        ships: Nothing that was checked failed, and parity was checked.
-        title: It in a sentence, and what to ship.
-        reasons: Why, a sentence each.
-    """
+class Verdict(NamedTuple):
+    """Whether to ship: nothing that was checked failed, and parity was checked."""
 
     ships: bool
-    title: str
-    reasons: list[str]
+    title: str  # it in a sentence, and what to ship
+    reasons: list[str]  # why, a sentence each
 
 
 def verdict(report: ReportData) -> Verdict:
@@ -94,16 +86,9 @@ def _of_parity(report: ReportData) -> tuple[Figure, Figure]:
     n, right = row["n"], round(row["accuracy"] * row["n"])
     least, most = (f"{100 * bound:.2f}" for bound in wilson_ci95(right, n))
     low, high = row["delta_ci95_pp"]
-    return (
-        (
-            f"{row['accuracy']:.2%}",
-            f"95 % interval {least} to {most} %; {n - right:,} of {n:,} wrong",
-        ),
-        (
-            f"{row['delta_pp']:+.2f} pp",
-            f"95 % interval {low:+.2f} to {high:+.2f}; {len(row['flips'])} answers differ",
-        ),
-    )
+    wrong = f"95 % interval {least} to {most} %; {n - right:,} of {n:,} wrong"
+    differ = f"95 % interval {low:+.2f} to {high:+.2f}; {len(row['flips'])} answers differ"
+    return (f"{row['accuracy']:.2%}", wrong), (f"{row['delta_pp']:+.2f} pp", differ)
 
 
 def _time(report: ReportData) -> Figure:
@@ -132,5 +117,7 @@ def _boards(report: ReportData) -> Figure:
     receipts = report.boards or []
     tried = f"of {len(receipts)} that sent a receipt" if receipts else "no board has sent a receipt"
     systems = {(cell["os"], cell["arch"]) for cell in _cells(report) if cell["status"] == "pass"}
-    emulated = f"{len(systems)} emulated systems" if report.pi else report.problems["pi"]
+    emulated = f"{len(systems)} emulated systems"
+    if report.pi is None:
+        emulated = f"emulated systems: {report.problems['pi']}"
     return str(sum(bool(r["choice"]) for r in receipts)), f"{tried}; {emulated}"

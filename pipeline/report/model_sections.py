@@ -172,7 +172,7 @@ def errors(report: ReportData) -> Section:
     for label, read, n in mistakes(report)[:1]:
         takeaway += f", most often a {label} as {read} ({n} times)"
     int8 = report.int8.argmax(axis=1)
-    plot = plots.confusion("confusion-int8", INT8_TFLITE, labels, int8, names)
+    plot = plots.confusion(INT8_TFLITE, labels, int8, names)
     return Section(f"{takeaway}.", text=text, plots=(plot,), pictures=pictures)
 
 

@@ -15,19 +15,8 @@ from numpy.typing import NDArray
 from device.bench.rows import three_figures
 from pipeline.artifacts import subjects
 from pipeline.report.page import Plot
-from pipeline.report.svg import (
-    BLUE,
-    GREEN,
-    MUTED,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    style,
-    to_svg,
-)
+from pipeline.report.svg import BLUE, COLORS, MUTED, VERMILION, style, to_svg
 
-COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 RUNTIME_COLORS = dict(zip(dict.fromkeys(s.runtime for s in subjects()), COLORS, strict=False))
 MAX_NAME = 12  # characters of a class's name
 MAX_NUMBERED_CLASSES = 20  # more leave no room for a number in each cell
@@ -88,13 +77,10 @@ def _curves(
 
 
 def confusion(
-    name: str,
-    title: str,
-    labels: NDArray[np.uint8],
-    predicted: NDArray[np.intp],
-    class_names: Sequence[str],
+    title: str, labels: NDArray[np.uint8], predicted: NDArray[np.intp], class_names: Sequence[str]
 ) -> Plot:
     """The confusion matrix of (N,) true and predicted classes; the title says whose."""
+    name = "confusion-int8"
     classes = len(class_names)
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, predicted), 1)

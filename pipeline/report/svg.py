@@ -17,34 +17,19 @@ from matplotlib.figure import Figure
 # dark. The series are Okabe and Ito's palette, which colour-blind readers can tell apart.
 VARIABLES = ("ink", "muted", "grid", "blue", "vermilion", "green", "purple", "orange", "sky")
 STAND_INS = tuple(f"#{i:02d}{i:02d}{i:02d}" for i in range(11, 11 + len(VARIABLES)))
-INK, MUTED, GRID, BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = STAND_INS
+INK, MUTED, GRID, *COLORS = STAND_INS
+BLUE, VERMILION, *_ = COLORS
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and the file is small
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 9.5,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "text.color": INK,
     "text.parse_math": False,  # a class may be called "$x$"
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
+    **{"font.family": "sans-serif", "axes.titleweight": "bold"},
+    **{"font.size": 9.5, "axes.labelsize": 9.5, "axes.titlesize": 10.5, "legend.fontsize": 9},
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), INK),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6},
 }
 
 

@@ -514,19 +514,14 @@ def open_page(browser, url, sheet):
     browser.evaluate(f"(async () => {{ while (!{ready}) await {frame}; }})()")
 
 
-def corner(browser, name):
-    """Where a canvas begins, in pixels of the window."""
-    return browser.evaluate(f"""(() => {{
+def draw(browser, name, strokes):
+    """Draw points of a box of 1x1 with the mouse."""
+    left, top = browser.evaluate(f"""(() => {{
         const canvas = document.getElementById("{name}");
         canvas.scrollIntoView();
         const {{ left, top }} = canvas.getBoundingClientRect();
         return [left + canvas.clientLeft, top + canvas.clientTop];
     }})()""")
-
-
-def draw(browser, name, strokes):
-    """Draw points of a box of 1x1 with the mouse."""
-    left, top = corner(browser, name)
     for points in strokes:
         kinds = ["mousePressed", *["mouseMoved"] * len(points), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
