@@ -219,9 +219,9 @@ def summarize_cold_starts(started: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 # --- For a reader ---------------------------------------------------------------------------
 
-HEADER = ("artifact", "runtime", "accuracy", "p50, us", "p90, us", "p99, us", "than the baseline")
+HEADER = ("artifact", "runtime", "accuracy", "p50, µs", "p90, µs", "p99, µs", "than the baseline")
 DETAIL_HEADER = (
-    *("artifact", "runtime", "invoke, us", "size, kB", "cold start, ms", "peak memory, MiB"),
+    *("artifact", "runtime", "invoke, µs", "size, kB", "cold start, ms", "peak memory, MiB"),
     "calls",
 )
 

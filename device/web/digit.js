@@ -34,15 +34,10 @@ function build(height, width, at) {
 
 // Cut to the strokes and scale their longer side to `side`, aspect ratio kept.
 function fit({ data, width }, side) {
-  const [rows, columns] = [[], []];
-  data.forEach((value, i) => {
-    if (value > 0.5) {
-      rows.push(Math.floor(i / width));
-      columns.push(i % width);
-    }
-  });
+  const inked = [...data.keys()].filter((i) => data[i] > 0.5);
   const least = (values) => values.reduce((a, b) => Math.min(a, b));
   const most = (values) => values.reduce((a, b) => Math.max(a, b));
+  const [rows, columns] = [inked.map((i) => Math.floor(i / width)), inked.map((i) => i % width)];
   const [top, left] = [least(rows), least(columns)];
   const [height, wide] = [most(rows) - top + 1, most(columns) - left + 1];
   const scale = side / Math.max(height, wide);
@@ -92,23 +87,14 @@ function evenThickness(strokes) {
   return map(grown, (value) => value / 255);
 }
 
-// Largest value within about `radius` pixels: cross and square in turn make an octagon.
+// Largest value within about `radius` pixels: cross and square in turn make an octagon. The margin
+// is wider than the radius: no ink reaches the frame, and what lies beyond it does not count.
 function disc(plane, radius) {
-  const { height, width } = plane;
+  const cross = [1, -1, plane.width, -plane.width];
+  const square = [...cross, ...cross.slice(2).flatMap((row) => [row + 1, row - 1])];
   for (let step = 0; step < radius; step++) {
-    const { data } = plane;
-    const square = step % 2 === 1;
-    plane = build(height, width, (y, x) => {
-      let most = data[y * width + x];
-      const onFrame = y === 0 || x === 0 || y === height - 1 || x === width - 1;
-      if (onFrame && !square) return most;
-      for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, height - 1); row++) {
-        for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, width - 1); column++) {
-          if (square || row === y || column === x) most = Math.max(most, data[row * width + column]);
-        }
-      }
-      return most;
-    });
+    const [{ data }, near] = [plane, step % 2 ? square : cross];
+    plane = map(plane, (most, i) => near.reduce((a, b) => Math.max(a, data[i + b] ?? 0), most));
   }
   return plane;
 }

@@ -12,31 +12,21 @@ from pipeline.files import UserError
 from pipeline.table import markdown_table
 
 Key = tuple[str, str, int, int]  # artifact, runtime, threads, batch
-Interval = tuple[float, float]
-Latency = tuple[float, Interval | None]
+Interval = tuple[float, float]  # of 95 % confidence
+Latency = tuple[float, Interval | None]  # the median of the launches' medians, in us
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row before and after.
-
-    Attributes:
-        key: Artifact, runtime, threads, batch.
-        before, after: The medians of the launches' medians in us, with their 95 % intervals; a
-            status instead where there is no valid figure: "not_run", "invalid" or "missing".
-        percent: How much longer it takes after; None where either is missing.
-        percent_ci: From the ends of both intervals, so at least 95 %; None with too few rounds.
-        verdict: "regressed" when it takes longer than is allowed or no longer runs, "cannot be
-            judged" when that is not known, else empty. On all cores, which wait for whatever else
-            the machine does, no time is judged.
-    """
+    """One row before and after."""
 
     key: Key
-    before: Latency | str
+    before: Latency | str  # without a valid figure a status: "not_run", "invalid" or "missing"
     after: Latency | str
-    percent: float | None
-    percent_ci: Interval | None
-    verdict: str
+    # How much longer it takes after, in per cent. None: either is missing.
+    percent: float | None = None
+    percent_ci: Interval | None = None  # from the ends of both, so at least 95 %
+    verdict: str = ""  # "regressed": slower than is allowed, or no longer runs; "cannot be judged"
 
 
 def compare(
@@ -49,7 +39,8 @@ def compare(
         after: Likewise.
         max_regression_pct: How much longer a row may take. One beyond it has regressed when the
             interval of the change leaves zero out: noise is no regression. Without an interval
-            it cannot be judged.
+            it cannot be judged. On all cores, which wait for whatever else the machine does, no
+            time is judged.
 
     Returns:
         One change a row that is ok in `before`, then the rows that are new.
@@ -72,11 +63,12 @@ def compare(
 def _latencies(result: Mapping[str, Any]) -> dict[Key, Latency | str]:
     latencies: dict[Key, Latency | str] = {}
     for row in result["rows"]:
-        key = (row["artifact"], row["runtime"], row["threads"], row["batch"])
-        latencies[key] = row["status"]
-        if row["status"] == "ok":
-            medians_us = [median(launch) for launch in row["rounds_us"]]
-            latencies[key] = (median(medians_us), median_ci95(medians_us))
+        medians_us = [median(launch) for launch in row["rounds_us"] or ()]
+        latencies[row["artifact"], row["runtime"], row["threads"], row["batch"]] = (
+            (median(medians_us), median_ci95(medians_us))
+            if row["status"] == "ok"
+            else row["status"]
+        )
     return latencies
 
 
@@ -85,40 +77,40 @@ def _change(
 ) -> Change:
     if isinstance(after, str):
         # Such as a throttled row: it ran, but its time says nothing.
-        verdict = "cannot be judged" if after in ("invalid", "interrupted") else "regressed"
-        return Change(key, before, after, None, None, verdict)
+        judged = after not in ("invalid", "interrupted")
+        return Change(key, before, after, verdict="regressed" if judged else "cannot be judged")
     if isinstance(before, str):
-        return Change(key, before, after, None, None, "")
+        return Change(key, before, after)
     percent = 100 * (after[0] / before[0] - 1)
     interval = None
     if before[1] and after[1]:
         low, high = after[1][0] / before[1][1], after[1][1] / before[1][0]
         interval = (100 * (low - 1), 100 * (high - 1))
     verdict = ""
-    if percent > max_regression_pct and key[2] == 1:
-        if interval is None:
-            verdict = "cannot be judged"
-        elif interval[0] > 0:
-            verdict = "regressed"
+    if percent > max_regression_pct and key[2] == 1 and (interval is None or interval[0] > 0):
+        verdict = "regressed" if interval else "cannot be judged"
     return Change(key, before, after, percent, interval, verdict)
 
 
 def format_changes(changes: Sequence[Change]) -> str:
     """The changes as a Markdown table."""
-    header = ["artifact", "runtime", "threads", "batch", "before, us", "after, us"]
-    header += ["change (95 % CI)", ""]
-    rows = []
-    for change in changes:
-        text = "" if change.percent is None else f"{change.percent:+.1f} %"
-        if change.percent_ci:
-            text += " ({:+.1f} to {:+.1f})".format(*change.percent_ci)
-        cells = [*map(str, change.key), _text(change.before), _text(change.after), text]
-        rows.append([*cells, change.verdict])
-    return markdown_table(header, rows)
+    header = ["artifact", "runtime", "threads", "batch", "before, µs", "after, µs"]
+    rows = [
+        [
+            *map(str, change.key),
+            *(_text(latency, ".2f") for latency in (change.before, change.after)),
+            "" if change.percent is None else _text((change.percent, change.percent_ci), "+.1f"),
+            change.verdict,
+        ]
+        for change in changes
+    ]
+    return markdown_table([*header, "change, % (95 % CI)", ""], rows)
 
 
-def _text(latency: Latency | str) -> str:
-    if isinstance(latency, str):
-        return latency
-    value, interval = latency
-    return f"{value:.2f}" + (" ({:.2f} to {:.2f})".format(*interval) if interval else "")
+def _text(value: Latency | str, form: str) -> str:
+    """A figure with its interval, or a status."""
+    if isinstance(value, str):
+        return value
+    figure, interval = value
+    ends = " to ".join(format(end, form) for end in interval or ())
+    return format(figure, form) + (f" ({ends})" if ends else "")

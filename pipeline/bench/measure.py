@@ -6,15 +6,14 @@ The measuring is `device/bench`'s, the same as on a device; here is what it meas
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
 from device.bench.rounds import FULL, Benchmark, Effort
-from pipeline.artifacts import FLOAT_MODEL, NATIVE_WASM, ROOT
-from pipeline.artifacts import subjects as artifact_subjects
+from pipeline import artifacts
 from pipeline.bench.findings import findings
 from pipeline.data import Dataset
 from pipeline.files import write_json
@@ -24,42 +23,35 @@ from pipeline.table import markdown_table
 KERAS_SHARE = 0.2  # of the calls and cold starts, unless the full effort is asked for
 
 
-def subjects(folder: Path, effort: Effort) -> tuple[BenchSubject, ...]:
+def subjects(folder: Path, effort: Effort) -> Iterator[BenchSubject]:
     """What is measured: the Keras model, which is the baseline, and all that parity judges.
 
     Args:
         folder: It holds the artifacts.
         effort: With the full one Keras is measured as often as the others.
     """
-    chosen = [
-        BenchSubject(
-            folder / FLOAT_MODEL,
-            "keras",
-            folder=ROOT,
-            module="pipeline.bench.keras_model",
-            share=1.0 if effort is FULL else KERAS_SHARE,
-        )
-    ]
-    for judged in artifact_subjects():
-        if judged.artifact == NATIVE_WASM:
-            continue  # its time in a browser is another: the report measures it there
-        chosen.append(BenchSubject(folder / judged.artifact, judged.runtime, str(judged.python)))
-    return tuple(chosen)
+    yield BenchSubject(
+        folder / artifacts.FLOAT_MODEL,
+        "keras",
+        folder=artifacts.ROOT,
+        module="pipeline.bench.keras_model",
+        share=1.0 if effort is FULL else KERAS_SHARE,
+    )
+    for judged in artifacts.subjects():
+        if judged.artifact != artifacts.NATIVE_WASM:  # the report times it in the browser
+            yield BenchSubject(folder / judged.artifact, judged.runtime, str(judged.python))
 
 
 def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
-    """Measure every artifact on every runtime.
+    """Measure every artifact on every runtime; returns what bench.json holds.
 
     Args:
         folder: It holds the artifacts.
         data: The data set; the images are of its test split.
         effort: How much is measured.
-
-    Returns:
-        What bench.json holds.
     """
-    test = data.test
-    benchmark = Benchmark(subjects(folder, effort), effort, test.images, test.labels, progress)
+    test, timed = data.test, tuple(subjects(folder, effort))
+    benchmark = Benchmark(timed, effort, test.images, test.labels, progress)
     benchmark.run()
     return bench_rows.describe(benchmark)
 
@@ -106,12 +98,15 @@ def format_markdown(result: Mapping[str, Any]) -> str:
 
 def format_throughput(result: Mapping[str, Any]) -> str:
     """Images a second by threads and batch, as a Markdown table; empty where not measured."""
-    rows = [row for row in result["rows"] if row["throughput_ips"] is not None]
-    columns = sorted({(row["threads"], row["batch"]) for row in rows})
-    cells: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
-    for row in rows:
-        line = cells.setdefault((row["artifact"], row["runtime"]), {})
-        line[row["threads"], row["batch"]] = f"{row['throughput_ips']:,.0f}"
+    measured = {
+        (row["artifact"], row["runtime"], row["threads"], row["batch"]): row["throughput_ips"]
+        for row in result["rows"]
+        if row["throughput_ips"] is not None
+    }
+    columns = sorted({key[2:] for key in measured})
+    lines = [
+        [*subject, *(bench_rows.cell(measured.get((*subject, *c)), ",.0f") for c in columns)]
+        for subject in dict.fromkeys(key[:2] for key in measured)
+    ]
     header = [f"{threads} thr., batch {batch}" for threads, batch in columns]
-    lines = [[*key, *(line.get(c, "") for c in columns)] for key, line in cells.items()]
     return markdown_table(["artifact", "runtime", *header], lines)

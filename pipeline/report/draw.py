@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,44 +13,29 @@ from pipeline.artifacts import NATIVE_WASM, ROOT
 from pipeline.report.gather import ReportData
 from pipeline.report.page import TEMPLATES, Picture
 
-SCRIPTS = (
-    *(ROOT / "device" / "web" / name for name in ("lenet5.js", "digit.js")),
-    TEMPLATES / "draw.js",
-)
+WEB = ROOT / "device" / "web"
+SCRIPTS = (WEB / "lenet5.js", WEB / "digit.js", TEMPLATES / "draw.js")
 IMAGES = 10  # half of them the hardest
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What the page needs for it."""
-
-    script: str
-    module: str  # the WebAssembly in base64
-    threshold: float  # of probability; below it an answer is 'unsure'; 0: none is
-    labels: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-
-    @property
-    def script_hash(self) -> str:
-        """As a content security policy names a script."""
-        return f"sha256-{base64.b64encode(sha256(self.script.encode()).digest()).decode()}"
-
-
-def drawing(report: ReportData, folder: Path) -> Drawing | None:
-    """The drawing, or None without the WebAssembly that it runs."""
+def drawing(report: ReportData, folder: Path) -> dict[str, Any] | None:
+    """What the template needs for it; None without the WebAssembly that it runs."""
     module = folder / NATIVE_WASM
     if not module.is_file():
         return None
-    return Drawing(
-        "\n".join(path.read_text("utf-8") for path in SCRIPTS),
-        base64.b64encode(module.read_bytes()).decode(),
-        report.training.get("confidence", {}).get("threshold") or 0.0,
-        report.data.label_names,
-        tuple(
-            Picture(report.data.test.images[i], f"{report.label(i)} (image {i})", ())
-            for i in choose_images(report)
-        ),
-    )
+    script = "\n".join(path.read_text("utf-8") for path in SCRIPTS)
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    images = report.data.test.images
+    return {
+        "script": script,
+        "script_hash": f"sha256-{digest}",  # as a content security policy names a script
+        "module": base64.b64encode(module.read_bytes()).decode(),
+        "threshold": report.threshold,
+        "labels": report.data.label_names,
+        "pictures": [
+            Picture(images[i], f"{report.label(i)} (image {i})") for i in choose_images(report)
+        ],
+    }
 
 
 def choose_images(report: ReportData) -> list[int]:

@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from device.bench import rows as bench_rows
 from device.bench.rows import three_figures
 from pipeline.bench.findings import findings
 from pipeline.report import plots
-from pipeline.report.gather import ReportData, Source
+from pipeline.report.gather import ReportData
 from pipeline.report.page import Section, Table
 from pipeline.report.plots import short
 from pipeline.studies import photos as studied_photos
 from pipeline.studies.accuracy import artifact_cells, pair_cells
 from pipeline.studies.robustness import table_cells
 
-BENCH_HEADER, DETAIL_HEADER = (
-    tuple(name.replace(", us", ", µs") for name in header)
-    for header in (bench_rows.HEADER, bench_rows.DETAIL_HEADER)
-)
-
 
 def speed(report: ReportData) -> Section:
-    return _bench_section("Speed", report.bench, "latency")
+    return describe_bench(report.bench, "latency")
 
 
-def on_device(report: ReportData) -> Section:
-    return _bench_section("Speed on a device", report.device, "device-latency")
+def speed_on_device(report: ReportData) -> Section:
+    return describe_bench(report.device, "device-latency")
 
 
-def _bench_section(title: str, source: Source[dict[str, Any]], plot: str) -> Section:
+def describe_bench(bench: Mapping[str, Any], plot: str) -> Section:
     """What a result of the benchmark says, its plot if it has a valid row, and its tables."""
-    bench = source.value
-    if bench is None:
-        return Section(title, problem=source.problem)
     # Computed anew, for the file may be a stranger's.
     takeaway, *said = [*findings(bench), *bench_rows.describe_problems(bench)] or ["No valid row."]
     timed = bench_rows.valid_rows(bench)
-    drawn = [plots.latency(timed, plot)] if timed else []
     facts = {**bench["host"], **bench["method"]}
-    tables = [
-        Table("One image a call, one thread", BENCH_HEADER, bench_rows.table_cells(bench)),
-        Table("The runtime's own call, size, start", DETAIL_HEADER, bench_rows.detail_cells(bench)),
+    tables = (
+        Table("One image a call, one thread", bench_rows.HEADER, bench_rows.table_cells(bench)),
+        Table(
+            "The runtime's own call, size, start",
+            bench_rows.DETAIL_HEADER,
+            bench_rows.detail_cells(bench),
+        ),
         Table(
             "Where and how it was measured",
             ("what", "value"),
             [(key.replace("_", " "), _plain(value)) for key, value in facts.items()],
         ),
-    ]
-    return Section(title, takeaway, text=said, plots=drawn, tables=tables)
+    )
+    drawn = [plots.latency(timed, plot)] if timed else []
+    return Section(takeaway, text=said, plots=drawn, tables=tables)
 
 
 def _plain(value: object) -> str:
@@ -60,24 +57,19 @@ def _plain(value: object) -> str:
 
 
 def boards(report: ReportData) -> Section:
-    title = "Boards"
-    receipts = report.boards.value
-    if receipts is None:
-        return Section(title, problem=report.boards.problem)
+    receipts = report.boards
     rows = []
     for receipt in receipts:
         choice, tried = receipt["choice"], receipt["rows"]
-        times_us = {(row["artifact"], row["runtime"]): row["latency_us"] for row in tried}
-        chosen = tuple(choice[key] for key in ("artifact", "runtime")) if choice else ()
-        wrong = [f"{row['artifact']} on {row['runtime']}: {row['reason']}" for row in tried]
-        wrong = [why for why, row in zip(wrong, tried, strict=True) if row["reason"]]
+        used = [row for row in tried if choice and choice.items() <= row.items()]
+        problems = [f"{bench_rows.name(row)}: {row['reason']}" for row in tried if row["reason"]]
         rows.append(
             (
                 f"{receipt['board']}, {receipt['system']}",
                 f"{sum(row['verified'] for row in tried)} of {len(tried)}",
-                " on ".join(chosen) or "nothing",
-                three_figures(times_us[chosen]) if times_us.get(chosen) else "",
-                "; ".join([*wrong, *filter(None, [receipt["throttled"]])]),
+                "".join(map(bench_rows.name, used)) or "nothing",
+                "".join(three_figures(row["latency_us"]) for row in used if row["latency_us"]),
+                "; ".join([*problems, *filter(None, [receipt["throttled"]])]),
                 f"Python {receipt['python']}, {receipt['time']}",
                 (receipt["bundle_sha256"] or "")[:12],
             )
@@ -85,18 +77,16 @@ def boards(report: ReportData) -> Section:
     proven = sum(bool(receipt["choice"]) for receipt in receipts)
     header = ("board", "verified", "uses", "time for an image, µs", "problems", "when", "bundle")
     takeaway = f"{proven} of {len(receipts)} boards have a model that answered as it should there."
-    return Section(title, takeaway, tables=(Table("Receipts", header, rows),))
+    return Section(takeaway, tables=(Table("Receipts", header, rows),))
 
 
 def pi_matrix(report: ReportData) -> Section:
     """Systems by runtimes: emulated, so of results and not of speed."""
-    title = "Emulated Raspberry Pis"
-    matrix = report.pi.value
-    if matrix is None:
-        return Section(title, problem=report.pi.problem)
-    runtimes = dict.fromkeys(cell["runtime"] for cell in matrix["cells"])
+    matrix = report.pi
+    cells = matrix["cells"]
+    runtimes = dict.fromkeys(cell["runtime"] for cell in cells)
     systems: dict[str, dict[str, list[str]]] = {}
-    for cell in matrix["cells"]:
+    for cell in cells:
         bits = "same bits" if cell["bit_identical"] else cell["status"]
         of_system = systems.setdefault(f"{cell['os']} {cell['arch']}", {})
         of_system.setdefault(cell["runtime"], []).append(f"{short(cell['artifact'])}: {bits}")
@@ -106,12 +96,12 @@ def pi_matrix(report: ReportData) -> Section:
     ]
     failed = [
         f"{c['artifact']} on {c['os']} {c['arch']}, {c['runtime']}: {c['status']}: {c['reason']}"
-        for c in matrix["cells"]
+        for c in cells
         if c["status"] != "pass"
     ]
     takeaway = (
-        f"{len(matrix['cells']) - len(failed)} of {len(matrix['cells'])} combinations of artifact, "
-        f"runtime and system pass on {len(systems)} emulated systems: {matrix['status']}."
+        f"{len(cells) - len(failed)} of {len(cells)} combinations of artifact, runtime and system "
+        f"pass on {len(systems)} emulated systems: {matrix['status']}."
     )
     text = (
         f"{matrix['bundle']} was installed there, verified, and read the test images. 'same bits': "
@@ -119,61 +109,43 @@ def pi_matrix(report: ReportData) -> Section:
         *failed,
     )
     table = Table("How each was proven", ("system", *runtimes), rows)
-    return Section(title, takeaway, text=text, tables=(table,))
+    return Section(takeaway, text=text, tables=(table,))
 
 
 def robustness(report: ReportData) -> Section:
-    title = "Robustness"
-    result = report.robustness.value
-    if result is None:
-        return Section(title, problem=report.robustness.problem)
-    header, cells = table_cells(result["rows"])
-    worst = min(result["rows"], key=lambda row: float(row["accuracy"]["int8"]))
+    rows = report.robustness["rows"]
+    worst = min(rows, key=lambda row: float(row["accuracy"]["int8"]))
     takeaway = (
         f"int8 reads {worst['accuracy']['int8']:.1%} (float {worst['accuracy']['float']:.1%}) at "
         f"the worst: {worst['distortion']} of {worst['strength']:g} {worst['unit']}."
     )
-    return Section(
-        title,
-        takeaway,
-        plots=(plots.robustness(result["rows"]),),
-        tables=(Table("Accuracy on distorted test images", header, cells),),
-    )
+    table = Table("Accuracy on distorted test images", *table_cells(rows))
+    return Section(takeaway, plots=(plots.robustness(rows),), tables=(table,))
 
 
 def photographs(report: ReportData) -> Section:
-    title = "Photographs"
-    photos = report.photos.value
-    if photos is None:
-        return Section(title, problem=report.photos.problem)
-    return Section(
-        title,
-        studied_photos.summary(photos),
-        text=(f"Read by {photos['model']}.",),
-        tables=[Table(*table) for table in studied_photos.tables(photos)],
-    )
+    photos = report.photos
+    tables = [Table(*table) for table in studied_photos.tables(photos)]
+    text = (f"Read by {photos['model']}.",)
+    return Section(studied_photos.summary(photos), text=text, tables=tables)
 
 
 def seeds(report: ReportData) -> Section:
-    title = "Accuracy over seeds"
-    result = report.seeds.value
-    if result is None:
-        return Section(title, problem=report.seeds.problem)
-    tables = []
+    result = report.seeds
+    tables, takeaways = [], []
     for block in result["recipes"]:
-        recipe = f"Recipe {block['recipe']}, "
-        tables.append(Table(f"{recipe}{len(block['seeds'])} seeds", *artifact_cells(block)))
+        recipe, n = f"Recipe {block['recipe']}", len(block["seeds"])
+        takeaways.append(
+            f"{recipe} errs on {1 - block['mean_test_accuracy']:.2%} of the test images, mean of "
+            f"{n} seeds."
+        )
+        tables.append(Table(f"{recipe}, {n} seeds", *artifact_cells(block)))
         for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
             if shares := pair_cells(block[part]):
-                caption = f"{recipe}generated images that are {what}, mean"
+                caption = f"{recipe}, generated images that are {what}, mean"
                 tables.append(Table(caption, ("images", "float", "int8"), shares))
     text = (
         "Each seed was trained, converted and judged by itself; the intervals are Student's. "
         f"Measured on: {result['machine']}.",
     )
-    takeaway = " ".join(
-        f"Recipe {block['recipe']} errs on {1 - block['mean_test_accuracy']:.2%} of the test "
-        f"images, mean of {len(block['seeds'])} seeds."
-        for block in result["recipes"]
-    )
-    return Section(title, takeaway, text=text, tables=tables)
+    return Section(" ".join(takeaways), text=text, tables=tables)

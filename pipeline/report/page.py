@@ -1,4 +1,4 @@
-"""What the page is made of, and the page."""
+"""What the page is made of, and how templates are filled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,18 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.report.svg import Plot
+from pipeline.table import markdown_table
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the page."""
+
+    name: str  # unique on the page
+    svg: str
+    caption: str  # what a reader sees below it
 
 
 @dataclass(frozen=True)
@@ -43,38 +52,43 @@ class Picture:
 
     pixels: NDArray[np.uint8]  # (28, 28), white ink on black
     title: str
-    lines: Sequence[str]  # what the models say of it
+    lines: Sequence[str] = ()  # what the models say of it
 
     @property
     def source(self) -> str:
         """A data URI: a PNG with black ink on white."""
-        from PIL import Image
-
-        stream = io.BytesIO()
-        Image.fromarray(255 - self.pixels).save(stream, "PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+        return "data:image/png;base64," + base64.b64encode(png(255 - self.pixels)).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page."""
+    """What a section of the page holds."""
 
-    title: str
-    takeaway: str = ""  # the one sentence to keep, from the figures
-    problem: str = ""  # why it has no content; "" if it has
-    text: Sequence[str] = field(default=())  # paragraphs
-    plots: Sequence[Plot] = field(default=())
-    tables: Sequence[Table] = field(default=())
-    pictures: Sequence[Picture] = field(default=())
-
-    @property
-    def anchor(self) -> str:
-        return "section-" + re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+    takeaway: str  # the one sentence to keep, from the figures
+    text: Sequence[str] = ()  # paragraphs
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
 
 
-def environment() -> jinja2.Environment:
-    """Jinja2 that escapes every value in HTML and leaves no name undefined."""
-    return jinja2.Environment(
+def png(pixels: NDArray[np.uint8], scale: int = 1) -> bytes:
+    """Grey (height, width) pixels as a PNG file, each of them `scale` pixels wide and high."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    large = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    Image.fromarray(large).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", text)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; in HTML every value is escaped, and no name may be undefined."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
@@ -82,9 +96,6 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def render_page(**parts: Any) -> str:
-    """The HTML of the page from what page.html.j2 names."""
-    style = Markup((TEMPLATES / "page.css").read_text("utf-8"))
-    return environment().get_template("page.html.j2").render(**parts, style=style, Markup=Markup)
+    environment.filters.update(plain=plain, as_it_is=Markup)
+    environment.globals["markdown_table"] = markdown_table
+    return environment.get_template(template).render(**values)

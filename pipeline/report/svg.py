@@ -7,73 +7,35 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import matplotlib
+from matplotlib.figure import Figure
 
 # Figures are drawn in these stand-ins; the page gives each its colour, one for light and one for
 # dark. The series are Okabe and Ito's palette, which colour-blind readers can tell apart.
-INK, MUTED, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (f"#{i:02d}{i:02d}{i:02d}" for i in range(11, 17))
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    BLUE: "--blue",
-    VERMILION: "--vermilion",
-    GREEN: "--green",
-    PURPLE: "--purple",
-    ORANGE: "--orange",
-    SKY: "--sky",
-}
+VARIABLES = ("ink", "muted", "grid", "blue", "vermilion", "green", "purple", "orange", "sky")
+STAND_INS = tuple(f"#{i:02d}{i:02d}{i:02d}" for i in range(11, 11 + len(VARIABLES)))
+INK, MUTED, GRID, *COLORS = STAND_INS
+BLUE, VERMILION, *_ = COLORS
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and the file is small
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 9.5,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "text.color": INK,
     "text.parse_math": False,  # a class may be called "$x$"
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
+    **{"font.family": "sans-serif", "axes.titleweight": "bold"},
+    **{"font.size": 9.5, "axes.labelsize": 9.5, "axes.titlesize": 10.5, "legend.fontsize": 9},
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), INK),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6},
 }
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure of the page."""
-
-    name: str  # unique on the page
-    svg: str
-    caption: str  # what a reader sees below it
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Draw within this block."""
-    import matplotlib
-
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # Of a class name in a script that matplotlib's font lacks; the reader's browser has it.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -88,8 +50,6 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
         name: Unique on the page; it becomes part of every id.
         description: What the figure shows, for a reader who cannot see it.
     """
-    import matplotlib
-
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -97,12 +57,11 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(?<=\sid=")', f"{name}-", text)
-    text = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", text)
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, f"var({variable})")
+    text = re.sub(r'(?<=\sid=")|(?<=href="#)|(?<=url\(#)', f"{name}-", text)
+    for stand_in, variable in zip(STAND_INS, VARIABLES, strict=True):
+        text = text.replace(stand_in, f"var(--{variable})")
     # Without a size of its own it takes the width of the column; the viewBox keeps its shape.
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    label = escape(description)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).rstrip()
+    start, end = text.split(">", 1)
+    start = re.sub(r' (width|height)="[^"]*"', "", start)
+    start = start.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"')
+    return f"{start}>{end}".rstrip()

@@ -1,45 +1,43 @@
-"""The report stage: `report.html` and `MODEL_CARD.md`."""
+"""The report stage: `report.html` and `artifacts.MODEL_CARD.md`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifacts import MISREAD_PNG, MODEL_CARD, NATIVE_WASM, REPORT_HTML
+from pipeline import artifacts
 from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import write_bytes
 from pipeline.report import first_screen, measured_sections, model_card, model_sections
 from pipeline.report.draw import drawing
-from pipeline.report.gather import ReportData, gather
-from pipeline.report.page import Section, render_page
+from pipeline.report.gather import gather
+from pipeline.report.page import TEMPLATES, render
 
-SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
-    model_sections.parity,
-    model_sections.errors,
-    measured_sections.speed,
-    measured_sections.boards,
-    measured_sections.on_device,
-    measured_sections.pi_matrix,
-    measured_sections.robustness,
-    measured_sections.photographs,
-    measured_sections.seeds,
-    model_sections.training,
-    model_sections.noise,
-    model_sections.built,
+SECTIONS = (  # title, what it needs of `ReportData`, what makes it
+    ("Parity with the float model", "parity", model_sections.parity),
+    ("What it reads wrongly", "probabilities", model_sections.errors),
+    ("Speed", "bench", measured_sections.speed),
+    ("Boards", "boards", measured_sections.boards),
+    ("Speed on a device", "device", measured_sections.speed_on_device),
+    ("Emulated Raspberry Pis", "pi", measured_sections.pi_matrix),
+    ("Robustness", "robustness", measured_sections.robustness),
+    ("Photographs", "photos", measured_sections.photographs),
+    ("Accuracy over seeds", "seeds", measured_sections.seeds),
+    ("Training", "training", model_sections.training),
+    ("Quantization noise by layer", "parity", model_sections.noise),
+    ("Files, hashes and versions", "training", model_sections.built),
 )
 
 
 def run(args: argparse.Namespace) -> int:
-    for section in write(args.out, load_data(args.data)):
-        if section.problem:
-            print(f"{section.title}: {section.problem}")
-    print(f"{args.out / REPORT_HTML}, {args.out / MODEL_CARD}")
+    for title, problem in write(args.out, load_data(args.data)).items():
+        print(f"{title}: {problem}")
+    print(f"{args.out / artifacts.REPORT_HTML}, {args.out / artifacts.MODEL_CARD}")
     return 0
 
 
-def write(folder: Path, data: Dataset) -> list[Section]:
+def write(folder: Path, data: Dataset) -> dict[str, str]:
     """Write both files; the same results give the same bytes.
 
     Args:
@@ -47,27 +45,29 @@ def write(folder: Path, data: Dataset) -> list[Section]:
         data: The data set.
 
     Returns:
-        The sections of the page; one without data says why.
+        Of each section that is left out of the page, why.
 
     Raises:
         UserError: There is no trained model, or it is not of this data set.
     """
     report = gather(folder, data)
-    sections = [describe(report) for describe in SECTIONS]
+    problems = report.problems
+    missing = {title: problems[needed] for title, needed, _ in SECTIONS if needed in problems}
     draw = drawing(report, folder)
     if draw is None:
-        problem = f"{NATIVE_WASM} is missing: run `make native`"
-        sections.append(Section("Draw a digit", problem=problem))
-    page = render_page(
+        missing["Draw a digit"] = f"{artifacts.NATIVE_WASM} is missing: run `make native`"
+    page = render(
+        "page.html.j2",
         title="LeNet-5: from training to the device",
+        style=(TEMPLATES / "page.css").read_text("utf-8"),
         verdict=first_screen.verdict(report),
         figures=first_screen.figures(report),
         draw=draw,
-        sections=[section for section in sections if not section.problem],
-        missing=[section for section in sections if section.problem],
+        sections={title: make(report) for title, _, make in SECTIONS if title not in missing},
+        missing=missing,
     )
-    write_bytes(folder / REPORT_HTML, page.encode())
-    write_bytes(folder / MODEL_CARD, model_card.render(report).encode())
-    (folder / MISREAD_PNG).parent.mkdir(exist_ok=True)
-    write_bytes(folder / MISREAD_PNG, model_card.misread_picture(report))
-    return sections
+    write_bytes(folder / artifacts.REPORT_HTML, page.encode())
+    write_bytes(folder / artifacts.MODEL_CARD, model_card.text(report).encode())
+    (folder / artifacts.MISREAD_PNG).parent.mkdir(exist_ok=True)
+    write_bytes(folder / artifacts.MISREAD_PNG, model_card.misread_picture(report))
+    return missing

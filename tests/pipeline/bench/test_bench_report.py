@@ -6,8 +6,8 @@ import re
 import subprocess
 
 import pytest
-from bench_results import not_run, result, row
 from conftest import ROOT, run_stage
+from example_results import not_run, result, row
 
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare
@@ -29,7 +29,7 @@ def test_float_that_is_faster_is_what_to_ship_and_int8_is_said_to_be_smaller():
     )
     assert said[:4] == [
         "For the shortest time an image on this machine ship lenet5_fp32.tflite on "
-        "tflite-runtime: p50 20.0 us.",
+        "tflite-runtime: p50 20.0 µs.",
         "The smallest is lenet5_int8.tflite, 72.0 kB, 3.5 times smaller; at its best, on "
         "tflite-runtime, it takes 2.5 times (95 % CI 2.5 to 2.5) as long.",
         "lenet5.keras on keras takes 50 times (95 % CI 50 to 50) as long as "
@@ -82,7 +82,7 @@ def test_what_no_device_can_run_is_never_recommended():
     said = findings(
         result(row("lenet5.keras", "keras", 1.0, **small), row(FP32, "ai-edge-litert", 20.0))
     )
-    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 us" in said[0]
+    assert "ship lenet5_fp32.tflite on ai-edge-litert: p50 20.0 µs" in said[0]
     assert not any("keras" in line for line in said if "as long as" not in line)
 
 
@@ -95,63 +95,62 @@ def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
 # --- Before and after -----------------------------------------------------------------------
 
 
-def compared(before_us, after_us, max_regression_pct=10.0):
-    before, after = (result(row(FP32, "r", us)) for us in (before_us, after_us))
-    return compare.compare(before, after, max_regression_pct)[0]
+def compared(*pairs, **method):
+    """The changes from the first row of each pair to the second; None: there is none."""
+    before, after = (result(*filter(None, rows)) for rows in zip(*pairs, strict=True))
+    after["method"] |= method
+    return compare.compare(before, after, max_regression_pct=10.0)
 
 
 @pytest.mark.parametrize(
-    ("after_us", "regressed"), [(100.0, False), (109.0, False), (112.0, True), (50.0, False)]
+    ("after_us", "rounds_us", "threads", "percent", "verdict"),
+    [
+        (100.0, None, 1, 0, ""),
+        (109.0, None, 1, 9, ""),
+        (112.0, None, 1, 12, "regressed"),
+        (50.0, None, 1, -50, ""),
+        # noise: the interval holds 0
+        (150.0, (80.0, 90.0, 150.0, 150.0, 150.0, 200.0, 300.0), 1, 50, ""),
+        # too few launches for an interval
+        (150.0, (150.0,) * 5, 1, 50, "cannot be judged"),
+        (105.0, (105.0,) * 5, 1, 5, ""),
+        # all cores wait for whatever else the machine does
+        (450.0, None, 2, 350, ""),
+    ],
 )
-def test_a_row_regresses_beyond_what_is_allowed(after_us, regressed):
-    change = compared(100.0, after_us)
-    assert change.percent == pytest.approx(after_us - 100)
-    assert change.verdict == ("regressed" if regressed else "")
+def test_a_row_regresses_beyond_what_is_allowed_if_its_rounds_show_it(
+    after_us, rounds_us, threads, percent, verdict
+):
+    after = row(FP32, "r", after_us, threads=threads)
+    after["rounds_us"] = [[us] for us in rounds_us] if rounds_us else after["rounds_us"]
+    (change,) = compared((row(FP32, "r", 100.0, threads=threads), after))
+    assert (change.percent, change.verdict) == (pytest.approx(percent), verdict)
 
 
 def test_interval_of_a_change_is_from_the_ends_of_both():
-    change = compared(100.0, 200.0)  # 99 to 101 before, 198 to 202 after
+    # 99 to 101 before, 198 to 202 after
+    (change,) = compared((row(FP32, "r", 100.0), row(FP32, "r", 200.0)))
     assert change.percent_ci == pytest.approx((100 * (198 / 101 - 1), 100 * (202 / 99 - 1)))
 
 
-def test_noise_is_no_regression():
-    before, after = result(row(FP32, "r", 100.0)), result(row(FP32, "r", 150.0))
-    after["rows"][0]["rounds_us"] = [[us] for us in (80.0, 90.0, 150.0, 150.0, 150.0, 200.0, 300.0)]
-    (change,) = compare.compare(before, after, 10.0)
-    assert change.percent == pytest.approx(50)
-    assert change.verdict == ""
-
-
-def test_slower_without_an_interval_cannot_be_judged():
-    before = result(row(FP32, "r", 100.0), row(INT8, "r", 100.0))
-    after = result(row(FP32, "r", 150.0), row(INT8, "r", 105.0))
-    for line in after["rows"]:
-        line["rounds_us"] = line["rounds_us"][:5]  # launches
-    slower, allowed = compare.compare(before, after, 10.0)
-    assert (slower.verdict, allowed.verdict) == ("cannot be judged", "")
-
-
 def test_rows_without_a_valid_figure_are_told_by_their_status():
-    before = result(*(row(FP32, runtime, 100.0) for runtime in "abc"))
-    after = result(
-        not_run(FP32, "a", "no such model"),
-        row(FP32, "b", 100.0, status="invalid", reason="under-voltage"),
-        row(INT8, "new", 100.0),
-    )
-    changes = compare.compare(before, after, 10.0)
-    assert [(change.key[1], change.after, change.verdict) for change in changes[:3]] == [
-        ("a", "not_run", "regressed"),
-        ("b", "invalid", "cannot be judged"),
-        ("c", "missing", "regressed"),
+    a, b, c = (row(FP32, runtime, 100.0) for runtime in "abc")
+    throttled = {**b, "status": "invalid", "reason": "under-voltage"}
+    new = row(INT8, "new", 100.0)
+    changes = compared((a, not_run(FP32, "a", "none")), (b, throttled), (c, None), (None, new))
+    assert [(change.key[1], change.before, change.after, change.verdict) for change in changes] == [
+        ("a", changes[0].before, "not_run", "regressed"),
+        ("b", changes[1].before, "invalid", "cannot be judged"),
+        ("c", changes[2].before, "missing", "regressed"),
+        ("new", "missing", changes[3].after, ""),
     ]
-    assert (changes[3].key[0], changes[3].before, changes[3].verdict) == (INT8, "missing", "")
-    assert len(changes) == 4
+    _, lacking = compared((a, a), (b, None), interrupted=True)
+    assert (lacking.after, lacking.verdict) == ("interrupted", "cannot be judged")
 
 
 def test_results_without_a_row_in_common_cannot_be_compared():
-    before, after = result(row(FP32, "r", 100.0)), result(row(INT8, "r", 100.0))
     with pytest.raises(UserError, match="no model and runtime are in both results"):
-        compare.compare(before, after, 10.0)
+        compared((row(FP32, "r", 100.0), row(INT8, "r", 100.0)))
 
 
 @pytest.mark.parametrize("percent", ["nan", "inf", "-1", "ten"])
@@ -168,38 +167,25 @@ def test_showing_a_result_needs_no_lock_and_leaves_the_output_folder_as_it_is(tm
     timings.write_text('{"bench": 300.0}')
     with only_one_run(tmp_path):
         assert pipeline_main.main(["bench", "--out", str(tmp_path), "--show", str(shown)]) == 0
-    assert "p50 20.0 us" in capsys.readouterr().out
+    assert "p50 20.0 µs" in capsys.readouterr().out
     assert timings.read_text() == '{"bench": 300.0}'
 
 
-@pytest.mark.parametrize(("after_us", "code"), [(20.0, 0), (30.0, 1)])
-def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(tmp_path, after_us, code):
+@pytest.mark.parametrize(
+    ("after_us", "cpu", "code", "said"),
+    [(20.0, "one", 0, "20.00"), (30.0, "one", 1, "regressed"), (20.0, "two", 0, "two machines")],
+)
+def test_stage_bench_compares_two_files_and_exits_1_on_a_regression(
+    tmp_path, capsys, after_us, cpu, code, said
+):
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     before.write_text(json.dumps(result(row(FP32, "r", 20.0))))
-    after.write_text(json.dumps(result(row(FP32, "r", after_us))))
-    run = run_stage("bench", "--out", tmp_path, "--show", after, "--compare", before)
-    assert run.returncode == code, run.stderr
-    assert f"{after_us:.2f}" in run.stdout
-    assert ("regressed" in run.stdout) is bool(code)
-
-
-def test_rows_that_an_interrupted_run_lacks_and_rows_on_all_cores_are_not_judged():
-    both = row(FP32, "r", 20.0), row(FP32, "s", 20.0)
-    partial = result(both[0])
-    partial["method"]["interrupted"] = True
-    (_, lacking) = compare.compare(result(*both), partial, 10.0)
-    assert (lacking.after, lacking.verdict) == ("interrupted", "cannot be judged")
-    slow, quick = (row(FP32, "r", us, threads=2) for us in (90.0, 20.0))
-    (change,) = compare.compare(result(quick), result(slow), 10.0)
-    assert (round(change.percent), change.verdict) == (350, "")
-
-
-def test_stage_bench_says_when_two_machines_are_compared(tmp_path):
-    before, after = tmp_path / "before.json", tmp_path / "after.json"
-    before.write_text(json.dumps(result(row(FP32, "r", 20.0), cpu="another")))
-    after.write_text(json.dumps(result(row(FP32, "r", 20.0))))
-    run = run_stage("bench", "--out", tmp_path, "--show", after, "--compare", before)
-    assert "These were two machines" in run.stdout
+    after.write_text(json.dumps(result(row(FP32, "r", after_us), cpu=cpu)))
+    arguments = ["--out", str(tmp_path), "--show", str(after), "--compare", str(before)]
+    assert pipeline_main.main(["bench", *arguments]) == code
+    output = capsys.readouterr().out
+    assert said in output
+    assert ("regressed" in output, "two machines" in output) == (bool(code), cpu == "two")
 
 
 def test_a_row_that_did_not_run_has_its_status_for_a_time_and_its_reason_below_the_table():
@@ -275,28 +261,24 @@ def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, m
     monkeypatch.setattr(bench, "write_json", full_disk)
     code, said = stage_bench(result(row(FP32, "tflite-runtime", 20.0)))
     assert code == 2
-    assert "p50 20.0 us" in said.out
+    assert "p50 20.0 µs" in said.out
     assert "bench.json: cannot be written" in said.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["", "22", "d", "r.json"], "name a device"),
-        (["-oProxyCommand=x", "22", "d", "r.json"], "not user@host"),
-        (["@", "22", "d", "r.json"], "not user@host"),
-        (["pi@", "22", "d", "r.json"], "not user@host"),
-        (["@host", "22", "d", "r.json"], "not user@host"),
-        (["pi@host", "x", "d", "r.json"], "not a number"),
-        (["pi@host", "99999", "d", "r.json"], "not a port"),
-        (["pi@host", "0", "d", "r.json"], "not a port"),
-        (["pi@host", "99999999999999999999", "d", "r.json"], "not a port"),
-        (["pi@host", "22", "a b", "r.json"], "letters, digits"),
+        ([""], "name a device"),
+        *(([bad], "not user@host") for bad in ("-oProxyCommand=x", "@", "pi@", "@host")),
+        (["pi@host", "x"], "not a number"),
+        *((["pi@host", bad], "not a port") for bad in ("99999", "0", "9" * 20)),
+        (["pi@host", "22", "a b"], "letters, digits"),
         (["pi@host", "22", "d", "r.json", "--evil"], "only --full"),
     ],
 )
 def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
-    command = [ROOT / "tools" / "bench-pi.sh", *arguments]
+    missing = ["pi@host", "22", "d", "r.json"][len(arguments) :]
+    command = [ROOT / "tools" / "bench-pi.sh", *arguments, *missing]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 2
     assert said in run.stderr
