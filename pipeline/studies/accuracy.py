@@ -149,7 +149,7 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
     reference = probabilities[FLOAT_MODEL]
     return {
         "seed": training["seed"],
-        "seconds": training["seconds"],
+        "seconds": training["seconds"] - training["teacher_seconds"],
         "teacher_seconds": training["teacher_seconds"],
         "val_accuracy": training["val_accuracy"],
         "confidence": training["confidence"],

@@ -44,7 +44,7 @@ class TrainResult:
     parameters: int  # trainable parameters of the network
     epochs: float  # passes over the training images (a fraction for the cookbook recipe)
     steps: int  # updates of the weights
-    seconds: float  # wall-clock time of training alone
+    seconds: float  # wall-clock time of training alone, that of its teachers included
     teacher_seconds: float  # of the teachers and their answers, which other seeds share
     val_accuracy: float  # 0..1
     test_accuracy: float  # 0..1
@@ -118,7 +118,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path, teachers: Path) -
         logits = epochs.answer(weights, data.validation.images)
         fold_temperature(model, find_temperature(logits, data.validation.labels))
         steps, batch_size = epochs.count_steps(recipe, len(data.train)), recipe.batch_size
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start + teacher_seconds
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise UserError(f"recipe {name}: training diverged; lower its learning_rate")
 
