@@ -177,7 +177,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.stable is not None and args.stable < 1:
         raise InputError(f"--stable {args.stable}: must be at least 1")
     classifier = load(args)
-    labels = label_names(classifier.model)
+    labels = label_names(classifier)
     answer = answer_digits if args.all else answer_digit
     code, stable = 0, Stable(args.stable)
     for name, found in read_samples(args.files, find_digits if args.all else find_digit):
