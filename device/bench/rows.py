@@ -292,14 +292,8 @@ def name(row: Mapping[str, Any]) -> str:
 
 def format_result(result: Mapping[str, Any]) -> str:
     """The tables, why rows are missing, and how it was measured; for a terminal."""
-    lines = []
-    for header, rows in (
-        (HEADER, table_cells(result)),
-        (DETAIL_HEADER, detail_cells(result)),
-    ):
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
-        lines.append("")
+    lines = [*aligned([HEADER, *table_cells(result)]), ""]
+    lines += [*aligned([DETAIL_HEADER, *detail_cells(result)]), ""]
     lines += describe_problems(result)
     host, method = result["host"], result["method"]
     lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['system']}")
@@ -307,11 +301,18 @@ def format_result(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def describe_problems(result: Mapping[str, Any]) -> list[str]:
     """One line for each row that is not ok, and one for a run that was broken off."""
-    single, lines = single_rows(result), []
+    lines = []
     for row in result["rows"]:
-        where = "" if row in single else f", threads: {row['threads']}, batch: {row['batch']}"
+        threads, batch = row["threads"], row["batch"]
+        where = "" if threads == batch == 1 else f", threads: {threads}, batch: {batch}"
         if row["status"] != "ok":
             lines.append(f"{name(row)}{where}: {row['status']}: {row['reason']}")
     if result["method"]["interrupted"]:
