@@ -60,19 +60,12 @@ class InputError(ValueError):
 
 
 class Model(NamedTuple):
-    """A model that is loaded in a runtime.
-
-    Attributes:
-        path: Its file.
-        classify: uint8 (28, 28), contiguous -> (label, probability). Threads may share it.
-        run: uint8 (N, 28, 28), contiguous -> (N, classes), int8 or float32, as the model answers.
-        invoke: The runtime's own call alone, on the input that is in place. For one thread.
-    """
+    """A model that is loaded in a runtime. Its images are uint8 and contiguous."""
 
     path: Path
-    classify: Callable[[np.ndarray], tuple[int, float]]
-    run: Callable[[np.ndarray], np.ndarray]
-    invoke: Callable[[], Any]
+    classify: Callable[[np.ndarray], tuple[int, float]]  # (28, 28) -> (label, probability)
+    run: Callable[[np.ndarray], np.ndarray]  # (N, 28, 28) -> (N, classes), int8 or float32
+    invoke: Callable[[], Any]  # the runtime's own call, on the input in place; one thread only
 
 
 def load_native(path: Path, runtime: str, num_threads: int) -> Model:
@@ -244,12 +237,12 @@ def prepare(images: np.ndarray) -> np.ndarray:
 
 
 def padding(quantization: tuple[float, int]) -> tuple[Callable[[np.ndarray], Any], np.ndarray]:
-    """A function that pads and quantizes uint8 (28, 28) into an input that is kept, and that input.
+    """A function that fills a model's input from uint8 (28, 28), and that input, (1, 32, 32, 1).
 
-    The input is (1, 32, 32, 1): float32 0..1 for a scale of 0.0, else int8. Every grey level's
-    value is worked out once: clip(round(x / scale) + zero point, -128, 127). Without the rounding
-    0.2 % of MNIST's predictions change (B. Jacob et al., "Quantization and Training of Neural
-    Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.1).
+    For a scale of 0.0 it is float32 0..1, else int8, by a table of the 256 grey levels:
+    clip(round(x / scale) + zero point, -128, 127). Without the rounding 0.2 % of MNIST's
+    predictions change (B. Jacob et al., "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.1).
     """
     scale, zero_point = quantization
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -270,15 +263,10 @@ def padding(quantization: tuple[float, int]) -> tuple[Callable[[np.ndarray], Any
 
 
 class Predictions(NamedTuple):
-    """The answers for N images.
+    """The answers for N images."""
 
-    Attributes:
-        labels: int64 (N,), the most probable class; of equal ones the lowest.
-        probabilities: float32 (N, classes), 0..1, each row summing to 1.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
+    labels: np.ndarray  # int64 (N,): the most probable class; of equal ones the lowest
+    probabilities: np.ndarray  # float32 (N, classes), 0..1; each row has the sum 1
 
 
 class Classifier:
