@@ -1,9 +1,8 @@
 """What lies beside a bundle's models: manifest.json, the golden vectors, the receipt device.json.
 
-The golden vectors are test images, then images without a label that parity made to excite the
-models, and what each model answered on the development machine: `images` uint8 (N, 28, 28),
-`labels` uint8 of the test images alone, and for each model, under its name, its probabilities as
-float32 (N, classes).
+The golden vectors, golden.npz, hold `images`, uint8 (N, 28, 28): test images, then some without a
+label that parity made to excite the models; `labels`, uint8, of the test images; and under each
+model's name what it answered on the development machine, float32 (N, classes).
 """
 
 from __future__ import annotations
