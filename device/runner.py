@@ -305,8 +305,9 @@ class Classifier:
         try:
             load = {".c": load_native, ".tflite": load_tflite, ".onnx": load_onnx}[path.suffix]
             self.model = load(path, runtime, num_threads)
-            trial = self.predict(np.zeros((2, 28, 28), np.uint8))  # refuses a model of another form
-            _, self.classes = trial.probabilities.shape
+            black = np.zeros((2, 28, 28), np.uint8)  # on which a model of another form fails
+            self.model.classify(black[0])
+            _, self.classes = self.model.run(black).shape
         except (InputError, OSError):
             raise
         except ImportError as error:
