@@ -6,6 +6,7 @@ machine; that a browser answers alike is a test of the report's page.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def load(path: Path) -> Model:
     Raises:
         InputError: The file is not this module.
     """
-    import wasmtime  # which the device's environment has not
+    wasmtime = import_module(RUNTIME)  # here: the device's environment does not have it
 
     try:
         store = wasmtime.Store()
