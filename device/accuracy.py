@@ -22,7 +22,7 @@ Labelled = Tuple[np.ndarray, np.ndarray]  # uint8 (N, 28, 28), integers (N,)
 def run(args: argparse.Namespace) -> int:
     """Print the accuracy on the test images of `args.images`; a refused picture is a wrong one."""
     classifier = load(args)
-    names, refused = label_names(classifier.model), 0
+    names, refused = label_names(classifier), 0
     try:
         if args.labels is not None:
             images, labels = read_idx(args.images), read_idx(args.labels)

@@ -49,9 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     elif args.command == "receipt":
         from receipt import run as command
     else:
-        if args.model is None and args.command == "verify" and args.all:
-            args.model = HERE / MODELS[1]  # any: it tells the folder
-        elif args.model is None:
+        if args.model is None and not (args.command == "verify" and args.all):
             args.model, args.runtime = default_model(args.runtime)
         if args.command == "verify":
             from verify import run as command
@@ -177,7 +175,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.stable is not None and args.stable < 1:
         raise InputError(f"--stable {args.stable}: must be at least 1")
     classifier = load(args)
-    labels = label_names(classifier.model)
+    labels = label_names(classifier)
     answer = answer_digits if args.all else answer_digit
     code, stable = 0, Stable(args.stable)
     for name, found in read_samples(args.files, find_digits if args.all else find_digit):
@@ -185,7 +183,7 @@ def predict(args: argparse.Namespace) -> int:
         try:
             if isinstance(found, InputError):
                 raise found
-            if isinstance(found, str):  # what else than a digit a frame holds
+            if isinstance(found, str):  # why a frame of a stream has no digit
                 row.update(label=None, probability=None, top=[], latency_ms=None, reason=found)
             elif not args.all and found.min() == found.max():
                 raise InputError(f"{name}: no digit found, the picture is empty")
@@ -218,10 +216,10 @@ def describe(row: dict[str, Any]) -> str:
 
 
 class Stable:
-    """Tells which answers to print.
+    """Tells which answers to print: all, or those that differ from the last one printed.
 
     Args:
-        count: How many in a row must agree on what was not printed last; None: all are printed.
+        count: How many answers in a row must agree; None: all are printed.
     """
 
     def __init__(self, count: int | None) -> None:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         "bundle": f"{manifest.get('name', 'none')} {manifest.get('version', '')}".strip(),
         "input": "uint8 (28, 28), white ink on black",
         "graph": ", ".join(f"{key} {value}" for key, value in contract.items()),
-        "classes": " ".join(label_names(classifier.model)),
+        "classes": " ".join(label_names(classifier)),
         "runtime": f"{classifier.runtime} {runtime_version(classifier.runtime)}",
         "numpy": np.__version__,
         "python": platform.python_version(),

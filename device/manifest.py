@@ -1,9 +1,8 @@
 """What lies beside a bundle's models: manifest.json, the golden vectors, the receipt device.json.
 
-The golden vectors are test images, then images without a label that parity made to excite the
-models, and what each model answered on the development machine: `images` uint8 (N, 28, 28),
-`labels` uint8 of the test images alone, and for each model, under its name, its probabilities as
-float32 (N, classes).
+The golden vectors, golden.npz, hold `images`, uint8 (N, 28, 28): test images, then some without a
+label that parity made to excite the models; `labels`, uint8, of the test images; and under each
+model's name what it answered on the development machine, float32 (N, classes).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import HERE, InputError, Model, usable_runtimes
+from runner import HERE, Classifier, InputError, usable_runtimes
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 RECEIPT, RECEIPT_VERSION = "device.json", 1  # written by receipt.py
@@ -52,11 +51,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest  # type: ignore[no-any-return]
 
 
-def label_names(model: Model) -> list[str]:
+def label_names(classifier: Classifier) -> list[str]:
     """The names of a model's classes: the manifest's, or 0, 1, 2..."""
-    names = (read_manifest(bundle_folder(model.path)) or {}).get("labels")
-    if not isinstance(names, list) or len(names) != model.classes:
-        return [str(label) for label in range(model.classes)]
+    names = (read_manifest(bundle_folder(classifier.model.path)) or {}).get("labels")
+    if not isinstance(names, list) or len(names) != classifier.classes:
+        return [str(label) for label in range(classifier.classes)]
     return [str(name) for name in names]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from bench.machine import board_name, read_throttled
 from bench.processes import BenchSubject, Worker, WorkerError
 from bench.rounds import Benchmark, Effort
-from bench.rows import measured_row
+from bench.rows import aligned, measured_row
 from commands import one_line
 from info import runtime_version
 from manifest import GOLDEN, RECEIPT, RECEIPT_VERSION, bundle_sha256, read_golden
@@ -162,8 +162,7 @@ def format_receipt(receipt: dict[str, Any]) -> str:
         figure = "" if row["latency_us"] is None else f"{row['latency_us']:.1f}"
         figure = figure if not row["reason"] else f"not used: {one_line(row['reason'])}"
         cells.append((row["artifact"], row["runtime"], row["runtime_version"] or "", figure))
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    lines = aligned(cells)
     if receipt["throttled"]:
         lines.append(f"while it was timed, this machine had: {receipt['throttled']}")
     if choice := receipt["choice"]:

@@ -23,6 +23,8 @@ import os
 import sys
 import threading
 import zlib
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
@@ -47,6 +49,7 @@ RUNTIMES = {  # file type -> runtimes that read it, the fastest first
 }
 UINT8 = np.dtype(np.uint8)
 INT8_SOFTMAX = (1 / 256, -128)  # (scale, zero point) that the output of an int8 softmax always has
+NO_SOFTMAX = "its outputs are not probabilities; end the model with a softmax"
 
 
 class InputError(ValueError):
@@ -57,109 +60,17 @@ class InputError(ValueError):
 
 
 class Model(NamedTuple):
-    """A model that is loaded in a runtime.
-
-    Attributes:
-        path: Its file.
-        classes: How many.
-        quantization: (scale, zero point) of its int8 output; (0.0, 0) if it answers float32.
-        classify: uint8 (28, 28), contiguous -> (label, probability). Threads may share it.
-        run: uint8 (N, 28, 28), contiguous -> (N, classes), int8 or float32, as the model answers.
-        invoke: The runtime's own call alone, on the input that is in place. For one thread.
-    """
+    """A model that is loaded in a runtime. Its images are uint8 and contiguous."""
 
     path: Path
-    classes: int
-    quantization: tuple[float, int]
-    classify: Callable[[np.ndarray], tuple[int, float]]
-    run: Callable[[np.ndarray], np.ndarray]
-    invoke: Callable[[], Any]
-
-
-def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
-    """Load a TFLite file, static batch 1, in ai-edge-litert or tflite-runtime."""
-    if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) > 1:
-        # Its last release was built for numpy 1 without saying so, and fails in many lines.
-        raise InputError(f"{runtime} needs numpy 1, not {np.__version__}: pip install 'numpy<2'")
-    create = import_runtime(runtime, ".interpreter").Interpreter
-    data = read_model(path)  # bytes that it keeps: the file itself may be replaced meanwhile
-    interpreter = create(model_content=data, num_threads=num_threads)
-    interpreter.allocate_tensors()
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    classes = check_shapes(path, *([t["shape"].tolist() for t in ts] for ts in (inputs, outputs)))
-    into, out_of, dtype = inputs[0]["index"], outputs[0]["index"], inputs[0]["dtype"]
-    if dtype not in (np.int8, np.float32) or dtype != outputs[0]["dtype"]:
-        raise InputError(f"{path}: input and output must be int8 or float32 both; export it again")
-    quantization = outputs[0]["quantization"]
-    if dtype == np.int8 and quantization != INT8_SOFTMAX:
-        raise not_probabilities(path)
-    pad, image, lock = *padding(inputs[0]["quantization"]), threading.Lock()
-    set_tensor, invoke = interpreter.set_tensor, interpreter.invoke
-    get_tensor = interpreter.get_tensor
-
-    def run_one(pixels: np.ndarray) -> np.ndarray:  # uint8 (28, 28) -> (1, classes)
-        with lock:
-            pad(pixels)
-            set_tensor(into, image)
-            invoke()
-            return get_tensor(out_of)
-
-    def classify(pixels: np.ndarray) -> tuple[int, float]:
-        return most_probable(path, run_one(pixels)[0].tolist(), quantization)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([run_one(pixels) for pixels in images])
-
-    return Model(path, classes, quantization, classify, run, invoke)
-
-
-def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
-    """Load an ONNX file, float32 and of any batch, in onnxruntime."""
-    onnxruntime = import_runtime(runtime)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        read_model(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    classes = check_shapes(path, *([t.shape for t in ts] for ts in (inputs, outputs)))
-    given, answer, kind = inputs[0], outputs[0].name, "tensor(float)"
-    if isinstance(given.shape[0], int) or not given.type == outputs[0].type == kind:
-        raise InputError(f"{path}: not float32 of any batch: export it again")
-    float32 = (0.0, 0)
-    pad, image, lock = *padding(float32), threading.Lock()
-    row = np.zeros((1, classes), np.float32)
-    # For one image, arrays that are bound once: quicker than passing new ones.
-    binding = session.io_binding()
-    binding.bind_input(given.name, "cpu", 0, np.float32, image.shape, image.ctypes.data)
-    binding.bind_output(answer, "cpu", 0, np.float32, row.shape, row.ctypes.data)
-
-    def invoke() -> None:
-        session.run_with_iobinding(binding)
-
-    def classify(pixels: np.ndarray) -> tuple[int, float]:
-        with lock:
-            pad(pixels)
-            invoke()
-            values = row[0].tolist()
-        return most_probable(path, values, float32)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        raw = []
-        for i in range(0, len(images), 512):  # bounds the memory of a large call
-            batch = np.pad(images[i : i + 512], ((0, 0), (2, 2), (2, 2)))[..., np.newaxis]
-            batch = batch.astype(np.float32) / np.float32(255)  # (N, 32, 32, 1)
-            raw += session.run([answer], {given.name: batch})
-        return np.concatenate(raw)
-
-    return Model(path, classes, float32, classify, run, invoke)
+    classify: Callable[[np.ndarray], tuple[int, float]]  # (28, 28) -> (label, probability)
+    run: Callable[[np.ndarray], np.ndarray]  # (N, 28, 28) -> (N, classes), int8 or float32
+    invoke: Callable[[], Any]  # the runtime's own call, on the input in place; one thread only
 
 
 def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     """Load the compiled library of the generated C (device/native/binding.c); it runs its code."""
     from importlib.machinery import ExtensionFileLoader, ModuleSpec
-    from importlib.util import module_from_spec
 
     file = native_library(path)
     if not file.is_file():
@@ -169,28 +80,92 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     if data[-8:] != checksum.to_bytes(8, "little"):
         raise InputError(f"{file}: damaged; compile it or copy it again")
     loader = ExtensionFileLoader("lenet5_int8", str(file.resolve()))
-    try:
-        library: Any = module_from_spec(ModuleSpec(loader.name, loader, origin=loader.path))
-        loader.exec_module(library)
-    except ImportError as error:
-        reason = first_line(error)
-        raise InputError(f"{file}: not for this machine ({reason}): make -C native") from None
+    library: Any = loader.create_module(ModuleSpec(loader.name, loader, origin=loader.path))
+    loader.exec_module(library)
     sys.modules[loader.name] = library  # where `info` finds which kernels it chose
-    black, row = np.zeros((28, 28), np.uint8), np.zeros(library.CLASSES, np.int8)
 
     def run(images: np.ndarray) -> np.ndarray:
-        raw = np.empty((len(images), library.CLASSES), np.int8)
-        library.run(images, raw)
-        return raw
+        rows = np.empty((len(images), library.CLASSES), np.int8)
+        library.run(images, rows)
+        return rows
 
-    def invoke() -> None:
-        library.run(black, row)
-
-    quantization = (library.OUTPUT_SCALE, library.OUTPUT_ZERO_POINT)
-    return Model(path, library.CLASSES, quantization, library.classify, run, invoke)
+    black, row = np.zeros((28, 28), np.uint8), np.empty(library.CLASSES, np.int8)
+    return Model(path, library.classify, run, partial(library.run, black, row))
 
 
-LOADERS = {".c": load_native, ".tflite": load_tflite, ".onnx": load_onnx}
+def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
+    """Load a TFLite file, static batch 1, in ai-edge-litert or tflite-runtime."""
+    if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) > 1:
+        # Its last release was built for numpy 1 without saying so, and fails in many lines.
+        raise InputError(f"{runtime} needs numpy 1, not {np.__version__}: pip install 'numpy<2'")
+    create = import_module(runtime.replace("-", "_") + ".interpreter").Interpreter
+    interpreter = create(model_content=read_model(path), num_threads=num_threads)
+    interpreter.allocate_tensors()
+    given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if answer["dtype"] != np.float32 and answer["quantization"] != INT8_SOFTMAX:
+        raise InputError(f"{path}: {NO_SOFTMAX}")
+    into, out_of = given["index"], answer["index"]
+    pad, image = padding(given["quantization"])
+
+    def ask(pixels: np.ndarray) -> list[Any]:
+        pad(pixels)
+        interpreter.set_tensor(into, image)
+        interpreter.invoke()
+        return interpreter.get_tensor(out_of)[0].tolist()
+
+    return one_at_a_time(path, answer["dtype"], ask, interpreter.invoke)
+
+
+def load_onnx(path: Path, runtime: str, num_threads: int) -> Model:
+    """Load an ONNX file, float32 and of any batch, in onnxruntime."""
+    onnxruntime = import_module(runtime)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = num_threads, 3
+    session = onnxruntime.InferenceSession(
+        read_model(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
+    given, answer = session.get_inputs()[0].name, session.get_outputs()[0].name
+    pad, image = padding((0.0, 0))
+    row = session.run([answer], {given: image})[0]  # (1, classes)
+    binding = session.io_binding()  # quicker for one image than passing arrays
+    binding.bind_input(given, "cpu", 0, image.dtype, image.shape, image.ctypes.data)
+    binding.bind_output(answer, "cpu", 0, row.dtype, row.shape, row.ctypes.data)
+    invoke = partial(session.run_with_iobinding, binding)
+
+    def ask(pixels: np.ndarray) -> list[Any]:
+        pad(pixels)
+        invoke()
+        return row[0].tolist()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        rows = []
+        for i in range(0, len(images), 512):  # bounds the memory of a large call
+            batch = np.pad(images[i : i + 512], ((0, 0), (2, 2), (2, 2)))[..., np.newaxis]
+            batch = batch.astype(np.float32) / np.float32(255)  # (N, 32, 32, 1)
+            rows += session.run([answer], {given: batch})
+        return np.concatenate(rows)
+
+    return one_at_a_time(path, row.dtype, ask, invoke)._replace(run=run)
+
+
+def one_at_a_time(path: Path, dtype: Any, ask: Callable[..., Any], invoke: Any) -> Model:
+    """A model that is asked for one image at a time, by one thread; the outputs are a list."""
+    lock, zero_point = threading.Lock(), INT8_SOFTMAX[1] if dtype == np.int8 else 0
+
+    def classify(pixels: np.ndarray) -> tuple[int, float]:  # the arithmetic of `answer`
+        with lock:
+            row = ask(pixels)
+        total = sum(row) - zero_point * len(row)
+        if zero_point == 0 and not abs(total - 1.0) < 0.01:
+            raise InputError(f"{path}: {NO_SOFTMAX}")
+        highest = max(row)
+        return row.index(highest), (highest - zero_point) / max(total, 0.5)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with lock:
+            return np.array([ask(pixels) for pixels in images], dtype)
+
+    return Model(path, classify, run, invoke)
 
 
 def read_model(path: Path) -> bytes:
@@ -206,32 +181,6 @@ def read_model(path: Path) -> bytes:
     if data[start : start + 8] != b"%08x" % crc:
         raise InputError(f"{path}: damaged (wrong checksum); copy it again")
     return data
-
-
-def import_runtime(runtime: str, submodule: str = "") -> Any:
-    """A runtime's module; InputError says what to install if it is not there."""
-    from importlib import import_module
-
-    try:
-        return import_module(runtime.replace("-", "_") + submodule)
-    except ImportError as error:
-        reason = first_line(error)
-        raise InputError(f"{runtime}: not usable ({reason}): pip install {runtime}") from None
-
-
-def check_shapes(path: Path, inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """The number of classes; InputError unless one image goes in and one row comes out."""
-    if [shape[1:] for shape in inputs] != [[32, 32, 1]]:
-        raise InputError(f"{path}: its input is {inputs}, not one image of (1, 32, 32, 1)")
-    classes = outputs[0][-1] if len(outputs) == 1 and len(outputs[0]) == 2 else 0
-    if not isinstance(classes, int) or classes < 1:  # a name: any number of classes
-        raise InputError(f"{path}: its output is {outputs}, not one row of probabilities")
-    return classes
-
-
-def not_probabilities(path: Path) -> InputError:
-    """The error for a model without a softmax at its end, or that answers NaN."""
-    return InputError(f"{path}: its outputs are not probabilities; end the model with a softmax")
 
 
 def first_line(error: BaseException) -> str:
@@ -288,12 +237,12 @@ def prepare(images: np.ndarray) -> np.ndarray:
 
 
 def padding(quantization: tuple[float, int]) -> tuple[Callable[[np.ndarray], Any], np.ndarray]:
-    """A function that pads and quantizes uint8 (28, 28) into an input that is kept, and that input.
+    """A function that fills a model's input from uint8 (28, 28), and that input, (1, 32, 32, 1).
 
-    The input is (1, 32, 32, 1): float32 0..1 for a scale of 0.0, else int8. Every grey level's
-    value is worked out once: clip(round(x / scale) + zero point, -128, 127). Without the rounding
-    0.2 % of MNIST's predictions change (B. Jacob et al., "Quantization and Training of Neural
-    Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.1).
+    For a scale of 0.0 it is float32 0..1, else int8, by a table of the 256 grey levels:
+    clip(round(x / scale) + zero point, -128, 127). Without the rounding 0.2 % of MNIST's
+    predictions change (B. Jacob et al., "Quantization and Training of Neural Networks for
+    Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section 2.1).
     """
     scale, zero_point = quantization
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -301,7 +250,7 @@ def padding(quantization: tuple[float, int]) -> tuple[Callable[[np.ndarray], Any
         steps = np.rint(levels / np.float32(scale)) + zero_point
         levels = np.clip(steps, -128, 127).astype(np.int8)
     grey = np.zeros((1, 32, 32, 1), np.intp)  # of a type that `take` looks up without a copy
-    middle, image = grey[0, 2:30, 2:30, 0], np.empty(grey.shape, levels.dtype)
+    middle, image = grey[0, 2:30, 2:30, 0], levels.take(grey)
 
     def pad(pixels: np.ndarray) -> None:
         middle[:] = pixels
@@ -314,15 +263,10 @@ def padding(quantization: tuple[float, int]) -> tuple[Callable[[np.ndarray], Any
 
 
 class Predictions(NamedTuple):
-    """The answers for N images.
+    """The answers for N images."""
 
-    Attributes:
-        labels: int64 (N,), the most probable class; of equal ones the lowest.
-        probabilities: float32 (N, classes), 0..1, each row summing to 1.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
+    labels: np.ndarray  # int64 (N,): the most probable class; of equal ones the lowest
+    probabilities: np.ndarray  # float32 (N, classes), 0..1; each row has the sum 1
 
 
 class Classifier:
@@ -332,6 +276,11 @@ class Classifier:
         model: A `.tflite` or `.onnx` file, or the generated `.c` (its compiled library is loaded).
         runtime: "native", "ai-edge-litert", "tflite-runtime", "onnxruntime", or "auto".
         num_threads: How many the runtime may use. One is fastest for a model this small.
+
+    Attributes:
+        runtime: The one in use.
+        model: What it loaded.
+        classes: How many the model tells apart.
 
     Raises:
         InputError: The model is missing, damaged or not of our shape, or there is no runtime.
@@ -346,20 +295,27 @@ class Classifier:
             raise InputError(f"{path}: no such model; name another")
         if not readers:
             raise InputError(f"{path}: unknown type of model; known: {', '.join(RUNTIMES)}")
-        self.runtime = runtime
         if runtime == "auto":
-            self.runtime = (usable_runtimes(path) or readers)[0]
-        if self.runtime not in readers:
+            runtime = (usable_runtimes(path) or readers)[0]
+        if runtime not in readers:
             raise InputError(
                 f"{path}: {runtime} does not read {path.suffix} files; {readers[0]} does"
             )
+        self.runtime = runtime
         try:
-            self.model = LOADERS[path.suffix](path, self.runtime, num_threads)
+            load = {".c": load_native, ".tflite": load_tflite, ".onnx": load_onnx}[path.suffix]
+            self.model = load(path, runtime, num_threads)
+            black = np.zeros((2, 28, 28), np.uint8)  # on which a model of another form fails
+            self.model.classify(black[0])
+            _, self.classes = self.model.run(black).shape
         except (InputError, OSError):
             raise
+        except ImportError as error:
+            how = "make -C native" if runtime == "native" else f"pip install {runtime}"
+            raise InputError(f"{runtime}: not usable ({first_line(error)}): {how}") from None
         except Exception as error:  # the errors of the runtimes have no common base class
-            said = f"{self.runtime} refuses it ({first_line(error)}); copy it again"
-            raise InputError(f"{path}: {said}") from None
+            reason = first_line(error)
+            raise InputError(f"{path}: {runtime} refuses it ({reason}); export it again") from None
         self._classify = self.model.classify
 
     def classify(self, image: np.ndarray) -> tuple[int, float]:
@@ -377,27 +333,16 @@ class Classifier:
 def answer(model: Model, raw: np.ndarray) -> Predictions:
     """Labels and probabilities of a model's outputs, (N, classes) int8 or float32.
 
-    A quantized row is divided by its sum: int8 ends at 255/256, so that without it the surest
-    answer would be 99.6 %.
+    A row is divided by its sum: int8 ends at 255/256, so that without it the surest answer would
+    be 99.6 %.
     """
-    scale, zero_point = model.quantization
-    values = raw.astype(np.float32) - np.float32(zero_point)
+    values = raw.astype(np.float32)
+    if raw.dtype == np.int8:
+        values -= np.float32(INT8_SOFTMAX[1])
     sums = values.sum(axis=1, keepdims=True)
-    if scale == 0.0 and not (np.abs(sums - 1.0) < 0.01).all():  # NaN fails this as well
-        raise not_probabilities(model.path)
+    if raw.dtype != np.int8 and not (np.abs(sums - 1.0) < 0.01).all():  # NaN fails this as well
+        raise InputError(f"{model.path}: {NO_SOFTMAX}")
     return Predictions(raw.argmax(axis=1), values / np.maximum(sums, np.float32(0.5)))
-
-
-def most_probable(
-    path: Path, row: list[float], quantization: tuple[float, int]
-) -> tuple[int, float]:
-    """What `answer` gives for one row: lists are quicker than arrays of ten numbers."""
-    scale, zero_point = quantization
-    total = sum(row) - zero_point * len(row)
-    if scale == 0.0 and not abs(total - 1.0) < 0.01:
-        raise not_probabilities(path)
-    highest = max(row)
-    return row.index(highest), (highest - zero_point) / max(total, 0.5)
 
 
 # --- 5. The command line ------------------------------------------------------------------------
@@ -417,19 +362,19 @@ def classify_arrays(arguments: Sequence[str]) -> int:
                 raise InputError(f"{name}: not images as .npy ({first_line(error)})") from None
             for label, probability in map(classifier.classify, images):
                 print(f"{name}  {label}  {probability * 100:.1f} %")
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"runner.py: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """The command line of the bundle's `commands.py`; without it, the little one above."""
     try:
         from commands import main as run
     except ModuleNotFoundError:
         run = classify_arrays
-    return run(sys.argv[1:] if argv is None else argv)
+    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

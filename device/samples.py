@@ -63,10 +63,10 @@ def pictures_in(folder: Path) -> list[str]:
 
 
 def read_standard_input(find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
-    """One picture, or a stream of them; in a stream, that there is no digit is an answer: its text.
+    """One picture, or a stream of them, where "no digit found" is an answer and no error.
 
     Raises:
-        InputError: It is closed.
+        InputError: Standard input is closed.
     """
     if sys.stdin is None:
         raise InputError("-: standard input is closed")

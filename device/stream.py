@@ -44,7 +44,7 @@ class Splitter:
         return len(self.buffer) >= size
 
     def find(self, pattern: re.Pattern[bytes], start: int) -> int:
-        """Where a pattern is, the end of the input if it is nowhere; -1 if that is too far."""
+        """Where a pattern is, or where the input ends; -1 if that is further than a frame."""
         while not (match := pattern.search(self.buffer, start)):
             start = max(start, len(self.buffer) - 7)
             if len(self.buffer) > MAX_FRAME_BYTES:
@@ -60,7 +60,7 @@ class Splitter:
         return frame
 
     def frames(self) -> Iterator[bytes]:
-        """The frames, damaged ones and what lies between them as well; of no stream, all of it."""
+        """The frames, also damaged ones and what lies between; of any other input, all of it."""
         self.has(8)
         if not self.buffer or OTHER_PICTURE.match(self.buffer) or self.find_mpf():
             while self.has(len(self.buffer) + 1) and len(self.buffer) <= MAX_FRAME_BYTES:
@@ -134,13 +134,10 @@ class Splitter:
 
 
 class Newest:
-    """Reads frames in a thread of its own and keeps those that matter still.
+    """Reads the frames of a pipe in a thread of its own, and drops those that are out of date.
 
-    A few may wait at the start and after the end of the input, so that a short one loses nothing.
-    In between, only the newest is answered.
-
-    Args:
-        descriptor: Of a pipe.
+    The first few and the last few all wait their turn, so that a short input loses nothing. In
+    between, only the newest frame is answered.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -163,7 +160,7 @@ class Newest:
                 self.changed.notify()
 
     def frames(self) -> Iterator[bytes]:
-        """The frames that are to be answered."""
+        """The frames to answer."""
         answered = 0
         while True:
             with self.changed:
@@ -177,7 +174,7 @@ class Newest:
             yield frame
 
     def has_more(self) -> bool:
-        """Whether more has come, or is to come: it waits a moment for the end."""
+        """Whether there is another frame, or the input is still open after a moment."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting or self.ended, PATIENCE_S)
             return bool(self.waiting) or not self.ended
@@ -186,11 +183,11 @@ class Newest:
 def read_frames(
     descriptor: int, say: Callable[[str], None]
 ) -> Iterator[tuple[bytes, Callable[[], bool]]]:
-    """The pictures of an input, empty if it is, and what tells whether it is a stream of several.
+    """Each picture of an input (b"" of an empty one), and what tells whether it is one of several.
 
     Args:
-        descriptor: Of standard input. A file is read frame by frame, and none is dropped.
-        say: Takes a line about the state of the machine, while it is a stream.
+        descriptor: Of standard input. Of a file every frame is read, none is dropped.
+        say: Prints a line about the state of the machine, while it is a stream.
     """
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         splitter = Splitter(lambda: os.read(descriptor, CHUNK_BYTES))
@@ -207,11 +204,7 @@ def read_frames(
 
 
 class Watch:
-    """Says on stderr once how the machine is, and again when that changes.
-
-    Args:
-        say: Takes a line.
-    """
+    """Says how the machine is, once and when that changes."""
 
     EVERY_S = 2.0
 

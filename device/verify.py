@@ -1,7 +1,7 @@
 """`runner.py verify`: check that this device answers as the trained model.
 
-The files of an unpacked bundle are checked by their hashes, and what its models answer here to the
-golden images by what they answered there.
+It checks the hashes of an unpacked bundle's files, and compares the models' answers to the golden
+images with those of the development machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from commands import load, one_line
 from info import runtime_version
 from manifest import GOLDEN, MANIFEST, bundle_folder, damaged, read_golden, read_manifest
-from runner import InputError, usable_runtimes
+from runner import HERE, InputError, usable_runtimes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,12 +25,12 @@ def run(args: argparse.Namespace) -> int:
         args: `model`, `runtime`, `threads`; `all`: every model of the bundle.
 
     Returns:
-        The exit code: 0 or 1.
+        The exit code, 0 or 1.
 
     Raises:
         InputError: There is no bundle, its manifest is damaged, or a model does not load.
     """
-    folder = bundle_folder(args.model)
+    folder = bundle_folder(args.model) if args.model else HERE
     hashes, tolerances = read_promises(folder)
     if args.all:
         models = {name: folder / name for name in tolerances}
@@ -99,14 +99,11 @@ def verify_models(
 
 
 def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
-    """What differs between the files of a bundle and its manifest.
+    """A line for each file of an unpacked bundle that is not as in the manifest.
 
     Args:
-        folder: The unpacked bundle.
-        hashes: SHA-256 in hexadecimal by file, as the manifest has it.
-
-    Returns:
-        One line a difference.
+        folder: The bundle.
+        hashes: SHA-256 in hexadecimal by file.
     """
     problems = []
     for name, expected in hashes.items():
@@ -119,7 +116,7 @@ def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
 
 
 def compare(got: np.ndarray, expected: np.ndarray, tolerance: float) -> list[str]:
-    """What differs between this device's outputs and the golden ones.
+    """A line for each difference between this device's outputs and the golden ones.
 
     Labels must be equal. Probabilities may differ by the tolerance: the kernels of two runtimes
     round the last bit differently.
@@ -128,9 +125,6 @@ def compare(got: np.ndarray, expected: np.ndarray, tolerance: float) -> list[str
         got: float32 (N, classes), 0..1.
         expected: Likewise.
         tolerance: The manifest's, for this model, 0..1.
-
-    Returns:
-        One line a difference.
     """
     if got.shape != expected.shape:
         return [f"golden outputs of shape {expected.shape}, not {got.shape}"]

@@ -6,12 +6,13 @@ machine; that a browser answers alike is a test of the report's page.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import INT8_SOFTMAX, InputError, Model, first_line, import_runtime, most_probable
+from device.runner import InputError, Model, first_line, one_at_a_time
 
 RUNTIME = "wasmtime"
 
@@ -20,9 +21,10 @@ def load(path: Path) -> Model:
     """Load the module (device/native/web.c says what it exports), as the runner loads the others.
 
     Raises:
-        InputError: wasmtime is not installed, or the file is not this module.
+        InputError: The file is not this module.
     """
-    wasmtime = import_runtime(RUNTIME)
+    wasmtime = import_module(RUNTIME)  # here: the device's environment does not have it
+
     try:
         store = wasmtime.Store()
         module = wasmtime.Module.from_file(store.engine, str(path))
@@ -39,15 +41,9 @@ def load(path: Path) -> Model:
     def invoke() -> None:
         compiled(store)
 
-    def run_one(image: NDArray[np.uint8]) -> NDArray[np.int8]:  # (28, 28) -> (classes,)
+    def ask(image: NDArray[np.uint8]) -> list[int]:  # (28, 28) -> the outputs
         pixels[:] = image.ravel()
         invoke()
-        return row.view(np.int8).copy()
+        return row.view(np.int8).tolist()
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.int8]:
-        return np.stack([run_one(image) for image in images])
-
-    def classify(image: NDArray[np.uint8]) -> tuple[int, float]:
-        return most_probable(path, run_one(image).tolist(), INT8_SOFTMAX)
-
-    return Model(path, classes, INT8_SOFTMAX, classify, run, invoke)
+    return one_at_a_time(path, np.int8, ask, invoke)

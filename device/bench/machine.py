@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
         "board": board_name(),
         "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
         "cores": os.cpu_count(),
-        "isa_flags": isa_flags(),
+        "isa_flags": (cpu.get("flags") or cpu.get("Features") or "").split(),
         "governor": read_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -38,12 +38,6 @@ def describe_machine() -> dict[str, Any]:
 def board_name() -> str:
     """The board's name as the device tree gives it, such as 'Raspberry Pi 4 Model B Rev 1.5'."""
     return read_line("/proc/device-tree/model") or platform.node()
-
-
-def isa_flags() -> list[str]:
-    """What instructions the processor has, as Linux names them."""
-    cpu = read_cpuinfo()
-    return (cpu.get("flags") or cpu.get("Features") or "").split()
 
 
 def machine_state() -> dict[str, Any]:
@@ -58,20 +52,15 @@ def machine_state() -> dict[str, Any]:
 
 
 def throttling_between(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Why timings between two states of the machine are not valid; empty: nothing is known.
+    """Why timings between two states (`machine_state`) are not valid; empty: nothing is known.
 
-    A flag counts that is set at either end, or that has come up since boot in between. One that
-    had come up before the first state hides a second time: Linux must be started anew to see it.
-
-    Args:
-        before: From `machine_state`.
-        after: Likewise.
+    A flag counts that is set at either end, or that came up in between. One that had come up since
+    boot before the first state hides a second time: only a new start of the system clears it.
     """
-    if before["throttled"] is None or after["throttled"] is None:
+    first, last = before["throttled"], after["throttled"]
+    if first is None or last is None:
         return ""
-    risen = (after["throttled"] & ~before["throttled"]) >> SINCE_BOOT
-    bits = before["throttled"] | after["throttled"] | risen
-    return name_flags(bits)
+    return name_flags(first | last | (last & ~first) >> SINCE_BOOT)
 
 
 def name_flags(bits: int) -> str:

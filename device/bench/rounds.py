@@ -34,11 +34,10 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        launches: How often each subject is loaded anew. Two processes of the same model differ, by
-            where its memory lies, and rounds that follow each other are alike: the intervals are
-            of the launches. Six is the least that has one (`rows.median_ci95`).
-        rounds, calls: In each launch, bursts of each subject, and timed calls in each, one image at
-            a time.
+        launches: How often each subject is loaded anew: each time its memory lies elsewhere, which
+            changes its times. Six is the least that has an interval (`rows.median_ci95`).
+        rounds: Bursts of each subject in a launch.
+        calls: Timed calls in a burst, one image at a time.
         offline_rounds: Bursts with all cores, in one launch; 0: none.
         cold_starts: Fresh processes of each subject.
     """
@@ -59,8 +58,7 @@ class Measurement:
 
     Attributes:
         about: `runtime_version`, `size_bytes` and `timer_overhead_ns`.
-        launches: Of each launch, and in it of each complete round, durations in ns by kind:
-            `worker.time_burst`.
+        launches: What `worker.time_burst` returned, by launch and complete round.
         accuracy: Of one image at a time on one thread, where labels are known.
         reason: Why it could not go on.
         throttling: Why its times are not valid.

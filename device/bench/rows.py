@@ -69,7 +69,7 @@ def median_ci95(values: Sequence[float]) -> tuple[float, float] | None:
     below the median with probability 1/2, so that their number is binomial.
 
     Returns:
-        (lower, upper); None for fewer than 6 values, which no two of can bound so surely.
+        (lower, upper); None for fewer than 6 values: even their least and greatest are not enough.
 
     Source: H. A. David and H. N. Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
     """
@@ -85,7 +85,7 @@ Launches = Sequence[Sequence[float]]  # in each launch of a subject, a figure of
 
 
 def round_medians_us(measurement: Measurement) -> list[list[float]]:
-    """The median duration of each round's calls in us, by launch; a launch without one left out."""
+    """The median duration of each round's calls in us, for each launch that has any."""
     return [
         [round(median(burst["call"]) / 1000, 4) for burst in launch]
         for launch in measurement.launches
@@ -94,11 +94,10 @@ def round_medians_us(measurement: Measurement) -> list[list[float]]:
 
 
 def ratios_of(values: Launches, baseline: Launches) -> list[float]:
-    """For each launch the median of the ratios of its rounds, as far as both were measured.
+    """For each launch that both have, the median of the ratios of its rounds.
 
-    What the machine does in a round hits both, so that the ratio is taken there. Rounds that follow
-    each other are alike, and a process keeps what luck it had with its memory: only the launches
-    are independent of each other.
+    The ratio is taken within a round, because what the machine does then slows both. The rounds of
+    a launch are alike, since a process keeps its place in memory: only launches are independent.
     """
     return [
         median(value / base for value, base in zip(launch, base_launch))
@@ -113,7 +112,7 @@ def describe(benchmark: Benchmark) -> dict[str, Any]:
     """What bench.json holds: `pipeline/bench/result.BenchResult`.
 
     Args:
-        benchmark: After `run`; when it was interrupted, what was measured until then is told.
+        benchmark: After `run`; after Ctrl-C it has what was measured until then.
     """
     measured = [m for m in benchmark.measurements if m.bursts]
     single = {m.subject: m for m in measured if m.is_single}
@@ -177,7 +176,7 @@ def measured_row(
 
     Args:
         measurement: What was measured, one complete round at least.
-        baseline: What its ratio is taken to; None: no ratio.
+        baseline: What it is compared with; None: no ratio.
         cold: Its cold starts, of `time_cold_start`.
     """
     started = [start for start in cold if start]
@@ -292,14 +291,8 @@ def name(row: Mapping[str, Any]) -> str:
 
 def format_result(result: Mapping[str, Any]) -> str:
     """The tables, why rows are missing, and how it was measured; for a terminal."""
-    lines = []
-    for header, rows in (
-        (HEADER, table_cells(result)),
-        (DETAIL_HEADER, detail_cells(result)),
-    ):
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
-        lines.append("")
+    lines = [*aligned([HEADER, *table_cells(result)]), ""]
+    lines += [*aligned([DETAIL_HEADER, *detail_cells(result)]), ""]
     lines += describe_problems(result)
     host, method = result["host"], result["method"]
     lines.append(f"{host['board']}, {host['cpu']}, {host['cores']} cores, {host['system']}")
@@ -307,11 +300,18 @@ def format_result(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def describe_problems(result: Mapping[str, Any]) -> list[str]:
     """One line for each row that is not ok, and one for a run that was broken off."""
-    single, lines = single_rows(result), []
+    lines = []
     for row in result["rows"]:
-        where = "" if row in single else f", threads: {row['threads']}, batch: {row['batch']}"
+        threads, batch = row["threads"], row["batch"]
+        where = "" if threads == batch == 1 else f", threads: {threads}, batch: {batch}"
         if row["status"] != "ok":
             lines.append(f"{name(row)}{where}: {row['status']}: {row['reason']}")
     if result["method"]["interrupted"]:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
@@ -39,10 +40,11 @@ class Loaded(NamedTuple):
 
 def import_runtime(model: Path, runtime: str) -> None:
     """Import what `load` needs, so that the two can be timed apart."""
-    import runner
+    import runner  # noqa: F401
 
     if runtime != "native":  # its import is its load
-        runner.import_runtime(runtime, ".interpreter" if model.suffix == ".tflite" else "")
+        submodule = ".interpreter" if model.suffix == ".tflite" else ""
+        import_module(runtime.replace("-", "_") + submodule)
 
 
 def load(model: Path, runtime: str, threads: int) -> Loaded:
@@ -72,8 +74,7 @@ def main(
 ) -> int:
     """`cold MODEL RUNTIME` or `serve MODEL RUNTIME THREADS CORE IMAGES.npz`; replies are JSON.
 
-    CORE is the processor to stay on, or `any`. The development machine has other ways to load
-    (pipeline/bench).
+    CORE is the processor to stay on, or `any`. Keras has its own `load` (pipeline/bench).
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a runtime may greet on standard output
@@ -84,7 +85,15 @@ def main(
     mode, model, runtime = argv[0], Path(argv[1]), argv[2]
     try:
         if mode == "cold":
-            marks_ns = [started_ns, *cold_start_ns(model, runtime, import_runtime, load)]
+            marks_ns = [started_ns]
+            import_runtime(model, runtime)
+            marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            loaded = load(model, runtime, 1)
+            marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            picture = np.zeros((28, 28), np.uint8)
+            loaded.classify(picture)
+            marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            time_calls(loaded.classify, [(picture,)], INPUTS)  # for the peak of memory
             reply({"marks_ns": marks_ns, "peak_rss_mib": peak_rss_mib()})
             return 0
         threads, core, images = argv[3:]
@@ -96,25 +105,6 @@ def main(
         return 2
     serve(loaded, Path(images), reply)
     return 0
-
-
-def cold_start_ns(
-    model: Path,
-    runtime: str,
-    import_runtime: Callable[[Path, str], None],
-    load: Callable[[Path, str, int], Loaded],
-) -> list[int]:
-    """The clock after the imports, the load and the first of some answers."""
-    marks_ns = []
-    picture = np.zeros((28, 28), np.uint8)
-    import_runtime(model, runtime)
-    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    loaded = load(model, runtime, 1)
-    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    loaded.classify(picture)
-    marks_ns.append(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-    time_calls(loaded.classify, [(picture,)], INPUTS)  # for the peak of memory
-    return marks_ns
 
 
 def serve(loaded: Loaded, file: Path, reply: Callable[[Any], None]) -> None:
@@ -135,7 +125,7 @@ def serve(loaded: Loaded, file: Path, reply: Callable[[Any], None]) -> None:
 
 
 def time_burst(loaded: Loaded, images: np.ndarray, batch: int, calls: int) -> dict[str, list[int]]:
-    """Time some calls, after some that are not timed.
+    """Time some calls, after a few that are not timed.
 
     Args:
         loaded: The model.
@@ -147,17 +137,18 @@ def time_burst(loaded: Loaded, images: np.ndarray, batch: int, calls: int) -> di
         Durations in ns: `call` of the whole call and, for a batch of one, `invoke` of the runtime's
         own call alone.
     """
-    kinds: list[tuple[str, Callable[..., Any], list[tuple[Any, ...]]]]
+    settling = max(1, min(SETTLING_CALLS // batch, calls // 4))
+
+    def time_settled(call: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> list[int]:
+        time_calls(call, inputs, settling)
+        return time_calls(call, inputs, calls)
+
     if batch > 1:
         batches = [(images[i : i + batch],) for i in range(0, INPUTS, batch)]
-        kinds = [("call", loaded.predict, batches)]
-    else:
-        kinds = [("call", loaded.classify, [(image,) for image in images])]
-        kinds += [("invoke", loaded.invoke, [()])] if loaded.invoke else []
-    times_ns = {}
-    for kind, call, arguments in kinds:
-        time_calls(call, arguments, max(1, min(SETTLING_CALLS // batch, calls // 4)))
-        times_ns[kind] = time_calls(call, arguments, calls)
+        return {"call": time_settled(loaded.predict, batches)}
+    times_ns = {"call": time_settled(loaded.classify, [(image,) for image in images])}
+    if loaded.invoke:
+        times_ns["invoke"] = time_settled(loaded.invoke, [()])
     return times_ns
 
 
@@ -167,16 +158,13 @@ def time_calls(
     count: int,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> list[int]:
-    """Call a function again and again and time each call.
+    """The duration of each of so many calls in ns, with the clock's own overhead in it.
 
     Args:
         call: The function.
         inputs: Its arguments, taken in turn.
         count: How many calls.
         clock_ns: The clock.
-
-    Returns:
-        The duration of each call in ns, with the clock's own overhead in it.
     """
     times_ns = [0] * count
     for i in range(count):

@@ -13,23 +13,8 @@ from conftest import ROOT
 from export.bundle import write_bundle
 
 # What shells and make would take for theirs.
-TYPED = [
-    "a b",
-    "it's",
-    'say "x"',
-    "$(touch ran)",
-    "`touch ran`",
-    "x; touch ran",
-    "'; touch ran; '",
-    '"; touch ran; "',
-    "$(shell touch ran)",
-    "$$(touch ran)",
-    "${HOME}",
-    "a\\b",
-    "-n",
-    "*",
-]
-
+OURS = "a b $(touch ran) `touch ran` x; touch ran; $(shell touch ran) $$(touch ran) ${HOME} a\\b"
+TYPED = [OURS, f"it's '; {OURS}; '", f'say "x" "; {OURS}; "', "-n", "*"]
 
 PYTHONS = (".venv/bin/python", ".venv-device/bin/python")
 
