@@ -14,7 +14,6 @@ from pipeline.artifacts import (
     FLOAT_MODEL,
     FP32_ONNX,
     FP32_TFLITE,
-    INT8_ONNX,
     INT8_TFLITE,
     PROJECT,
     ROOT,
@@ -41,12 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def convert(name: str, folder: Path, data: Dataset) -> Path:
-    """Make one artifact from the float model.
+    """Make one artifact from the float model; the int8 ONNX file is made from the float one.
 
     Args:
         name: One of `CONVERTED`.
-        folder: It holds the float model and receives the artifact. The int8 ONNX file is made
-            from the float one.
+        folder: It holds the float model and receives the artifact.
         data: The data set; int8 is calibrated on its training split.
 
     Returns:
@@ -59,31 +57,29 @@ def convert(name: str, folder: Path, data: Dataset) -> Path:
     require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
     metadata = file_metadata(data.label_names)
     with atomic_path(path) as temporary:
-        if name == INT8_ONNX:
-            source = folder / FP32_ONNX
-            check_onnx(source)
-            to_onnx.write_int8(source, calibration_images(data), temporary, metadata)
-            return path
-        model = load_model(folder / FLOAT_MODEL)
         if name == FP32_TFLITE:
-            to_tflite.write_float32(model, temporary, metadata)
+            to_tflite.write_float32(load_model(folder / FLOAT_MODEL), temporary, metadata)
         elif name == INT8_TFLITE:
-            to_tflite.write_int8(model, calibration_images(data), temporary, metadata)
+            model, samples = load_model(folder / FLOAT_MODEL), calibration_images(data)
+            to_tflite.write_int8(model, samples, temporary, metadata)
+        elif name == FP32_ONNX:
+            to_onnx.write_float32(load_model(folder / FLOAT_MODEL), temporary, metadata)
         else:
-            to_onnx.write_float32(model, temporary, metadata)
+            source = checked_onnx(folder / FP32_ONNX)
+            to_onnx.write_int8(source, calibration_images(data), temporary, metadata)
     return path
 
 
-def check_onnx(path: Path) -> None:
-    """Raise UserError for a missing or damaged ONNX file."""
+def checked_onnx(path: Path) -> Path:
+    """The path of an ONNX file; UserError if it is missing or damaged."""
     import onnx
 
     try:
         onnx.checker.check_model(path)
     except Exception:  # protobuf's errors, the checker's and the system's
-        raise UserError(
-            f"{path}: missing or damaged; run `python -m pipeline export {path.name}`"
-        ) from None
+        again = f"run `python -m pipeline export {path.name}`"
+        raise UserError(f"{path}: missing or damaged; {again}") from None
+    return path
 
 
 def file_metadata(label_names: Sequence[str]) -> dict[str, Any]:
@@ -95,9 +91,9 @@ def file_metadata(label_names: Sequence[str]) -> dict[str, Any]:
         "labels": label_names,
         "preprocessing": "grey image 28x28, white ink on black; pad by 2 with black to 32x32; "
         "divide by 255; int8 input: round(x / scale) + zero point",
+        "source_commit": source_commit(),
     }
-    commit = source_commit()
-    return {**metadata, "source_commit": commit} if commit else metadata
+    return {key: value for key, value in metadata.items() if value}
 
 
 def source_commit() -> str | None:

@@ -75,10 +75,9 @@ BOARDS = (
     Board("armv7", "cortex-a7", "Pi 2 and later, 32-bit system"),
     Board("armv6", "arm1176", "Pi 1, Zero"),
 )
-
-
-BOARD_NAMES = {board.processor: board.boards for board in BOARDS} | {
-    chip.processor: chip.boards for chip in CHIPS.values()
+BOARD_NAMES = {
+    **{board.processor: board.boards for board in BOARDS},
+    **{chip.processor: chip.boards for chip in CHIPS.values()},
 }
 
 
@@ -126,9 +125,8 @@ def format_tables(rows: list[Count], others: list[RuntimeCount]) -> str:
         ("kernels", "boards", "processor", "instructions an image"),
         [(r.kernels, BOARD_NAMES[r.processor], r.processor, f"{r.instructions:,}") for r in rows],
     )
-    ours = {
-        r.processor: r.instructions for r in rows if r.processor in {o.processor for o in others}
-    }
+    processors = {other.processor for other in others}
+    ours = {r.processor: r.instructions for r in rows if r.processor in processors}
     counts: dict[tuple[str, str], list[int]] = {}
     for other in others:
         counts.setdefault((other.runtime, other.artifact), []).append(other.instructions)
@@ -165,20 +163,26 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
             zipfile.ZipFile(file).extractall(root / "site")
         plugin = _compile_plugin(root)
         return [
-            RuntimeCount(runtime, artifact, board.processor, _invoke(board, words, root, plugin))
+            RuntimeCount(
+                runtime,
+                artifact,
+                board.processor,
+                _invoke(board, [str(folder / artifact), runtime], root, plugin),
+            )
             for runtime in pi.runtimes
             for artifact in CONVERTED
             if runtime in RUNTIMES[Path(artifact).suffix]
-            for words in [(str(folder / artifact), runtime)]
             for board in boards
         ]
 
 
-def _invoke(board: Board, words: tuple[str, str], root: Path, plugin: Path) -> int:
+def _invoke(board: Board, words: list[str], root: Path, plugin: Path) -> int:
     """Instructions that one call of `invoke` takes."""
     # Runtimes choose their kernels by /proc/cpuinfo, and crash if it is this machine's.
-    lines = ("CPU implementer : 0x41", "CPU architecture: 8", "CPU variant : 0x0")
-    core = "\n".join((*lines, f"CPU part : {board.part}", "CPU revision : 3\n\n"))
+    core = (
+        "CPU implementer : 0x41\nCPU architecture: 8\nCPU variant : 0x0\n"
+        f"CPU part : {board.part}\nCPU revision : 3\n\n"
+    )
     cores = "".join(f"processor : {index}\n{core}" for index in range(4))
     (root / "proc" / "cpuinfo").write_text(cores, "utf-8")
     python = ["-L", str(root), str(root / "usr/bin/python3"), "-c", GUEST]
@@ -210,16 +214,19 @@ def count_all(source: Path, golden: bytes) -> list[Count]:
     record = 28 * 28 + int(classes[0])
     parts = [golden[: len(native.GOLDEN_MAGIC) + images * record] for images in (FEW, MANY)]
     with tempfile.TemporaryDirectory() as name:
-        plugin = _compile_plugin(Path(name))
+        plugin, file = _compile_plugin(Path(name)), Path(name, "golden.bin")
         rows = []
         for board in BOARDS:
             command = source.parent / board.architecture / native.COMMAND
-            runs = [_verify(board, command, part, plugin) for part in parts]
-            rows.append(_difference(board.processor, *runs))
+            words, runs = [*_emulator(board, plugin), str(command), "--verify", str(file)], []
+            for part in parts:
+                file.write_bytes(part)
+                runs.append(subprocess.run(words, capture_output=True, text=True))
+            rows.append(_difference(board.processor, runs))
         for arch, chip in CHIPS.items():
             program = build_program(source, arch)
             runs = [emulate(arch, program, part, ("-plugin", str(plugin))) for part in parts]
-            rows.append(_difference(chip.processor, *runs))
+            rows.append(_difference(chip.processor, runs))
     return rows
 
 
@@ -235,21 +242,9 @@ def _emulator(board: Board, plugin: Path) -> list[str]:
     return [*native.emulator(board.architecture, board.processor), "-plugin", str(plugin)]
 
 
-def _verify(
-    board: Board, command: Path, golden: bytes, plugin: Path
-) -> subprocess.CompletedProcess[str]:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(golden)
-        file.flush()
-        words = [*_emulator(board, plugin), str(command), "--verify", file.name]
-        return subprocess.run(words, capture_output=True, text=True)
-
-
-def _difference(
-    processor: str, few: subprocess.CompletedProcess[str], many: subprocess.CompletedProcess[str]
-) -> Count:
+def _difference(processor: str, runs: list[subprocess.CompletedProcess[str]]) -> Count:
     totals = []
-    for done in (few, many):
+    for done in runs:
         printed = done.stdout + done.stderr
         kernels = re.search(r"\((\w+) kernels\)", printed)
         total = re.search(r"instructions: (\d+)", printed)
