@@ -67,9 +67,6 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         data: The data set; the golden images are of its test split.
         target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
 
-    Returns:
-        The bundle's path.
-
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
             is another one, or there are no such wheels.
@@ -83,10 +80,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     chosen = choose_golden(probabilities)
     exciting = choose_exciting(read_probabilities(folder / EXCITING), list(probabilities))
     files = {name: (folder / name).read_bytes() for name in probabilities}
-    files |= device_files()
-    if target:
-        fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
-        files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
+    files |= device_files() | wheels.files(ROOT / LOCK, target, folder / "wheels")
     files["golden.npz"] = golden_archive(data, probabilities, chosen, exciting)
     files |= native.bundle_files(folder, data.test.images, chosen, exciting)
     manifest = {
@@ -134,20 +128,15 @@ def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[st
 
 
 def verify_packed(archive: Path) -> None:
-    """Unpack a bundle elsewhere and let it verify itself, as on a device.
-
-    Raises:
-        UserError: Something in it does not answer as parity recorded.
-    """
+    """Unpack a bundle elsewhere and let it verify itself, as on a device, or UserError."""
     with tempfile.TemporaryDirectory() as elsewhere:
         with tarfile.open(archive) as opened:
             opened.extractall(elsewhere, filter="data")
         unpacked = Path(elsewhere, bundle_name())
+        verify = ("-E", "-s", "-B", "runner.py", "verify", "--all")
         for python in (DEVICE_PYTHON, Path(sys.executable)):
             if python.is_file():  # parity has judged whether it may be missing
-                run_checked(
-                    [str(python), "-E", "-s", "-B", "runner.py", "verify", "--all"], unpacked
-                )
+                run_checked([str(python), *verify], unpacked)
         command = unpacked / "native" / this_architecture() / native.COMMAND
         if command.is_file():
             run_checked([str(command), "--verify", NATIVE_GOLDEN], unpacked)
@@ -167,13 +156,10 @@ def run_checked(command: Sequence[str], folder: Path) -> None:
 def device_files() -> dict[str, bytes]:
     """The device's folder, as it is."""
     folder = ROOT / "device"
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder): path for path in paths}
-    return {
-        str(name): path.read_bytes()
-        for name, path in names.items()
-        if not any(part.startswith((".", "__pycache__")) for part in name.parts)
-    }
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    hidden = (".", "__pycache__")
+    names = [name for name in names if not any(part.startswith(hidden) for part in name.parts)]
+    return {str(name): (folder / name).read_bytes() for name in names}
 
 
 def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
@@ -223,10 +209,10 @@ def choose_exciting(
     Returns:
         `images`, `outputs`, and probabilities by model.
     """
-    answers = one_runtime_each(dict(archive))
-    chosen = choose_golden({name: answers[name] for name in models}, GOLDEN_EXCITING)
-    taken = {"images": archive["images"], "outputs": archive["outputs"]}
-    taken |= {name: answers[name] for name in models}
+    of_all = one_runtime_each(dict(archive))
+    answers = {name: of_all[name] for name in models}
+    chosen = choose_golden(answers, GOLDEN_EXCITING)
+    taken = {"images": archive["images"], "outputs": archive["outputs"], **answers}
     return {name: values[chosen] for name, values in taken.items()}
 
 
@@ -273,9 +259,9 @@ def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
         "golden_runtime": f"{row['runtime']} {row['runtime_version']}",
         "tolerance": tolerance(artifact),
     }
-    if path.suffix == ".c":
-        contract = to_tflite.describe(path.parents[1] / INT8_TFLITE)
-        return {**description, "bit_identical": row["bit_identical"], **contract}
+    if path.suffix == ".onnx":
+        return description | to_onnx.describe(path)
     if path.suffix == ".tflite":
-        return {**description, **to_tflite.describe(path)}
-    return {**description, **to_onnx.describe(path)}
+        return description | to_tflite.describe(path)
+    description["bit_identical"] = row["bit_identical"]
+    return description | to_tflite.describe(path.parents[1] / INT8_TFLITE)

@@ -91,10 +91,7 @@ class Bundle:
 
     def write(self, target: str | None, cache: Path, path: Path) -> None:
         """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
-        files = self.files
-        if target:
-            fetched = wheels.fetch(ROOT / LOCK, target, cache / target)
-            files = files | {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in fetched}
+        files = self.files | wheels.files(ROOT / LOCK, target, cache)
         write_bundle(files, self.manifest, self.root, path)
 
 
@@ -165,11 +162,10 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     bundle = read_bundle(path)
     models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
     golden = (folder / NATIVE_GOLDEN).read_bytes() if NATIVE_SOURCE in models else b""
-    probabilities = read_probabilities(folder / PROBABILITIES)
     reference = PiReference(
         data.test.images,
         data.test.labels,
-        probabilities,
+        read_probabilities(folder / PROBABILITIES),
         parity["budget"],
         golden,
         float_images=None if full else FEW_IMAGES,
@@ -286,17 +282,19 @@ def write_inputs(home: Path, reference: PiReference) -> None:
     np.save(home / "float.npy", reference.images[: reference.float_images])
     (home / "golden.bin").write_bytes(reference.golden)
     for suffix in ("png", "pgm"):
-        Image.fromarray(reference.images[digit(reference)]).save(home / f"digit.{suffix}")
+        Image.fromarray(reference.images[digit(reference)[0]]).save(home / f"digit.{suffix}")
 
 
-def digit(reference: PiReference) -> int:
-    """Which test image this machine is surest of."""
-    return int(next(iter(reference.probabilities.values())).max(axis=1).argmax())
+def digit(reference: PiReference) -> tuple[int, int]:
+    """Which test image this machine is surest of, and its label."""
+    probabilities = next(iter(reference.probabilities.values()))
+    image, label = np.unravel_index(probabilities.argmax(), probabilities.shape)
+    return int(image), int(label)
 
 
 def check_digit(printed: str, reference: PiReference) -> None:
     """Raise GuestError unless the label is among the words of an answer's line."""
-    expected = next(iter(reference.probabilities.values()))[digit(reference)].argmax()
+    _, expected = digit(reference)
     if str(expected) not in printed.split()[1:3]:
         raise GuestError(f"a picture of a {expected} is read as: {printed.strip()}")
 

@@ -133,14 +133,7 @@ def make_emulator(cache: Path) -> Path:
 
 
 def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> list[str]:
-    """The words to put before a command that is to run in a tree.
-
-    Args:
-        system: What the tree holds.
-        tree: From `make_tree`.
-        home: The folder that is `HOME` there.
-        emulator: From `make_emulator`.
-    """
+    """The words to put before a command that is to run in a tree, with a folder as its `HOME`."""
     qemu = emulator / QEMU[system.arch]
     rule = f":pi:M::{MAGIC[system.arch]}:{MASK}:{qemu}:FP"
     namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
