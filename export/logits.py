@@ -14,15 +14,7 @@ GRID = 32
 
 
 def compute_logits(model: keras.Model, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the model's last layer, a dense softmax, feeds to its softmax.
-
-    Args:
-        model: float32 (batch, 32, 32, 1) -> (batch, classes).
-        samples: float32 (N, 32, 32, 1), 0..1.
-
-    Returns:
-        float32 (N, classes).
-    """
+    """What the model's last layer, a dense softmax, feeds to its softmax: (N, classes)."""
     import keras
 
     last = model.layers[-1]

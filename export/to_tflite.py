@@ -30,8 +30,7 @@ def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> N
         path: The file to write.
         metadata: JSON values that go into the file.
     """
-    flatbuffer = _convert(_converter(model))
-    path.write_bytes(_finish(flatbuffer, metadata))
+    path.write_bytes(_finish(_convert(_converter(model)), metadata))
 
 
 def write_int8(
@@ -44,12 +43,7 @@ def write_int8(
         samples: float32 (N, 32, 32, 1), 0..1: training images that set the activation ranges.
         path: The file to write.
         metadata: JSON values that go into the file.
-
-    Raises:
-        ValueError: The samples are empty or not finite and within 0..1.
     """
-    if not len(samples) or not (samples.min() >= 0.0 and samples.max() <= 1.0):
-        raise ValueError("calibration images must be finite and within 0..1")
     import tensorflow as tf
 
     converter = _converter(model)
@@ -102,10 +96,9 @@ def _finish(
 
     model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
     graph = model.subgraphs[0]
-    last = graph.operators[-1]
-    if logits is not None and _operator(model, last) == schema.BuiltinOperator.SOFTMAX:
+    if logits is not None:
         # The runtime derives every multiplier from the scales when it loads the file.
-        quantization = graph.tensors[last.inputs[0]].quantization
+        quantization = graph.tensors[graph.operators[-1].inputs[0]].quantization
         quantization.scale, quantization.zeroPoint = [logits[0]], [logits[1]]
     graph.tensors[graph.inputs[0]].name = b"image"
     graph.tensors[graph.outputs[0]].name = b"probabilities"
@@ -123,11 +116,6 @@ def _finish(
     builder = flatbuffers.Builder(len(flatbuffer) + 4096)
     builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
     return seal.seal(bytes(builder.Output()))
-
-
-def _operator(model: Any, operator: Any) -> int:
-    code: int = model.operatorCodes[operator.opcodeIndex].builtinCode
-    return code
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

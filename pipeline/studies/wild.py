@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from pipeline.data import SIDE, Split
 from pipeline.studies.skeletons import Skeleton, all_digits, bend
@@ -69,23 +70,15 @@ def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool
 def mnist_form(rng: np.random.Generator, ink: Ink) -> Image28:
     """As MNIST was made: the longer side 20 pixels, centred by mass."""
     digit = _scale(ink, MNIST_BOX)
-    rows, columns = np.mgrid[: digit.shape[0], : digit.shape[1]]
-    mass = digit.sum()
-    return _place(
-        digit,
-        round(SIDE / 2 - 0.5 - float((rows * digit).sum() / mass)),
-        round(SIDE / 2 - 0.5 - float((columns * digit).sum() / mass)),
-    )
+    row, column = ndimage.center_of_mass(digit)
+    return _place(digit, round(SIDE / 2 - 0.5 - row), round(SIDE / 2 - 0.5 - column))
 
 
 def scan(rng: np.random.Generator, ink: Ink) -> Image28:
     """USPS's form: the digit fills a box of 16x16 grey pixels; uint8 (16, 16)."""
     digit = _scale(ink, SCAN)
-    left = (SCAN - digit.shape[1]) // 2
-    top = (SCAN - digit.shape[0]) // 2
-    out = np.zeros((SCAN, SCAN), np.float32)
-    out[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return np.rint(out * 255).astype(np.uint8)
+    top, left = ((SCAN - side) // 2 for side in digit.shape)
+    return _place(digit, top, left, SCAN)
 
 
 def scan_in_box(rng: np.random.Generator, ink: Ink) -> Image28:
@@ -119,11 +112,11 @@ def _enlarge(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _place(digit: Ink, top: int, left: int) -> Image28:
-    """Puts the digit on the frame, moved inside where it would stick out."""
+def _place(digit: Ink, top: int, left: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Puts the digit on a square frame, moved inside where it would stick out."""
     height, width = digit.shape
-    top, left = min(max(top, 0), SIDE - height), min(max(left, 0), SIDE - width)
-    out = np.zeros((SIDE, SIDE), np.uint8)
+    top, left = min(max(top, 0), side - height), min(max(left, 0), side - width)
+    out = np.zeros((side, side), np.uint8)
     out[top : top + height, left : left + width] = np.rint(digit * 255)
     return out
 
