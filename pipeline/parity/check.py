@@ -14,18 +14,7 @@ import numpy as np
 from packaging.markers import Marker
 
 from export import to_tflite
-from pipeline.artifacts import (
-    EXCITING,
-    FLOAT_MODEL,
-    INT8_ONNX,
-    INT8_TFLITE,
-    NATIVE_SOURCE,
-    PARITY_JSON,
-    PROBABILITIES,
-    TRAIN_JSON,
-    Subject,
-    subjects,
-)
+from pipeline import artifacts
 from pipeline.classify import Outputs, classify_apart
 from pipeline.config import ParityBudget, load_parity_budget
 from pipeline.data import Dataset, Images, Probabilities, preprocess, require_trained_on
@@ -96,23 +85,23 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     Raises:
         UserError: The reference itself cannot run, or is not the model that training wrote.
     """
-    test, todo = data.test, subjects()
+    test, todo = data.test, artifacts.subjects()
     n = len(test)
     with progress("parity") as report:
-        report(0, len(todo), FLOAT_MODEL)
+        report(0, len(todo), artifacts.FLOAT_MODEL)
         reference = _reference(folder, data)
         report(0, len(todo), "the C, layer by layer")
         c_layers, exciting = judge_layers(folder, test.images)
-        numbers = wrong_numbers(folder / NATIVE_SOURCE, folder / INT8_TFLITE)
+        numbers = wrong_numbers(folder / artifacts.NATIVE_SOURCE, folder / artifacts.INT8_TFLITE)
         images = np.concatenate([test.images, exciting])
-        given: dict[Subject, Outputs | str] = {}
+        given: dict[artifacts.Subject, Outputs | str] = {}
         for i, subject in enumerate(todo):
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
             path = folder / subject.artifact
             given[subject] = classify_apart(path, subject.runtime, subject.python, images)
         report(len(todo), len(todo), "the compiled C, and the noise of layers")
         ran = {(s.artifact, s.runtime): got for s, got in given.items() if not isinstance(got, str)}
-        promised, native = ran.get(SAME_BITS_AS), ran.get((NATIVE_SOURCE, "native"))
+        promised, native = ran.get(SAME_BITS_AS), ran.get((artifacts.NATIVE_SOURCE, "native"))
         rows = [
             with_bits(_judge(subject, folder, got, reference, data, budget), got, promised)
             for subject, got in given.items()
@@ -124,8 +113,8 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     result = ParityResult(
         status=overall_status(judged, binaries),
         reference={
-            "artifact": FLOAT_MODEL,
-            "sha256": sha256(folder / FLOAT_MODEL),
+            "artifact": artifacts.FLOAT_MODEL,
+            "sha256": sha256(folder / artifacts.FLOAT_MODEL),
             "accuracy": float((reference.argmax(axis=1) == test.labels).mean()),
             "n": n,
         },
@@ -136,19 +125,19 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
         budget=budget,
     )
     answers = {"@".join(who): got.probabilities for who, got in ran.items()}
-    with atomic_path(folder / PROBABILITIES) as temporary:
+    with atomic_path(folder / artifacts.PROBABILITIES) as temporary:
         first = {key: values[:n] for key, values in answers.items()}
-        np.savez(temporary, **{FLOAT_MODEL: reference}, **first)  # type: ignore[arg-type]
-    with atomic_path(folder / EXCITING) as temporary:
+        np.savez(temporary, **{artifacts.FLOAT_MODEL: reference}, **first)  # type: ignore[arg-type]
+    with atomic_path(folder / artifacts.EXCITING) as temporary:
         last: dict[str, Any] = {key: values[n:] for key, values in answers.items()}
         np.savez(temporary, images=exciting, outputs=of_c.raw[n:] if of_c else (), **last)
-    write_json(folder / PARITY_JSON, asdict(result))
+    write_json(folder / artifacts.PARITY_JSON, asdict(result))
     return result
 
 
 def _reference(folder: Path, data: Dataset) -> Probabilities:
     """The float model's probabilities, after checking that it is the model to compare with."""
-    path, training = folder / FLOAT_MODEL, read_json(folder / TRAIN_JSON)
+    path, training = folder / artifacts.FLOAT_MODEL, read_json(folder / artifacts.TRAIN_JSON)
     require_float_model(path, training)
     require_trained_on(data, training)
     got = classify_apart(path, "keras", Path(sys.executable), data.test.images)
@@ -161,7 +150,7 @@ def _reference(folder: Path, data: Dataset) -> Probabilities:
 
 
 def _judge(
-    subject: Subject,
+    subject: artifacts.Subject,
     folder: Path,
     got: Outputs | str,
     reference: Probabilities,
@@ -225,7 +214,7 @@ def _binaries(
     """A row for each file that the C was compiled to; none if nothing tells what to expect."""
     if promised is None or promised.raw.dtype != np.int8:
         return ()
-    passed = any(row.artifact == NATIVE_SOURCE and row.status == "pass" for row in rows)
+    passed = any(row.artifact == artifacts.NATIVE_SOURCE and row.status == "pass" for row in rows)
     kernels = native.runtime_version if native and passed else ""
     return tuple(judge_binaries(folder, images, promised.raw.view(np.int8), kernels))
 
@@ -237,11 +226,11 @@ def _layers(
     # Not of one that ran on tflite-runtime alone, which cannot be loaded in this process.
     ran = {row.artifact for row in rows if row.n and row.runtime != "tflite-runtime"}
     import_tensorflow()
-    weights = load_model(folder / FLOAT_MODEL).get_weights()
+    weights = load_model(folder / artifacts.FLOAT_MODEL).get_weights()
     samples = preprocess(images[:NOISE_IMAGES])  # float32 (256, 32, 32, 1)
     return tuple(
         noise
-        for artifact in (INT8_TFLITE, INT8_ONNX)
+        for artifact in (artifacts.INT8_TFLITE, artifacts.INT8_ONNX)
         if artifact in ran
         for noise in layer_noise.measure(folder / artifact, weights, samples)
     )

@@ -26,14 +26,7 @@ from PIL import Image
 
 from device.runner import RUNTIMES
 from export.bundle import MANIFEST, write_bundle
-from pipeline.artifacts import (
-    NATIVE_GOLDEN,
-    NATIVE_SOURCE,
-    PARITY_JSON,
-    PI_MATRIX_JSON,
-    PROBABILITIES,
-    ROOT,
-)
+from pipeline import artifacts
 from pipeline.bundle import wheels
 from pipeline.bundle.pack import LOCK
 from pipeline.data import Dataset
@@ -91,7 +84,7 @@ class Bundle:
 
     def write(self, target: str | None, cache: Path, path: Path) -> None:
         """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
-        files = self.files | wheels.files(ROOT / LOCK, target, cache)
+        files = self.files | wheels.files(artifacts.ROOT / LOCK, target, cache)
         write_bundle(files, self.manifest, self.root, path)
 
 
@@ -158,14 +151,15 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     Raises:
         UserError: The bundle or what parity found is missing, damaged, or of different models.
     """
-    parity = read_json(folder / PARITY_JSON, "rows", "budget")
+    parity = read_json(folder / artifacts.PARITY_JSON, "rows", "budget")
     bundle = read_bundle(path)
     models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
-    golden = (folder / NATIVE_GOLDEN).read_bytes() if NATIVE_SOURCE in models else b""
+    in_c = artifacts.NATIVE_SOURCE in models
+    golden = (folder / artifacts.NATIVE_GOLDEN).read_bytes() if in_c else b""
     reference = PiReference(
         data.test.images,
         data.test.labels,
-        read_probabilities(folder / PROBABILITIES),
+        read_probabilities(folder / artifacts.PROBABILITIES),
         parity["budget"],
         golden,
         float_images=None if full else FEW_IMAGES,
@@ -183,7 +177,7 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
                 tasks.append(pool.submit(run_system, guest, where, blank, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
     matrix = PiMatrix(overall_status(cells), path.name, sha256(path), models, cells)
-    write_json(folder / PI_MATRIX_JSON, asdict(matrix))
+    write_json(folder / artifacts.PI_MATRIX_JSON, asdict(matrix))
     return matrix
 
 

@@ -21,16 +21,7 @@ from pathlib import Path
 
 from device.runner import RUNTIMES
 from export.to_c import to_c
-from pipeline import native
-from pipeline.artifacts import (
-    CONVERTED,
-    DOCS,
-    INT8_TFLITE,
-    NATIVE_GOLDEN,
-    NATIVE_SOURCE,
-    ROOT,
-    this_architecture,
-)
+from pipeline import artifacts, native
 from pipeline.bundle import wheels
 from pipeline.bundle.pack import LOCK
 from pipeline.files import UserError, write_bytes, write_json
@@ -39,7 +30,7 @@ from pipeline.pi_test import system
 from pipeline.pi_test.run import SYSTEMS
 from pipeline.table import insert_generated, markdown_table
 
-INSTRUCTIONS_JSON, PAGE = DOCS / "instructions.json", DOCS / "native.md"
+INSTRUCTIONS_JSON, PAGE = artifacts.DOCS / "instructions.json", artifacts.DOCS / "native.md"
 PLUGIN = Path(__file__).with_suffix(".c")
 FEW, MANY = 100, 300  # images
 WARM_UP, CALLS = 10, 20  # of another runtime
@@ -102,8 +93,8 @@ class RuntimeCount:
 
 
 def run(args: argparse.Namespace) -> int:
-    model, golden = args.out / INT8_TFLITE, args.out / NATIVE_GOLDEN
-    for path in (*(args.out / name for name in CONVERTED), golden):
+    model, golden = args.out / artifacts.INT8_TFLITE, args.out / artifacts.NATIVE_GOLDEN
+    for path in (*(args.out / name for name in artifacts.CONVERTED), golden):
         if not path.is_file():
             raise UserError(f"{path}: missing; run `make export`")
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +121,7 @@ def format_tables(rows: list[Count], others: list[RuntimeCount]) -> str:
     counts: dict[tuple[str, str], list[int]] = {}
     for other in others:
         counts.setdefault((other.runtime, other.artifact), []).append(other.instructions)
-    lines = [("our C", NATIVE_SOURCE, *(f"{count:,}" for count in ours.values()))]
+    lines = [("our C", artifacts.NATIVE_SOURCE, *(f"{count:,}" for count in ours.values()))]
     lines += [(*names, *(f"{count:,}" for count in row)) for names, row in counts.items()]
     best = [min(column) for column in zip(*counts.values(), strict=True)]
     times = [f"{least / count:.1f} x" for least, count in zip(best, ours.values(), strict=True)]
@@ -152,7 +143,7 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
         tree = system.make_tree(pi, system.cache_folder())
     except system.EmulationError as error:
         raise UserError(str(error)) from None
-    files = wheels.fetch(ROOT / LOCK, pi.wheels, folder / "wheels" / pi.wheels)
+    files = wheels.fetch(artifacts.ROOT / LOCK, pi.wheels, folder / "wheels" / pi.wheels)
     boards = [board for board in BOARDS if board.part]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -170,7 +161,7 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
                 _invoke(board, [str(folder / artifact), runtime], root, plugin),
             )
             for runtime in pi.runtimes
-            for artifact in CONVERTED
+            for artifact in artifacts.CONVERTED
             if runtime in RUNTIMES[Path(artifact).suffix]
             for board in boards
         ]
@@ -188,7 +179,7 @@ def _invoke(board: Board, words: list[str], root: Path, plugin: Path) -> int:
     python = ["-L", str(root), str(root / "usr/bin/python3"), "-c", GUEST]
     environment = {
         "PYTHONHOME": str(root / "usr"),
-        "PYTHONPATH": f"{ROOT / 'device'}:{root / 'site'}",
+        "PYTHONPATH": f"{artifacts.ROOT / 'device'}:{root / 'site'}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
@@ -232,7 +223,7 @@ def count_all(source: Path, golden: bytes) -> list[Count]:
 
 def _compile_plugin(folder: Path) -> Path:
     plugin = folder / "count.so"
-    target, link = native.TARGETS[this_architecture()], ("-shared", *native.LINK)
+    target, link = native.TARGETS[artifacts.this_architecture()], ("-shared", *native.LINK)
     native.build_program(target, [PLUGIN], native.COMPILE, link, plugin)
     return plugin
 
@@ -252,7 +243,8 @@ def _difference(processor: str, runs: list[subprocess.CompletedProcess[str]]) ->
             raise UserError(f"{processor}: {_last_line(printed)}")
         totals.append(int(total[1]))
         name = kernels[1]
-    return Count(name, NATIVE_SOURCE, processor, round((totals[1] - totals[0]) / (MANY - FEW)))
+    an_image = round((totals[1] - totals[0]) / (MANY - FEW))
+    return Count(name, artifacts.NATIVE_SOURCE, processor, an_image)
 
 
 def _last_line(printed: str) -> str:
