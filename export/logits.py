@@ -24,7 +24,7 @@ def compute_logits(model: keras.Model, samples: NDArray[np.float32]) -> NDArray[
 
 
 def choose_range(logits: NDArray[np.float32]) -> tuple[float, float]:
-    """Choose the range that 256 steps of int8 should cover.
+    """Choose the (lowest, highest) logit that 256 steps of int8 should cover; others saturate.
 
     The full range wastes steps on logits so low that their probability is zero anyhow; then two
     near-equal logits fall into one step and the label is decided by a tie. Of a grid of ranges
@@ -33,9 +33,6 @@ def choose_range(logits: NDArray[np.float32]) -> tuple[float, float]:
 
     Args:
         logits: float32 (N, classes), of calibration images.
-
-    Returns:
-        (lowest, highest) value that is represented; what lies outside saturates.
     """
     expected = softmax(logits)
     least, greatest = float(logits.min()), float(logits.max())

@@ -28,14 +28,7 @@ KERNELS = (
 
 
 def to_c(model: Path, folder: Path) -> Path:
-    """Write C source for the int8 LeNet-5.
-
-    Args:
-        model: int8 `.tflite` file with batch 1.
-        folder: Where `lenet5_int8.c` and `lenet5_int8.h` go; created if missing.
-
-    Returns:
-        The path of the .c file.
+    """Write `lenet5_int8.c` and `lenet5_int8.h` for an int8 LeNet-5; returns the path of the first.
 
     Raises:
         UnsupportedModelError: The file is damaged or is not an int8 LeNet-5.

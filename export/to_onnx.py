@@ -26,13 +26,7 @@ IR_VERSION = 8
 def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
     """Convert to float32 ONNX: input `image` (batch, 32, 32, 1), output `probabilities`.
 
-    Args:
-        model: A functional model, float32 (batch, 32, 32, 1) -> (batch, classes).
-        path: The file to write.
-        metadata: JSON values that go into the file's metadata_props, as text.
-
-    Raises:
-        onnx.checker.ValidationError: tf2onnx gave an invalid graph.
+    The metadata are JSON values that go into the file's metadata_props, as text, here and below.
     """
     import tensorflow as tf
     import tf2onnx

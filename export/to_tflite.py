@@ -25,10 +25,7 @@ FILE_IDENTIFIER = b"TFL3"
 def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
     """Convert to float32 TFLite: static batch of 1, input `image`, output `probabilities`.
 
-    Args:
-        model: float32 (batch, 32, 32, 1) -> (batch, classes).
-        path: The file to write.
-        metadata: JSON values that go into the file.
+    The metadata are JSON values that go into the file, here and below.
     """
     path.write_bytes(_finish(_convert(_converter(model)), metadata))
 
@@ -84,13 +81,7 @@ def _finish(
 ) -> bytes:
     """Name input and output and add the metadata, with the checksum that `device/runner.py` reads.
 
-    Args:
-        flatbuffer: What the converter gave.
-        metadata: JSON values that go into the file.
-        logits: Scale and zero point for the softmax's input, instead of the converter's.
-
-    Returns:
-        The bytes of the file.
+    `logits`: scale and zero point for the softmax's input, instead of the converter's.
     """
     from ai_edge_litert import schema_py_generated as schema
 

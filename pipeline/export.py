@@ -31,15 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def convert(name: str, folder: Path, data: Dataset) -> Path:
-    """Make one artifact from the float model; the int8 ONNX file is made from the float one.
+    """Make one of `CONVERTED` from the float model in the folder; returns its path.
 
-    Args:
-        name: One of `CONVERTED`.
-        folder: It holds the float model and receives the artifact.
-        data: The data set; int8 is calibrated on its training split.
-
-    Returns:
-        The artifact's path.
+    The int8 ONNX file is made from the float one. int8 is calibrated on the training split.
 
     Raises:
         UserError: An input is missing or unreadable.

@@ -91,11 +91,6 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     where that does not run, the compiled C's own. They are written last: where they lie, nothing
     is missing.
 
-    Args:
-        folder: It holds the int8 TFLite file; `native/` in it is written to.
-        data: The data set; its test images go into the golden file.
-        device_python: The interpreter of the device environment.
-
     Returns:
         What was made, a line each.
 
@@ -161,13 +156,10 @@ def bundle_files(
     """The native part of a bundle, by path inside it: the sources, and what was compiled.
 
     Args:
-        folder: It holds the artifacts.
+        folder: The artifacts.
         images: uint8 (N, 28, 28), the test images.
         chosen: Indices of the golden ones.
         exciting: More golden `images` and the `outputs` for them, int8 (M, classes).
-
-    Raises:
-        UserError: The golden outputs are damaged.
     """
     source, wasm = folder / NATIVE_SOURCE, folder / NATIVE_WASM
     sources = [path for path in sorted(C_FOLDER.iterdir()) if path.is_file()]
@@ -186,14 +178,9 @@ def bundle_files(
 
 
 def build(source: Path, into: Path, architectures: Iterable[str] = TARGETS) -> None:
-    """Compile the command and the Python library into `into/ARCHITECTURE`.
+    """Compile `lenet5_int8.c` in a folder to command and library, in `into/ARCHITECTURE`.
 
     The first time, zig compiles a runtime library of its own too: some seconds an architecture.
-
-    Args:
-        source: The folder that holds `lenet5_int8.c` and `.h`.
-        into: The folder to write to.
-        architectures: Some keys of `TARGETS`.
 
     Raises:
         UserError: The compiler failed. So do the others here.

@@ -86,11 +86,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
 
 
 def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:
-    """The compiled files in the manifest, and with which kernels each was judged.
-
-    Args:
-        rows: `binaries` of `parity.json`.
-        source: The C, which names its kernels.
+    """The manifest's `native`, of `binaries` in `parity.json` and the C, which names its kernels.
 
     Returns:
         `judged`: the kernels by file; `not_judged`: the files that did not run, and the kernels

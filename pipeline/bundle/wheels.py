@@ -41,15 +41,12 @@ def files(lock: Path, target_name: str | None, cache: Path) -> dict[str, bytes]:
 
 
 def fetch(lock: Path, target_name: str, folder: Path) -> list[Path]:
-    """Download the wheels of a lock file for another machine; what is there already is kept.
+    """Download the wheels of a lock file for one of `TARGETS`; what is there already is kept.
 
     Args:
         lock: Exact versions with hashes and environment markers, as `make lock` writes them.
         target_name: A key of `TARGETS`.
         folder: Receives the wheels; it holds nothing else.
-
-    Returns:
-        The wheels, sorted by name.
 
     Raises:
         UserError: An unknown target, or the registry is out of reach or has no such wheel.

@@ -98,13 +98,7 @@ def build_program(source: Path, arch: str) -> Path:
 def emulate(
     arch: str, program: Path, golden: bytes, flags: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run what `build_program` made on the contents of a golden file.
-
-    Args:
-        arch: A key of `CHIPS`.
-        program: What to run.
-        golden: Contents of a golden file.
-        flags: More of qemu's.
+    """Run what `build_program` made on a golden file's content, with more of qemu's flags.
 
     Returns:
         What it printed, in stderr; exit code 1: some outputs differ.

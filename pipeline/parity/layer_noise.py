@@ -89,14 +89,9 @@ def sqnr_db(reference: NDArray[np.floating], quantized: NDArray[np.floating]) ->
 
 
 def float_outputs(weights: Sequence[Floats], images: Floats) -> list[Floats]:
-    """Every layer's output of the float model, in the order of `LAYERS`.
+    """Every layer's output of the float model, in the order of `LAYERS`: float32 (N, ...).
 
-    Args:
-        weights: Kernel and bias of each layer that has them, as Keras gives them.
-        images: float32 (N, 32, 32, 1), 0..1.
-
-    Returns:
-        float32 (N, ...): images with channels last, S4 flat.
+    Images have their channels last, and S4 is flat.
     """
     return _forward(weights, images, lambda values: values, lambda values: values)
 

@@ -138,9 +138,7 @@ def matrix_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Which artifact runs on which runtime, Python and architecture, as a header and rows.
 
-    Args:
-        matrix: What `pi-matrix.json` holds.
-        parity: What `parity.json` holds, for the development machine.
+    `pi-matrix.json` tells it of the Pis, `parity.json` of the development machine.
     """
     here = "development machine"
     results = {(row["artifact"], row["runtime"]): {here: row["status"]} for row in parity["rows"]}

@@ -142,11 +142,7 @@ def run(args: argparse.Namespace) -> int:
 def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     """Install, verify and compare the bundle on every system, and write `pi-matrix.json`.
 
-    Args:
-        folder: The artifacts, with what parity found.
-        path: The bundle.
-        data: The data set; its test split is classified.
-        full: On all processors, and with all images.
+    `full`: on all processors, and with all test images.
 
     Raises:
         UserError: The bundle or what parity found is missing, damaged, or of different models.

@@ -192,11 +192,9 @@ def _invoke(board: Board, words: list[str], root: Path, plugin: Path) -> int:
 
 
 def count_all(source: Path, golden: bytes) -> list[Count]:
-    """Count on every processor of `BOARDS` and `CHIPS`.
+    """Count on every processor of `BOARDS` and `CHIPS`, over a golden file of 300 images or more.
 
-    Args:
-        source: `lenet5_int8.c`, where `native.build` left the commands by architecture.
-        golden: Contents of a golden file of at least 300 images.
+    `native.build` has left the commands beside the C, by architecture.
 
     Raises:
         UserError: An emulator is missing, or a program failed in it.

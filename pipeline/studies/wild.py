@@ -39,11 +39,8 @@ class Condition:
 def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool = False) -> Ink:
     """Draw one digit large, cut to its ink: float32 (h, w), 0 or 1.
 
-    Args:
-        rng: Of the jitter: each point, slant, width and a rotation of up to 8 degrees.
-        skeleton: The strokes.
-        pen: The pen's width as a share of the height.
-        deslant: True for no slant and no rotation.
+    Each point moves a little; unless it is to be upright, the digit is slanted and turned by up to
+    8 degrees. The pen's width is a share of the digit's height.
     """
     slant = 0.0 if deslant else rng.uniform(-0.1, 0.3)
     turn = 0.0 if deslant else rng.uniform(-0.14, 0.14)
@@ -143,13 +140,7 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def generate(name: str, count: int, seed: int) -> Split:
-    """Generate one set; the digits take turns.
-
-    Args:
-        name: A key of `CONDITIONS`.
-        count: How many images.
-        seed: The same seed gives the same images.
-    """
+    """One set of `CONDITIONS`, its digits in turn; the same seed gives the same images."""
     condition = CONDITIONS[name]
     rng = np.random.default_rng((seed, list(CONDITIONS).index(name)))
     digits: Sequence[int] = list(condition.ways)

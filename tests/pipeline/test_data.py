@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from device.idx import FileError, parse_idx, read_bytes
+from device.idx import FileError, parse_idx, read_bytes, read_idx
 from pipeline import data
 from pipeline.__main__ import main
 from pipeline.files import UserError
@@ -88,15 +88,14 @@ def test_mnist_is_split_into_55000_5000_and_10000(mnist):
 
 
 def test_split_divides_the_training_file_and_leaves_the_test_file_alone(mnist):
-    source = ROOT / "data" / "mnist"
-    stored = parse_idx(read_bytes(source / "train-images-idx3-ubyte.gz"), "train")
-    kept = {image.tobytes() for image in mnist.train.images}
-    held_out = {image.tobytes() for image in mnist.validation.images}
+    train, test = (
+        read_idx(ROOT / "data" / "mnist" / f"{part}-images-idx3-ubyte.gz")
+        for part in ("train", "t10k")
+    )
+    kept, held_out = (set(map(bytes, x.images)) for x in (mnist.train, mnist.validation))
     assert (len(kept), len(held_out)) == (55_000, 5_000)  # no image of MNIST is there twice
-    assert not kept & held_out
-    assert kept | held_out == {image.tobytes() for image in stored}
-    test_images = parse_idx(read_bytes(source / "t10k-images-idx3-ubyte.gz"), "test")
-    assert np.array_equal(mnist.test.images, test_images)
+    assert kept | held_out == set(map(bytes, train))
+    assert np.array_equal(mnist.test.images, test)
 
 
 def test_split_is_the_one_that_every_published_figure_was_taken_on(mnist):
@@ -108,9 +107,9 @@ def test_calibration_images_are_a_fixed_sample_of_the_training_split_or_all_of_i
     sample = data.calibration_images(mnist, 50)
     assert np.array_equal(sample, data.calibration_images(mnist, 50))
     assert sample.shape == (50, 32, 32, 1)
-    known = {image.tobytes() for image in mnist.train.images}
+    known = set(map(bytes, mnist.train.images))
     pixels = np.rint(sample[:, 2:-2, 2:-2, 0] * 255).astype(np.uint8)
-    assert len({image.tobytes() for image in pixels} & known) == 50
+    assert len(known.intersection(map(bytes, pixels))) == 50
     assert len(data.calibration_images(data.load(folder), 1000)) == IMAGES - 2
 
 
@@ -352,11 +351,9 @@ def test_archive_without_keras_keys_is_refused(tmp_path):
     assert_refused(tmp_path, "a.npz", "'x_train'", "images")
 
 
-def npy_header(shape, descr="|u1"):
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descr, "fortran_order": False, "shape": shape}
-    )
+def npy_header(shape):
+    stream, form = io.BytesIO(), {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, form)
     return stream.getvalue()
 
 

@@ -60,9 +60,10 @@ def idx_files(test="t10k", images="-images-idx3-ubyte", labels="-labels-idx1-uby
 
 MNIST = idx_files()
 EMNIST = idx_files("test", prefix="emnist-digits-")
+DOTS = idx_files("t10k", "-images.idx3-ubyte", "-labels.idx1-ubyte")
 IDX_FILES = {
     "hyphens": MNIST,
-    "dots": idx_files("t10k", "-images.idx3-ubyte", "-labels.idx1-ubyte"),
+    "dots": DOTS,
     "emnist": EMNIST,
     "test": idx_files("test", "-images.idx", "-labels.idx"),
     "folders": [
@@ -96,7 +97,7 @@ def test_what_a_browser_unpacked_under_a_gz_name_is_read(tmp_path):
 def test_packed_and_unpacked_twins_are_one_file(tmp_path):
     arrays = make_set()
     write_files(tmp_path, MNIST, arrays, gzip.compress, ".gz")
-    write_files(tmp_path / "raw", IDX_FILES["dots"], arrays)
+    write_files(tmp_path / "raw", DOTS, arrays)
     assert_same(imported(tmp_path, tmp_path / "to"), arrays)
 
 
@@ -115,10 +116,13 @@ def test_emnist_letters_are_numbered_from_0_named_and_turned(tmp_path, capsys):
     assert got.label_names == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def test_the_mapping_of_emnist_names_the_classes(tmp_path):
-    write_files(tmp_path / "from", EMNIST, make_set(classes=3))
+def test_a_mapping_or_the_sets_name_names_the_classes(tmp_path):
+    write_files(tmp_path / "from", EMNIST, make_set())
     (tmp_path / "from" / "emnist-digits-mapping.txt").write_text("0 65 97\n1 66 98\n2 67\n")
     assert imported(tmp_path / "from", tmp_path / "to").label_names == ("A", "B", "C")
+    write_files(tmp_path / "fashion-mnist", MNIST, make_set(classes=10))
+    clothes = imported(tmp_path / "fashion-mnist", tmp_path / "clothes")
+    assert clothes.label_names[-1] == "Ankle boot"
 
 
 def test_the_first_column_of_qmnist_labels_is_the_class(tmp_path):
@@ -183,9 +187,10 @@ def write_csv(path, images, labels=None, header=True, last=False, delimiter=",")
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("form", [{}, {"last": True}, {"delimiter": ";"}], ids=str)
 def test_tables_of_kaggle_are_read(tmp_path, form, header):
-    arrays, form = make_set(), {**form, "header": header}
-    write_csv(tmp_path / "from" / "mnist_train.csv", arrays["x_train"], arrays["y_train"], **form)
-    write_csv(tmp_path / "from" / "mnist_test.csv", arrays["x_test"], arrays["y_test"], **form)
+    arrays = make_set()
+    for part in ("train", "test"):
+        path = tmp_path / "from" / f"mnist_{part}.csv"
+        write_csv(path, arrays[f"x_{part}"], arrays[f"y_{part}"], header, **form)
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
 
 
@@ -264,10 +269,10 @@ def test_images_of_ones_and_zeros_become_black_and_white(tmp_path, capsys):
 
 def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
     arrays = make_set()
-    for name, y in (("ints", np.array([2, 5, 9])), ("words", np.array(["cat", "dog", "eel"]))):
-        np.savez(tmp_path / name, x=arrays["x_train"], y=y[arrays["y_train"]])
+    for name, labels in (("ints", [2, 5, 9]), ("words", ["cat", "dog", "eel"])):
+        np.savez(tmp_path / name, x=arrays["x_train"], y=np.array(labels)[arrays["y_train"]])
         got = imported(tmp_path / f"{name}.npz", tmp_path / name)
-        assert got.label_names == tuple(map(str, y))
+        assert got.label_names == tuple(map(str, labels))
 
 
 @pytest.mark.parametrize(
@@ -372,28 +377,16 @@ def test_ten_classes_that_are_not_digits_are_not_taken_for_digits(mnist, tmp_pat
     assert "labels.txt" in capsys.readouterr().err
 
 
-def test_clothes_get_their_names(tmp_path):
-    folder = tmp_path / "fashion-mnist"
-    write_files(folder, MNIST, make_set(classes=10))
-    assert imported(folder, tmp_path / "to").label_names[-1] == "Ankle boot"
-
-
-def test_a_folder_that_is_there_stays_as_it_is(tmp_path, capsys):
-    np.savez(tmp_path / "a.npz", **make_set())
-    assert "already" in refusal(capsys, tmp_path / "a.npz", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-
-
 def test_a_table_of_a_header_alone_is_one_line(tmp_path, capsys):
     write_csv(tmp_path / "from" / "train.csv", np.zeros((1, 28, 28), int)[:0], [])
     assert "no row of data" in refusal(capsys, tmp_path / "from", tmp_path / "to")
 
 
-def test_too_little_leaves_nothing_behind(tmp_path, capsys):
+def test_what_is_refused_leaves_all_as_it_was(tmp_path, capsys):
     np.savez(tmp_path / "a.npz", **make_set(classes=2, train=3, test=2))
+    assert "already" in refusal(capsys, tmp_path / "a.npz", tmp_path)
     message = refusal(capsys, tmp_path / "a.npz", tmp_path / "to")
-    assert "3 training images are too few" in message
-    assert str(tmp_path / "to") in message
+    assert f"{tmp_path / 'to'}: 3 training images are too few" in message
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
