@@ -340,7 +340,7 @@ def _numbers(classes: int) -> tuple[str, ...]:
 def check_name(name: str, where: str) -> None:
     """Raise UserError for a class's name that is empty or would drive the terminal."""
     if not name.strip() or not name.translate(JOINERS).isprintable():
-        raise UserError(f"{where}: {name!a} holds a character that cannot be printed; rename it")
+        raise UserError(f"{where}: the name {name!a} is empty or cannot be printed; rename it")
 
 
 def _label_names(folder: Path, classes: int) -> tuple[str, ...]:

@@ -95,21 +95,17 @@ class Guest:
     prefix: tuple[str, ...]  # the words that run a command in it
     home: Path  # its home folder, seen from here
 
-    def run(self, processor: str, folder: str, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a folder there."""
-        return subprocess.run(
-            [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
-            env=system.guest_environment(processor),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=MAX_STEP_S,
-        )
-
     def check(self, processor: str, folder: str, *command: str) -> str:
-        """What a command prints that must succeed, or GuestError."""
+        """What a command in a folder there prints that must succeed, or GuestError."""
         try:
-            run = self.run(processor, folder, *command)
+            run = subprocess.run(
+                [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
+                env=system.guest_environment(processor),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=MAX_STEP_S,
+            )
         except subprocess.TimeoutExpired:
             raise GuestError(f"{command[-1]}: no end after {MAX_STEP_S:.0f} s") from None
         if run.returncode != 0:
@@ -227,12 +223,11 @@ def start_guest(where: System, bundle: Bundle, wheel_cache: Path, home: Path) ->
         archive.extractall(home, filter="data")
     (home / bundle.root).rename(home / "unpacked")
     guest = Guest(tuple(system.guest_command(where, tree, home, emulator)), home)
-    trial = guest.run(where.processors[0], "/", "python3", "--version")
-    if trial.returncode != 0:
-        raise EmulationError(
-            f"cannot emulate ({failure(trial)}); it takes Linux 6.7 or newer and the right to make "
-            "user namespaces"
-        )
+    try:
+        guest.check(where.processors[0], "/", "python3", "--version")
+    except GuestError as error:
+        needs = "it takes Linux 6.7 or newer and the right to make user namespaces"
+        raise EmulationError(f"cannot emulate ({error}); {needs}") from None
     return guest
 
 
