@@ -33,23 +33,18 @@ OPERATORS = (
 OPTIONS = {
     "CONV_2D": {
         "padding": schema.Padding.VALID,
-        "strideH": 1,
-        "strideW": 1,
-        "dilationHFactor": 1,
-        "dilationWFactor": 1,
+        **dict.fromkeys(("strideH", "strideW", "dilationHFactor", "dilationWFactor"), 1),
     },
     "MAX_POOL_2D": {
         "padding": schema.Padding.VALID,
-        "strideH": 2,
-        "strideW": 2,
-        "filterHeight": 2,
-        "filterWidth": 2,
+        **dict.fromkeys(("strideH", "strideW", "filterHeight", "filterWidth"), 2),
         "fusedActivationFunction": schema.ActivationFunctionType.NONE,
     },
     "RESHAPE": {},
     "FULLY_CONNECTED": {"weightsFormat": schema.FullyConnectedOptionsWeightsFormat.DEFAULT},
     "SOFTMAX": {"beta": 1.0},
 }
+ENUMERATIONS = {"padding": schema.Padding, "fusedActivationFunction": schema.ActivationFunctionType}
 KERNEL = 5  # taps of a convolution, down and across
 
 
@@ -227,15 +222,9 @@ def _check_options(operator: str, options: Any) -> None:
     for option, want in OPTIONS[operator].items():
         found = getattr(options, option)
         if found != want:
-            raise UnsupportedModelError(
-                f"{operator}: {option} {_option_text(option, found)}; LeNet-5 has "
-                f"{_option_text(option, want)}"
-            )
-
-
-def _option_text(option: str, value: Any) -> str:
-    kinds = {"padding": schema.Padding, "fusedActivationFunction": schema.ActivationFunctionType}
-    return _name(kinds[option], value) if option in kinds else str(value)
+            kind = ENUMERATIONS.get(option)
+            found, want = (_name(kind, value) if kind else value for value in (found, want))
+            raise UnsupportedModelError(f"{operator}: {option} {found}; LeNet-5 has {want}")
 
 
 def _name(enumeration: Any, number: int) -> str:
