@@ -65,10 +65,10 @@ def judge_layers(
         try:
             network = read_lenet5(folder / INT8_TFLITE)
             build(folder, work)
+            if this_architecture() in PROCESSORS:
+                excite = exciting(network, [str(work / this_architecture())])
         except (OSError, UnsupportedModelError, UserError) as error:
             return (LayersRow(HERE, "", 0, "fail", str(error)),), excite
-        if this_architecture() in PROCESSORS:
-            excite = exciting(network, [str(work / this_architecture())])
         chosen = np.concatenate([images[:TEST_IMAGES], excite])
         wanted = reference(folder / INT8_TFLITE, chosen, device_python, work)
         todo = [LayersRow(HERE, "", len(chosen), "pass", "")]

@@ -298,10 +298,9 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, capsys, change, part):
 # --- Pictures ----------------------------------------------------------------------------------
 
 
-def draw(path, grey, size=None, **kwargs):
+def draw(path, grey, size=(28, 28)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(grey)
-    (image.resize(size, Image.Resampling.NEAREST) if size else image).save(path, **kwargs)
+    Image.fromarray(grey).resize(size, Image.Resampling.NEAREST).save(path)
 
 
 @pytest.mark.parametrize(
