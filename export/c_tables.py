@@ -26,17 +26,7 @@ NEON = "defined(KERNELS_NEON)"
 
 
 def tables(model: QuantizedLenet5) -> str:
-    """All constants of the C file, as definitions.
-
-    Args:
-        model: What `read_lenet5` read.
-
-    Returns:
-        C text: `conv1_groups`, `conv1_requantization`, ..., `exponentials`, `quantized_pixels`.
-
-    Raises:
-        ArithmeticBoundError: The model's numbers could overflow the integer arithmetic.
-    """
+    """All constants of the C file, as definitions, or ArithmeticBoundError."""
     conv1, conv2, *dense = model.layers
     parts = [
         _requantization("conv1", conv1),
@@ -170,27 +160,28 @@ def _requantization(name: str, layer: Layer) -> str:
     multiplier, shift = numbers[0].multiplier, numbers[0].shift  # the same for both
     zero_point = layer.result.zero_point
     lowest = zero_point if layer.relu else -128
-    return "\n".join(
-        [
-            _array("int32_t", f"{name}_multiplier", _pad(multiplier, 0, LANES)),
-            f"#if {WIDE}",
-            _array("int32_t", f"{name}_shift", _pad(shift, 0, LANES)),
-            _array("int64_t", f"{name}_offset", _pad(numbers[128].offset, 0, LANES)),
-            f"static const requantization {name}_requantization = {{",
-            f"    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};",
-            "#else",
-            _array("int32_t", f"{name}_shift", _pad(shift - 31, 0, LANES)),
-            "#if STORED_BIAS == 128",
-            _array("int32_t", f"{name}_bias", _pad(numbers[128].bias, 0, LANES)),
-            "#else",
-            _array("int32_t", f"{name}_bias", _pad(numbers[0].bias, 0, LANES)),
-            "#endif",
-            f"static const requantization {name}_requantization = {{",
-            f"    {name}_multiplier, {name}_bias, {name}_shift, {zero_point} + STORED_BIAS,",
-            f"    {lowest} + STORED_BIAS}};",
-            "#endif",
-        ]
-    )
+
+    def array(kind: str, part: str, values: NDArray[Any]) -> str:
+        return _array(kind, f"{name}_{part}", _pad(values, 0, LANES))
+
+    return f"""\
+{array("int32_t", "multiplier", multiplier)}
+#if {WIDE}
+{array("int32_t", "shift", shift)}
+{array("int64_t", "offset", numbers[128].offset)}
+static const requantization {name}_requantization = {{
+    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};
+#else
+{array("int32_t", "shift", shift - 31)}
+#if STORED_BIAS == 128
+{array("int32_t", "bias", numbers[128].bias)}
+#else
+{array("int32_t", "bias", numbers[0].bias)}
+#endif
+static const requantization {name}_requantization = {{
+    {name}_multiplier, {name}_bias, {name}_shift, {zero_point} + STORED_BIAS,
+    {lowest} + STORED_BIAS}};
+#endif"""
 
 
 def _guarded(condition: str, kind: str, name: str, values: NDArray[Any]) -> str:

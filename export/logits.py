@@ -14,15 +14,7 @@ GRID = 32
 
 
 def compute_logits(model: keras.Model, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the model's last layer, a dense softmax, feeds to its softmax.
-
-    Args:
-        model: float32 (batch, 32, 32, 1) -> (batch, classes).
-        samples: float32 (N, 32, 32, 1), 0..1.
-
-    Returns:
-        float32 (N, classes).
-    """
+    """What the model's last layer, a dense softmax, feeds to its softmax: (N, classes)."""
     import keras
 
     last = model.layers[-1]
@@ -32,7 +24,7 @@ def compute_logits(model: keras.Model, samples: NDArray[np.float32]) -> NDArray[
 
 
 def choose_range(logits: NDArray[np.float32]) -> tuple[float, float]:
-    """Choose the range that 256 steps of int8 should cover.
+    """Choose the (lowest, highest) logit that 256 steps of int8 should cover; others saturate.
 
     The full range wastes steps on logits so low that their probability is zero anyhow; then two
     near-equal logits fall into one step and the label is decided by a tie. Of a grid of ranges
@@ -41,9 +33,6 @@ def choose_range(logits: NDArray[np.float32]) -> tuple[float, float]:
 
     Args:
         logits: float32 (N, classes), of calibration images.
-
-    Returns:
-        (lowest, highest) value that is represented; what lies outside saturates.
     """
     expected = softmax(logits)
     least, greatest = float(logits.min()), float(logits.max())

@@ -1,6 +1,6 @@
 """Read LeNet-5 from its int8 TFLite file: the numbers that integer inference needs.
 
-Only the network of `pipeline/lenet5.py` is read, for any number of classes. Anything else is
+Only the network of `pipeline/train/lenet5.py` is read, for any number of classes. Anything else is
 refused by name, because C code for a guess would not be bit-exact. The flatbuffer is parsed with
 the schema that ships with ai-edge-litert.
 """
@@ -33,23 +33,18 @@ OPERATORS = (
 OPTIONS = {
     "CONV_2D": {
         "padding": schema.Padding.VALID,
-        "strideH": 1,
-        "strideW": 1,
-        "dilationHFactor": 1,
-        "dilationWFactor": 1,
+        **dict.fromkeys(("strideH", "strideW", "dilationHFactor", "dilationWFactor"), 1),
     },
     "MAX_POOL_2D": {
         "padding": schema.Padding.VALID,
-        "strideH": 2,
-        "strideW": 2,
-        "filterHeight": 2,
-        "filterWidth": 2,
+        **dict.fromkeys(("strideH", "strideW", "filterHeight", "filterWidth"), 2),
         "fusedActivationFunction": schema.ActivationFunctionType.NONE,
     },
     "RESHAPE": {},
     "FULLY_CONNECTED": {"weightsFormat": schema.FullyConnectedOptionsWeightsFormat.DEFAULT},
     "SOFTMAX": {"beta": 1.0},
 }
+ENUMERATIONS = {"padding": schema.Padding, "fusedActivationFunction": schema.ActivationFunctionType}
 KERNEL = 5  # taps of a convolution, down and across
 
 
@@ -59,51 +54,31 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class Activation:
-    """Quantization of an int8 activation tensor: real value = scale * (int8 - zero_point).
+    """Quantization of an int8 activation tensor: real value = scale * (int8 - zero_point)."""
 
-    Attributes:
-        channels: Size of the last axis.
-        scale: Real value of one step.
-        zero_point: The int8 that stands for 0.0.
-    """
-
-    channels: int
-    scale: np.float32
-    zero_point: int
+    channels: int  # size of the last axis
+    scale: np.float32  # real value of one step
+    zero_point: int  # the int8 that stands for 0.0
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or a dense layer.
+    """A convolution or a dense layer."""
 
-    Attributes:
-        source: Input activation.
-        result: Output activation.
-        weights: int8, (out_channels, 5, 5, in_channels) or (outputs, inputs); -127..127.
-        bias: int64 holding int32 values, (outputs,).
-        multipliers: Real input_scale * weight_scale / output_scale, float64, (outputs,).
-        relu: Whether ReLU follows.
-    """
-
-    source: Activation
-    result: Activation
-    weights: NDArray[np.int8]
-    bias: NDArray[np.int64]
-    multipliers: NDArray[np.float64]
-    relu: bool
+    source: Activation  # input
+    result: Activation  # output
+    weights: NDArray[np.int8]  # (outputs, 5, 5, inputs) or (outputs, inputs); -127..127
+    bias: NDArray[np.int64]  # (outputs,), int32 values
+    multipliers: NDArray[np.float64]  # (outputs,), real input * weight / output scale
+    relu: bool  # whether ReLU follows
 
 
 @dataclass(frozen=True)
 class QuantizedLenet5:
-    """The network: conv1, pooling, conv2, pooling, dense1, dense2, dense3, softmax.
+    """The network: conv1, pooling, conv2, pooling, dense1, dense2, dense3, softmax."""
 
-    Attributes:
-        layers: conv1, conv2, dense1, dense2 and dense3.
-        probabilities: Output activation: scale 1/256, zero point -128.
-    """
-
-    layers: tuple[Layer, Layer, Layer, Layer, Layer]
-    probabilities: Activation
+    layers: tuple[Layer, ...]  # conv1, conv2, dense1, dense2 and dense3
+    probabilities: Activation  # output: scale 1/256, zero point -128
 
     @property
     def image(self) -> Activation:
@@ -117,13 +92,7 @@ class QuantizedLenet5:
 
 
 def read_lenet5(path: Path) -> QuantizedLenet5:
-    """Parse a TFLite file.
-
-    Args:
-        path: An int8 `.tflite` file with batch 1.
-
-    Returns:
-        The network's numbers.
+    """Parse an int8 `.tflite` file with batch 1.
 
     Raises:
         UnsupportedModelError: The file is no TFLite model or no int8 LeNet-5; the message names
@@ -171,17 +140,15 @@ class _Reader:
                 raise UnsupportedModelError(f"{name}: input and output differ in scale")
         if current != self.subgraph.outputs[0]:
             raise UnsupportedModelError("the output is not the result of the last operator")
-        conv1, conv2, dense1, dense2, dense3 = layers
-        return QuantizedLenet5((conv1, conv2, dense1, dense2, dense3), activation)
+        return QuantizedLenet5(tuple(layers), activation)
 
     def _check_operators(self) -> None:
         names = [self._operator_name(operator) for operator in self.subgraph.operators]
-        wanted = [name for name, _ in OPERATORS]
-        for number, (name, want) in enumerate(zip(names, wanted, strict=False), 1):
+        for number, (name, (want, _)) in enumerate(zip(names, OPERATORS, strict=False), 1):
             if name != want:
                 raise UnsupportedModelError(f"operator {number} is {name}; LeNet-5 has {want}")
-        if len(names) != len(wanted):
-            raise UnsupportedModelError(f"{len(names)} operators; LeNet-5 has {len(wanted)}")
+        if len(names) != len(OPERATORS):
+            raise UnsupportedModelError(f"{len(names)} operators; LeNet-5 has {len(OPERATORS)}")
 
     def _operator_name(self, operator: Any) -> str:
         code = self.model.operatorCodes[operator.opcodeIndex]
@@ -209,10 +176,8 @@ class _Reader:
 
     def _layer(self, name: str, operator: Any, source: Activation, result: Activation) -> Layer:
         window = (KERNEL, KERNEL) if name == "CONV_2D" else ()
-        inputs = source.channels
-        weights = self._constant(
-            operator, 1, f"{name}: weights", np.dtype(np.int8), (result.channels, *window, inputs)
-        )
+        shape = (result.channels, *window, source.channels)
+        weights = self._constant(operator, 1, f"{name}: weights", np.dtype(np.int8), shape)
         if weights.min() < -127:  # what TFLite's specification excludes, and two NEON products too
             raise UnsupportedModelError(f"{name}: weights reach -128; -127 to 127 is the range")
         tensor = self.subgraph.tensors[operator.inputs[1]]
@@ -221,9 +186,7 @@ class _Reader:
             raise UnsupportedModelError(f"{name}: weights are not symmetric (zero point is not 0)")
         if len(scales) != result.channels or tensor.quantization.quantizedDimension != 0:
             raise UnsupportedModelError(f"{name}: weights are not quantized per output channel")
-        bias = self._constant(
-            operator, 2, f"{name}: bias", np.dtype(np.int32), (result.channels,)
-        ).astype(np.int64)
+        bias = self._constant(operator, 2, f"{name}: bias", np.dtype(np.int32), shape[:1])
         activation = operator.builtinOptions.fusedActivationFunction
         kinds = schema.ActivationFunctionType
         if activation not in (kinds.NONE, kinds.RELU):
@@ -232,9 +195,10 @@ class _Reader:
                 f"{name}: fusedActivationFunction {found}; LeNet-5 has RELU or NONE"
             )
         # In double, as PopulateConvolutionQuantizationParams of TFLite's kernel_util.cc.
-        multipliers = source.scale.astype(np.float64) * scales.astype(np.float64)
-        multipliers = multipliers / result.scale.astype(np.float64)
-        return Layer(source, result, weights, bias, multipliers, activation == kinds.RELU)
+        multipliers = np.float64(source.scale) * scales.astype(np.float64)
+        multipliers = multipliers / np.float64(result.scale)
+        relu = activation == kinds.RELU
+        return Layer(source, result, weights, bias.astype(np.int64), multipliers, relu)
 
     def _constant(
         self, operator: Any, place: int, label: str, dtype: Any, shape: tuple[int, ...]
@@ -243,13 +207,11 @@ class _Reader:
         if len(operator.inputs) <= place or operator.inputs[place] < 0:
             raise UnsupportedModelError(f"{label}: none")
         tensor = self.subgraph.tensors[operator.inputs[place]]
+        sparse = "sparse " if tensor.sparsity is not None else ""
         kind = _name(schema.TensorType, tensor.type)
-        found = tuple(int(n) for n in tensor.shape)
-        if kind != dtype.name.upper() or found != shape or tensor.sparsity is not None:
-            raise UnsupportedModelError(
-                f"{label}: {'sparse ' if tensor.sparsity else ''}{kind} {found}; LeNet-5 has "
-                f"{dtype.name.upper()} {shape}"
-            )
+        found = f"{sparse}{kind} {tuple(int(n) for n in tensor.shape)}"
+        if found != (wanted := f"{dtype.name.upper()} {shape}"):
+            raise UnsupportedModelError(f"{label}: {found}; LeNet-5 has {wanted}")
         data = self.model.buffers[tensor.buffer].data
         if data is None or len(data) != int(np.prod(shape)) * dtype.itemsize:
             raise UnsupportedModelError(f"{label} are not constant")
@@ -260,15 +222,9 @@ def _check_options(operator: str, options: Any) -> None:
     for option, want in OPTIONS[operator].items():
         found = getattr(options, option)
         if found != want:
-            raise UnsupportedModelError(
-                f"{operator}: {option} {_option_text(option, found)}; LeNet-5 has "
-                f"{_option_text(option, want)}"
-            )
-
-
-def _option_text(option: str, value: Any) -> str:
-    kinds = {"padding": schema.Padding, "fusedActivationFunction": schema.ActivationFunctionType}
-    return _name(kinds[option], value) if option in kinds else str(value)
+            kind = ENUMERATIONS.get(option)
+            found, want = (_name(kind, value) if kind else value for value in (found, want))
+            raise UnsupportedModelError(f"{operator}: {option} {found}; LeNet-5 has {want}")
 
 
 def _name(enumeration: Any, number: int) -> str:

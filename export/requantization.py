@@ -32,26 +32,16 @@ class ArithmeticBoundError(ValueError):
 
 @dataclass(frozen=True)
 class Requantization:
-    """Constants of one layer, one entry per output channel.
+    """Constants of one layer, one entry per output channel."""
 
-    Attributes:
-        multiplier: 31-bit fixed-point factors, 0 or in [2^30, 2^31).
-        offset: int64, for activations stored as int8 + stored_bias.
-        shift: 31..62.
-        bias: int32, of the sum of such activations.
-    """
-
-    multiplier: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    bias: NDArray[np.int64]
+    multiplier: NDArray[np.int64]  # 31-bit fixed-point factors, 0 or in [2^30, 2^31)
+    offset: NDArray[np.int64]  # for activations stored as int8 + stored_bias
+    shift: NDArray[np.int64]  # 31..62
+    bias: NDArray[np.int64]  # of the sum of such activations, within int32
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Split a real multiplier as QuantizeMultiplier of TFLite's quantization_util.cc.
-
-    Args:
-        real: Non-negative real multiplier.
+    """Split a non-negative multiplier as QuantizeMultiplier of TFLite's quantization_util.cc.
 
     Returns:
         (fixed, exponent) with real ~= fixed * 2^(exponent - 31).
@@ -86,9 +76,6 @@ def requantization(
         output_zero_point: int8 that stands for 0.0 at the output.
         stored_bias: What the kernels add to an int8 activation in memory (0 or 128).
 
-    Returns:
-        The folded constants.
-
     Raises:
         ArithmeticBoundError: A sum could leave int32, or a product int64.
     """
@@ -117,13 +104,6 @@ def requantization(
 
 
 def softmax_table(scale: np.float32) -> NDArray[np.float32]:
-    """exp(-scale * d) for d = 0..255, in float32 as TFLite fills its table.
-
-    Args:
-        scale: Scale of the int8 logits.
-
-    Returns:
-        256 float32.
-    """
+    """exp(-scale * d) for d = 0..255, in float32 as TFLite fills its table for int8 logits."""
     steps = -scale * np.arange(256, dtype=np.float32)
     return np.exp(steps.astype(np.float64)).astype(np.float32)

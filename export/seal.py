@@ -9,16 +9,10 @@ KEY = "crc32"
 
 
 def seal(packed: bytes) -> bytes:
-    """Put the CRC-32 of a file into it.
-
-    Args:
-        packed: The file, which somewhere holds JSON with `"crc32": "00000000"`.
-
-    Returns:
-        The file with its CRC-32 there, which is taken with its own digits as zeros.
+    """Put the CRC-32 of a file, taken with its own digits as zeros, into the file.
 
     Raises:
-        ValueError: The file has no such place, or several.
+        ValueError: JSON with `"crc32": "00000000"` is not there, or more than once.
     """
     place = f'"{KEY}": "{DIGITS}"'.encode()
     if packed.count(place) != 1:

@@ -28,14 +28,7 @@ KERNELS = (
 
 
 def to_c(model: Path, folder: Path) -> Path:
-    """Write C source for the int8 LeNet-5.
-
-    Args:
-        model: int8 `.tflite` file with batch 1.
-        folder: Where `lenet5_int8.c` and `lenet5_int8.h` go; created if missing.
-
-    Returns:
-        The path of the .c file.
+    """Write `lenet5_int8.c` and `lenet5_int8.h` for an int8 LeNet-5; returns the path of the first.
 
     Raises:
         UnsupportedModelError: The file is damaged or is not an int8 LeNet-5.
@@ -45,7 +38,8 @@ def to_c(model: Path, folder: Path) -> Path:
     before = [_template("platform.c.in"), _template("common.c.in")]
     after = [_template(name) for name in (*KERNELS, "api.c.in")]
     source = "\n".join([*before, tables(network), *after])
-    header = _fill(_template("model.h.in"), _header_fields(network, model))
+    fields = _header_fields(network, model)
+    header = re.sub(r"@(\w+)@", lambda match: fields[match[1]], _template("model.h.in"))
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in (
         (folder / "lenet5_int8.h", header),
@@ -72,7 +66,3 @@ def _header_fields(network: QuantizedLenet5, model: Path) -> dict[str, str]:
 
 def _template(name: str) -> str:
     return (TEMPLATES / name).read_text()
-
-
-def _fill(text: str, fields: dict[str, str]) -> str:
-    return re.sub(r"@(\w+)@", lambda match: fields[match[1]], text)

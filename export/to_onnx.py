@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +26,7 @@ IR_VERSION = 8
 def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
     """Convert to float32 ONNX: input `image` (batch, 32, 32, 1), output `probabilities`.
 
-    Args:
-        model: A functional model, float32 (batch, 32, 32, 1) -> (batch, classes).
-        path: The file to write.
-        metadata: JSON values that go into the file's metadata_props, as text.
-
-    Raises:
-        onnx.checker.ValidationError: tf2onnx gave an invalid graph.
+    The metadata are JSON values that go into the file's metadata_props, as text, here and below.
     """
     import tensorflow as tf
     import tf2onnx
@@ -58,23 +53,19 @@ def write_int8(
         samples: float32 (N, 32, 32, 1), 0..1: training images that set the activation ranges.
         path: The file to write.
         metadata: JSON values that go into the file's metadata_props, as text.
-
-    Raises:
-        ValueError: The samples are empty or not finite and within 0..1.
     """
-    if not len(samples) or not (samples.min() >= 0.0 and samples.max() <= 1.0):
-        raise ValueError("calibration images must be finite and within 0..1")
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    batches = iter([{"image": b} for b in np.array_split(samples, max(1, len(samples) // 100))])
     with tempfile.TemporaryDirectory() as folder, quiet():
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(float32_path, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
             prepared,
             quantized,
-            _Samples(samples),
+            SimpleNamespace(get_next=lambda: next(batches, None)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Unsigned on both sides: with signed weights onnxruntime's AVX2 kernels add pairs of
@@ -100,26 +91,6 @@ def describe(path: Path) -> dict[str, Any]:
         shape = [size.dim_param or size.dim_value for size in sizes]
         description[key] = {"name": value.name, "shape": shape, "dtype": "float32"}
     return description
-
-
-class _Samples:
-    """Calibration images one batch at a time, as onnxruntime's calibrator reads them."""
-
-    def __init__(self, samples: NDArray[np.float32]) -> None:
-        self._batches = iter(np.array_split(samples, max(1, len(samples) // 100)))
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"image": batch}
-
-    def __iter__(self) -> _Samples:
-        return self
-
-    def __next__(self) -> dict[str, NDArray[np.float32]]:
-        batch = self.get_next()
-        if batch is None:
-            raise StopIteration
-        return batch
 
 
 def _flatten_statically(proto: onnx.ModelProto) -> None:
@@ -169,12 +140,9 @@ def _keep_logits_float(graph: onnx.GraphProto) -> None:
 
 
 def _name_output(graph: onnx.GraphProto, name: str) -> None:
-    old = graph.output[0].name
+    old, graph.output[0].name = graph.output[0].name, name
     for node in graph.node:
-        for i, output in enumerate(node.output):
-            if output == old:
-                node.output[i] = name
-    graph.output[0].name = name
+        node.output[:] = [name if output == old else output for output in node.output]
 
 
 def _number_names(graph: onnx.GraphProto) -> None:
@@ -187,14 +155,12 @@ def _number_names(graph: onnx.GraphProto) -> None:
         )
 
     for node in graph.node:
-        node.input[:] = [renumbered(name) for name in node.input]
-        node.output[:] = [renumbered(name) for name in node.output]
+        node.input[:] = map(renumbered, node.input)
+        node.output[:] = map(renumbered, node.output)
         node.name = renumbered(node.name)
     for tensor in graph.initializer:
         tensor.name = renumbered(tensor.name)
-    ordered = sorted(graph.initializer, key=lambda tensor: tensor.name)
-    del graph.initializer[:]
-    graph.initializer.extend(ordered)
+    graph.initializer.sort(key=lambda tensor: tensor.name)
 
 
 def _name_batch(graph: onnx.GraphProto) -> None:
@@ -210,12 +176,10 @@ def _finish(proto: onnx.ModelProto, metadata: dict[str, Any]) -> bytes:
     proto.ir_version = IR_VERSION
     # The quantizer names operator sets that no node uses, newer than onnxruntime 1.16 accepts.
     used = {node.domain for node in proto.graph.node}
-    kept = [entry for entry in proto.opset_import if entry.domain in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(kept)
+    for entry in [entry for entry in proto.opset_import if entry.domain not in used]:
+        proto.opset_import.remove(entry)
     proto.producer_name = metadata["name"]
     proto.producer_version = metadata["version"]
-    del proto.metadata_props[:]
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     texts["checksum"] = json.dumps({seal.KEY: seal.DIGITS})
     onnx.helper.set_model_props(proto, texts)

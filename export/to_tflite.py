@@ -25,13 +25,9 @@ FILE_IDENTIFIER = b"TFL3"
 def write_float32(model: keras.Model, path: Path, metadata: dict[str, Any]) -> None:
     """Convert to float32 TFLite: static batch of 1, input `image`, output `probabilities`.
 
-    Args:
-        model: float32 (batch, 32, 32, 1) -> (batch, classes).
-        path: The file to write.
-        metadata: JSON values that go into the file.
+    The metadata are JSON values that go into the file, here and below.
     """
-    flatbuffer = _convert(_converter(model))
-    path.write_bytes(_finish(flatbuffer, metadata))
+    path.write_bytes(_finish(_convert(_converter(model)), metadata))
 
 
 def write_int8(
@@ -44,12 +40,7 @@ def write_int8(
         samples: float32 (N, 32, 32, 1), 0..1: training images that set the activation ranges.
         path: The file to write.
         metadata: JSON values that go into the file.
-
-    Raises:
-        ValueError: The samples are empty or not finite and within 0..1.
     """
-    if not len(samples) or not (samples.min() >= 0.0 and samples.max() <= 1.0):
-        raise ValueError("calibration images must be finite and within 0..1")
     import tensorflow as tf
 
     converter = _converter(model)
@@ -90,22 +81,15 @@ def _finish(
 ) -> bytes:
     """Name input and output and add the metadata, with the checksum that `device/runner.py` reads.
 
-    Args:
-        flatbuffer: What the converter gave.
-        metadata: JSON values that go into the file.
-        logits: Scale and zero point for the softmax's input, instead of the converter's.
-
-    Returns:
-        The bytes of the file.
+    `logits`: scale and zero point for the softmax's input, instead of the converter's.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
     graph = model.subgraphs[0]
-    last = graph.operators[-1]
-    if logits is not None and _operator(model, last) == schema.BuiltinOperator.SOFTMAX:
+    if logits is not None:
         # The runtime derives every multiplier from the scales when it loads the file.
-        quantization = graph.tensors[last.inputs[0]].quantization
+        quantization = graph.tensors[graph.operators[-1].inputs[0]].quantization
         quantization.scale, quantization.zeroPoint = [logits[0]], [logits[1]]
     graph.tensors[graph.inputs[0]].name = b"image"
     graph.tensors[graph.outputs[0]].name = b"probabilities"
@@ -123,11 +107,6 @@ def _finish(
     builder = flatbuffers.Builder(len(flatbuffer) + 4096)
     builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
     return seal.seal(bytes(builder.Output()))
-
-
-def _operator(model: Any, operator: Any) -> int:
-    code: int = model.operatorCodes[operator.opcodeIndex].builtinCode
-    return code
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from pipeline.files import (
     write_json,
 )
 
-ALL = ("train", "export", "native", "parity", "bundle")
 # Each stage's module, imported when it runs: `--help` waits for no framework, and Ctrl-C during an
 # import finds `main` already running.
 STAGES = {
@@ -46,7 +45,6 @@ STAGES = {
     "pi-test": ("pipeline.pi_test.run", "Install and verify the bundle on emulated Pis."),
     "report": ("pipeline.report.write", "Write the report and the model card."),
     "readme": ("pipeline.readme", "Write README's table and docs/results.md from this run."),
-    "all": ("", f"Run {', '.join(ALL)} in turn (`make export` runs what is out of date)."),
 }
 
 
@@ -66,9 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("source", type=Path, metavar="SOURCE", help="IDX, CSV, .npz, picture folders")
     own.add_argument("out", type=Path, metavar="DIR", help="a new folder")
     own.add_argument("--invert", action="store_true", help="the images are black on white")
-    own.add_argument(
-        "--transpose", action="store_true", help="the images lie on their side: EMNIST"
-    )
+    own.add_argument("--transpose", action="store_true", help="they lie on their side: EMNIST")
     stage["train"].add_argument(
         "--recipe", default="best", help="a name in pipeline/train/recipes or a path"
     )
@@ -84,13 +80,11 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--max-regression", type=percentage, default=10.0, metavar="PERCENT", help="else exit 1; 10"
     )
-    stage["accuracy"].add_argument(
-        "recipes", nargs="*", metavar="RECIPE", help="default: best, max"
-    )
+    stage["accuracy"].add_argument("recipes", nargs="*", metavar="RECIPE", help="best and max")
     stage["microcontroller"].add_argument("arch", choices=("cortex-m0plus", "cortex-m33"))
-    stage["pi-test"].add_argument("bundle", type=Path, metavar="BUNDLE")
-    text = "all processors and all images"
-    stage["pi-test"].add_argument("--full", action="store_true", help=text)
+    pi_test = stage["pi-test"]
+    pi_test.add_argument("bundle", type=Path, metavar="BUNDLE")
+    pi_test.add_argument("--full", action="store_true", help="all processors and all images")
     return parser
 
 
@@ -104,9 +98,6 @@ def percentage(text: str) -> float:
 
 def run_stage(args: argparse.Namespace) -> int:
     """Import the stage's module and call its `run`."""
-    if args.stage == "all":
-        codes = (main([stage, f"--data={args.data}", f"--out={args.out}"]) for stage in ALL)
-        return next(filter(None, codes), 0)
     code: int = importlib.import_module(STAGES[args.stage][0]).run(args)
     return code
 
@@ -139,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show
     try:
-        # `data` and `bench --show` write nothing; `all` runs stages that do; `import` makes one.
-        writes = args.stage not in ("import", "data", "all") and not getattr(args, "show", None)
+        # `data` and `bench --show` write nothing; `import` makes a folder of its own.
+        writes = args.stage not in ("import", "data") and not getattr(args, "show", None)
         code = run_writing_stage(args) if writes else run_stage(args)
         print(end="", flush=True)
         return code

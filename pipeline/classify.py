@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -53,67 +52,65 @@ def classify_apart(
     """
     if not artifact.is_file():
         return f"{artifact}: missing"
-    if not python.is_file():
-        return f"{python}: missing; run `make .venv-device/.installed`"
     with tempfile.TemporaryDirectory() as folder:
         given, output = Path(folder, "images.npy"), Path(folder, "output.npz")
         np.save(given, images)
-        command = [str(python), "-m", "pipeline.classify", str(artifact.resolve()), runtime]
-        command += [str(given), str(output)]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # the same on every machine
-        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        if child.returncode < 0:
-            return f"crashed (signal {-child.returncode})"
-        if child.returncode > 0:
-            lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
-            return lines[-1]
+        wrong = run_apart(python, "classify", artifact.resolve(), runtime, given, output)
+        if wrong:
+            return wrong
         with np.load(output, allow_pickle=False) as result:
             return Outputs(result["probabilities"], result["raw"], str(result["runtime_version"]))
+
+
+def run_apart(python: Path, module: str, *arguments: object) -> str:
+    """Run a module of the pipeline by an interpreter; one line on why it failed, or ""."""
+    if not python.is_file():
+        return f"{python}: missing; run `make .venv-device/.installed`"
+    command = [str(python), "-m", f"pipeline.{module}", *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # the same on every machine
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    if child.returncode == 0:
+        return ""
+    if child.returncode < 0:
+        return f"crashed (signal {-child.returncode})"
+    return (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
 
 
 def classify_float_and_int8(
     folder: Path, images: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.float32]]:
-    """Probabilities of the float model and of the int8 TFLite file.
+    """Probabilities (N, classes) of the "float" model and of the "int8" TFLite file.
 
     int8 runs on tflite-runtime, as on a device; where that is missing (Python 3.12 and later), on
     ai-edge-litert.
-
-    Args:
-        folder: The artifacts.
-        images: uint8 (N, 28, 28).
-
-    Returns:
-        "float" and "int8": float32 (N, classes), 0..1.
 
     Raises:
         UserError: One of them cannot run.
     """
     here, int8 = Path(sys.executable), folder / INT8_TFLITE
-    got = {
-        "float": classify_apart(folder / FLOAT_MODEL, "keras", here, images),
-        "int8": classify_apart(int8, "tflite-runtime", DEVICE_PYTHON, images),
-    }
-    if isinstance(got["int8"], str):
-        got["int8"] = classify_apart(int8, "ai-edge-litert", here, images)
-    for outputs in got.values():
+    of_float = classify_apart(folder / FLOAT_MODEL, "keras", here, images)
+    of_int8 = classify_apart(int8, "tflite-runtime", DEVICE_PYTHON, images)
+    if isinstance(of_int8, str):
+        of_int8 = classify_apart(int8, "ai-edge-litert", here, images)
+    probabilities = {}
+    for kind, outputs in (("float", of_float), ("int8", of_int8)):
         if isinstance(outputs, str):
             raise UserError(outputs)
-    return {kind: outputs.probabilities for kind, outputs in got.items()}  # type: ignore[union-attr]
+        probabilities[kind] = outputs.probabilities
+    return probabilities
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Write the fields of `Outputs` to OUTPUT.npz."""
-    artifact, runtime, images_path, output = list(sys.argv[1:] if argv is None else argv)
-    images = np.load(images_path, allow_pickle=False)  # uint8 (N, 28, 28)
+    artifact, runtime, images_path, output = sys.argv[1:]
+    path, images = Path(artifact), np.load(images_path, allow_pickle=False)  # uint8 (N, 28, 28)
     try:
         if runtime == "keras":
             from pipeline.train.training import load_model, predict
 
-            raw = probabilities = predict(load_model(Path(artifact)), images)
+            raw = probabilities = predict(load_model(path), images)
             runtime_version = version("keras")
         else:
-            path = Path(artifact)
             in_wasm = runtime == wasm.RUNTIME
             model = wasm.load(path) if in_wasm else Classifier(path, runtime).model
             raw = model.run(prepare(images))
@@ -131,16 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_one_by_one(
     model: Model, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> None:
-    """A device asks for one image at a time, and must get what a batch gets.
-
-    Args:
-        model: The artifact.
-        images: uint8 (N, 28, 28).
-        probabilities: float32 (N, classes), of the images as a batch.
-
-    Raises:
-        InputError: An answer to one image is another.
-    """
+    """A device asks for one image at a time, and must get what a batch gets, or InputError."""
     different = 0
     for image, row in zip(images, probabilities, strict=True):
         label, probability = model.classify(image)

@@ -58,6 +58,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, chosen: Array) -> Split:
+        return Split(self.images[chosen], self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -82,13 +85,9 @@ class Dataset:
         """
         if self.label_names != _numbers(10):
             return False
-        zero, one = (self.train.images[self.train.labels == k] for k in (0, 1))
-        if not len(zero) or not len(one):
-            return False
-        inner = [
-            float(x.mean(0)[12:16, 12:16].mean() / max(x.mean(0).max(), 1)) for x in (zero, one)
-        ]
-        return inner[0] < 0.3 and inner[1] > 0.4
+        ink = [self.train.images[self.train.labels == digit].sum(axis=0) for digit in (0, 1)]
+        zero, one = (float(x[12:16, 12:16].mean() / max(x.max(), 1)) for x in ink)
+        return zero < 0.3 and one > 0.4
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,15 +100,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load(folder: Path) -> Dataset:
-    """Load a data set of 28x28 grey images.
+    """Load a data set of 28x28 grey images, with its fixed split.
 
     Args:
         folder: It holds MNIST's four IDX files (each plain or .gz), or one `.npz` with the keys
             x_train, y_train, x_test, y_test; optionally `labels.txt` (one class name a line) and
             `SHA256SUMS` of the uncompressed IDX files or of the .npz, which are then verified.
-
-    Returns:
-        The data set with its fixed split.
 
     Raises:
         UserError: Anything is missing, damaged, of the wrong shape or does not fit together.
@@ -143,18 +139,19 @@ def has_light_border(images: Images) -> bool:
 
 def warn(data: Dataset) -> None:
     """Say on stderr what is odd about a data set that can be trained on."""
+    odd = []
     if has_light_border(data.train.images):
-        print(
-            f"pipeline: warning: {data.source}: the images look black on white, and `runner.py` "
-            "reads white on black; to turn them: make data FLAGS=--invert FROM=... TO=...",
-            file=sys.stderr,
+        odd.append(
+            "the images look black on white, and `runner.py` reads white on black; "
+            "to turn them: make data FLAGS=--invert FROM=... TO=..."
         )
     if data.label_names == _numbers(10) and not data.shows_digits:
-        print(
-            f"pipeline: warning: {data.source}: the classes 0 to 9 do not look like digits; "
-            "write their names into labels.txt, one a line",
-            file=sys.stderr,
+        odd.append(
+            "the classes 0 to 9 do not look like digits; write their names into labels.txt, one a "
+            "line"
         )
+    for text in odd:
+        print(f"pipeline: warning: {data.source}: {text}", file=sys.stderr)
 
 
 def require_trained_on(data: Dataset, training: Mapping[str, Any]) -> None:
@@ -167,27 +164,15 @@ def require_trained_on(data: Dataset, training: Mapping[str, Any]) -> None:
 
 
 def preprocess(images: Images) -> NDArray[np.float32]:
-    """Scale to 0..1 and pad with black to 32x32, as the published recipe does.
-
-    Args:
-        images: uint8 (N, 28, 28).
-
-    Returns:
-        float32 (N, 32, 32, 1), 0..1.
-    """
+    """Scale to 0..1 and pad with black to 32x32: uint8 (N, 28, 28) -> float32 (N, 32, 32, 1)."""
     margin = ((0, 0), (PADDING, PADDING), (PADDING, PADDING))
     return (np.pad(images, margin).astype(np.float32) / np.float32(255))[..., np.newaxis]
 
 
 def calibration_images(data: Dataset, count: int = CALIBRATION_IMAGES) -> NDArray[np.float32]:
-    """A fixed random sample of the training images, preprocessed.
-
-    Returns:
-        float32 (count, 32, 32, 1), 0..1; fewer where there are fewer.
-    """
-    rng = np.random.default_rng(CALIBRATION_SEED)
-    chosen = rng.permutation(len(data.train))[:count]
-    return preprocess(data.train.images[chosen])
+    """A fixed random sample of the training images, at most `count`, preprocessed."""
+    order = np.random.default_rng(CALIBRATION_SEED).permutation(len(data.train))
+    return preprocess(data.train.images[order[:count]])
 
 
 def _read_arrays(folder: Path) -> dict[str, Array]:
@@ -202,8 +187,7 @@ def _read_arrays(folder: Path) -> dict[str, Array]:
     if len(archives) > 1:
         raise UserError(f"{folder}: {len(archives)} .npz files; keep the one that is meant")
     path = archives[0]
-    if path.name in sums:
-        _verify_checksum(path, sha256(path), sums[path.name])
+    _verify_checksum(path, sha256(path), sums.get(path.name))
     return read_npz(path, IDX_NAMES)
 
 
@@ -216,10 +200,8 @@ def read_file(path: Path) -> bytes:
 
 
 def _find_idx(folder: Path, name: str) -> Path | None:
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file() or candidate.is_symlink():
-            return candidate
-    return None
+    candidates = (folder / name, folder / f"{name}.gz")
+    return next((path for path in candidates if path.is_file() or path.is_symlink()), None)
 
 
 def _read_idx_file(folder: Path, name: str, sums: Mapping[str, str]) -> Array:
@@ -227,8 +209,7 @@ def _read_idx_file(folder: Path, name: str, sums: Mapping[str, str]) -> Array:
     if path is None:
         raise UserError(f"{folder / name}: missing (plain or .gz); {IMPORT}")
     data = read_file(path)
-    if name in sums:
-        _verify_checksum(path, hashlib.sha256(data).hexdigest(), sums[name])
+    _verify_checksum(path, hashlib.sha256(data).hexdigest(), sums.get(name))
     return read_idx(data, path)
 
 
@@ -258,12 +239,15 @@ def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
                 missing = [key for key in keys if key not in names]
                 if missing:
-                    raise UserError(f"{path}: no array {missing[0]!r}, only {names}; {IMPORT}")
-                return {key: _unpack(archive, f"{key}.npy", path) for key in keys or names}
+                    raise FileError(f"{path}: no array {missing[0]!r}, only {names}; {IMPORT}")
+                arrays = {}
+                for key in keys or names:
+                    with archive.open(f"{key}.npy") as member:
+                        size_bytes = archive.getinfo(f"{key}.npy").file_size
+                        arrays[key] = _read_npy(member, size_bytes, f"{key}.npy", path)
+                return arrays
     except FileError as error:
         raise UserError(str(error)) from None
-    except UserError:
-        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # zipfile and numpy raise a dozen kinds for damaged files
@@ -272,21 +256,16 @@ def read_npz(path: Path, keys: Collection[str] = ()) -> dict[str, Array]:
         ) from None
 
 
-def _unpack(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
-    with archive.open(name) as stream:
-        return _read_npy(stream, archive.getinfo(name).file_size, name, path)
-
-
 def _read_npy(stream: Any, size_bytes: int, name: str, path: Path) -> Array:
     """Read one array; its header must not promise more than there is, as numpy believes it."""
     if size_bytes > MAX_BYTES:
-        raise ValueError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
+        raise FileError(f"{path}: {name}: larger than {MAX_BYTES // 2**20} MiB; divide it")
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"{name}: not an array of numbers")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:  # loading a pickle can run any code
-        raise UserError(
+        raise FileError(
             f"{path}: {name} holds Python objects, which are never loaded; save it as numbers or "
             "text, with .astype(int) or .astype(str)"
         )
@@ -308,8 +287,8 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def _verify_checksum(path: Path, digest: str, expected: str) -> None:
-    if digest != expected:
+def _verify_checksum(path: Path, digest: str, expected: str | None) -> None:
+    if expected not in (None, digest):
         raise UserError(
             f"{path}: its SHA-256 is not the one in SHA256SUMS; the file was altered, restore it"
         )
@@ -350,21 +329,18 @@ def _split_off_validation(train: Split, folder: Path) -> tuple[Split, Split]:
         raise UserError(f"{folder}: {len(train)} training images are too few to split; add some")
     order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
     kept, held_out = np.sort(order[count:]), np.sort(order[:count])
-    return (
-        Split(train.images[kept], train.labels[kept]),
-        Split(train.images[held_out], train.labels[held_out]),
-    )
+    return train[kept], train[held_out]
 
 
 def _numbers(classes: int) -> tuple[str, ...]:
     """The names of classes that have none."""
-    return tuple(str(label) for label in range(classes))
+    return tuple(map(str, range(classes)))
 
 
 def check_name(name: str, where: str) -> None:
     """Raise UserError for a class's name that is empty or would drive the terminal."""
     if not name.strip() or not name.translate(JOINERS).isprintable():
-        raise UserError(f"{where}: {name!a} holds a character that cannot be printed; rename it")
+        raise UserError(f"{where}: the name {name!a} is empty or cannot be printed; rename it")
 
 
 def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
@@ -375,9 +351,9 @@ def _label_names(folder: Path, classes: int) -> tuple[str, ...]:
         text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; convert it") from None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     for name in names:
         check_name(name, str(path))
     if len(names) != classes:
         raise UserError(f"{path}: {len(names)} names for {classes} classes; one a line is needed")
-    return tuple(names)
+    return names

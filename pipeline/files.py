@@ -22,18 +22,12 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it to `path` when the block succeeds.
+    """Give a temporary path to write a file or folder to; rename it when the block succeeds.
 
     The temporary file keeps the suffix (Keras and others choose a format by it) and lies in a
     folder of its own beside `path`, so that a rename suffices and nothing else can see it. Its
     content is on the disk before the rename, and the rename before this returns: a power cut
-    leaves the old file or the new one.
-
-    Args:
-        path: The file or folder to write; the folder that it lies in is made when missing.
-
-    Yields:
-        The path to write to.
+    leaves the old file or the new one. The folder around `path` is made when missing.
 
     Raises:
         UserError: It cannot be written; `path` is then what it was before.
@@ -88,12 +82,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON object that an earlier stage wrote.
 
-    Args:
-        path: The file.
-        *keys: What the object must have.
-
     Raises:
-        UserError: It is missing, not JSON, or has another form.
+        UserError: It is missing, not JSON, no object, or has not all of the keys.
     """
     try:
         value = json.loads(path.read_text("utf-8"))

@@ -34,6 +34,7 @@ from pipeline.artifacts import (
     NATIVE_FOLDER,
     NATIVE_GOLDEN,
     NATIVE_LIBRARY,
+    NATIVE_SOURCE,
     NATIVE_WASM,
     ROOT,
     TRAIN_JSON,
@@ -41,7 +42,7 @@ from pipeline.artifacts import (
 from pipeline.classify import classify_apart
 from pipeline.data import Dataset, Images, require_trained_on
 from pipeline.data import load as load_data
-from pipeline.files import PARTIAL, UserError, atomic_path, read_json
+from pipeline.files import PARTIAL, UserError, read_json, write_bytes
 
 GOLDEN_MAGIC = b"LENET5G1"  # then 784 pixels and the int8 outputs of each image
 C_FOLDER = ROOT / "device" / "native"
@@ -64,13 +65,8 @@ BINARIES = tuple(f"native/{arch}/{name}" for arch in TARGETS for name in (COMMAN
 COMMAND_SOURCES = ("lenet5.c", "image_file.c", "static_linux.c")
 LIBRARY_SOURCES = ("binding.c",)
 COMPILE = (
-    "-c",
-    "-std=c11",
-    "-O3",
-    "-fPIC",
-    "-fomit-frame-pointer",
-    "-fno-unwind-tables",
-    "-fno-asynchronous-unwind-tables",
+    *("-c", "-std=c11", "-O3", "-fPIC", "-fomit-frame-pointer"),
+    *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
 )
 # -fPIC: one runtime library for both, where zig would compile two.
 LINK = ("-fPIC", "-nostdlib", "-rtlib=compiler-rt", "-s", "-Wl,--gc-sections")
@@ -95,32 +91,27 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
     where that does not run, the compiled C's own. They are written last: where they lie, nothing
     is missing.
 
-    Args:
-        folder: It holds the int8 TFLite file; `native/` in it is written to.
-        data: The data set; its test images go into the golden file.
-        device_python: The interpreter of the device environment.
-
     Returns:
         What was made, a line each.
 
     Raises:
         UserError: The model is missing or not covered, or the C does not compile or run here.
     """
-    model = folder / INT8_TFLITE
+    model, into, wasm = folder / INT8_TFLITE, folder / NATIVE_FOLDER, folder / NATIVE_WASM
     if not model.is_file():
         raise UserError(f"{model}: missing; run `make export`")
     require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
-    shutil.rmtree(folder / NATIVE_FOLDER, ignore_errors=True)  # made from another model
+    shutil.rmtree(into, ignore_errors=True)  # made from another model
     try:
-        source = to_c(model, folder / NATIVE_FOLDER)
+        source = to_c(model, into)
     except (UnsupportedModelError, ArithmeticBoundError) as error:
         raise UserError(f"{model}: no C for it: {error}; run `make export`") from None
-    build(folder / NATIVE_FOLDER, folder / NATIVE_FOLDER)
+    build(into, into)
     build_wasm(folder)
     lines = [
         f"{source}: {source.stat().st_size:,} bytes",
-        f"{folder / NATIVE_FOLDER}: a command and a Python library for {', '.join(TARGETS)}",
-        f"{folder / NATIVE_WASM}: {(folder / NATIVE_WASM).stat().st_size:,} bytes, for browsers",
+        f"{into}: a command and a Python library for {', '.join(TARGETS)}",
+        f"{wasm}: {wasm.stat().st_size:,} bytes, for browsers",
     ]
     outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
     whose = "tflite-runtime"
@@ -130,18 +121,13 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         whose = "the compiled C itself"
     if isinstance(outputs, str):
         raise UserError(f"{source}: it does not run here: {outputs}; make it again: `make native`")
-    with atomic_path(folder / NATIVE_GOLDEN) as temporary:
-        temporary.write_bytes(golden_file(data.test.images, outputs.raw.view(np.int8)))
+    golden = golden_file(data.test.images, outputs.raw.view(np.int8))
+    write_bytes(folder / NATIVE_GOLDEN, golden)
     return [*lines, f"{folder / NATIVE_GOLDEN}: outputs of {whose} for {len(data.test):,} images"]
 
 
 def golden_file(images: Images, outputs: NDArray[np.int8]) -> bytes:
-    """What `lenet5 --verify` reads.
-
-    Args:
-        images: uint8 (N, 28, 28).
-        outputs: int8 (N, classes).
-    """
+    """What `lenet5 --verify` reads, of uint8 (N, 28, 28) and int8 (N, classes)."""
     pixels = images.reshape(len(images), -1)  # (N, 784)
     return GOLDEN_MAGIC + np.concatenate([pixels, outputs.view(np.uint8)], axis=1).tobytes()
 
@@ -170,24 +156,20 @@ def bundle_files(
     """The native part of a bundle, by path inside it: the sources, and what was compiled.
 
     Args:
-        folder: It holds the artifacts.
+        folder: The artifacts.
         images: uint8 (N, 28, 28), the test images.
         chosen: Indices of the golden ones.
         exciting: More golden `images` and the `outputs` for them, int8 (M, classes).
-
-    Raises:
-        UserError: The golden outputs are damaged.
     """
-    native = folder / NATIVE_FOLDER
+    source, wasm = folder / NATIVE_SOURCE, folder / NATIVE_WASM
     sources = [path for path in sorted(C_FOLDER.iterdir()) if path.is_file()]
-    sources += [native / "lenet5_int8.c", native / "lenet5_int8.h"]
+    sources += [source, source.with_suffix(".h")]
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
     outputs = read_golden(folder / NATIVE_GOLDEN, images)
     files[NATIVE_GOLDEN] = golden_file(
         np.concatenate([images[chosen], exciting["images"]]),
         np.concatenate([outputs[chosen], exciting["outputs"]]),
     )
-    wasm = folder / NATIVE_WASM
     files[f"{WEB_FOLDER}/{wasm.name}"] = wasm.read_bytes()
     return files | {name: (folder / name).read_bytes() for name in BINARIES}
 
@@ -196,31 +178,19 @@ def bundle_files(
 
 
 def build(source: Path, into: Path, architectures: Iterable[str] = TARGETS) -> None:
-    """Compile the command and the Python library into `into/ARCHITECTURE`.
+    """Compile `lenet5_int8.c` in a folder to command and library, in `into/ARCHITECTURE`.
 
     The first time, zig compiles a runtime library of its own too: some seconds an architecture.
 
-    Args:
-        source: The folder that holds `lenet5_int8.c` and `.h`.
-        into: The folder to write to.
-        architectures: Some keys of `TARGETS`.
-
     Raises:
-        UserError: The compiler failed.
+        UserError: The compiler failed. So do the others here.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda arch: _build(source.resolve(), into, arch), architectures))
 
 
 def build_wasm(folder: Path) -> None:
-    """Compile the WebAssembly module.
-
-    Args:
-        folder: The artifacts; `lenet5_int8.c` and `.h` are in `native/`.
-
-    Raises:
-        UserError: The compiler failed.
-    """
+    """Compile the C in a folder of artifacts to the WebAssembly module."""
     wasm = folder.resolve() / NATIVE_WASM
     sources = (C_FOLDER / "web.c", wasm.with_suffix(".c"))
     build_program(WASM_TARGET, sources, [*WASM_COMPILE, f"-I{wasm.parent}"], WASM_LINK, wasm)
@@ -241,9 +211,6 @@ def build_program(
         compile_flags: For each of them.
         link_flags: For all together.
         result: The program, library or object.
-
-    Raises:
-        UserError: The compiler failed.
     """
     with tempfile.TemporaryDirectory(dir=result.parent, prefix=PARTIAL) as name:
         work = Path(name)
@@ -253,19 +220,14 @@ def build_program(
 
 
 def emulator(architecture: str, processor: str) -> list[str]:
-    """The words that run a command of an architecture on a processor that qemu plays.
-
-    Args:
-        architecture: A key of `EMULATORS`.
-        processor: As qemu calls it.
+    """The words that run a command of an architecture on a processor, as qemu calls it.
 
     Raises:
         UserError: That qemu is not installed.
     """
-    qemu = EMULATORS[architecture]
-    program = shutil.which(qemu)
+    program = shutil.which(EMULATORS[architecture])
     if program is None:
-        raise UserError(f"no {qemu} here: apt install qemu-user")
+        raise UserError(f"no {EMULATORS[architecture]} here: apt install qemu-user")
     return [program, "-cpu", processor]
 
 
@@ -277,19 +239,16 @@ def _compile(
     result: Path,
 ) -> list[str]:
     """Compile C files of different names in a folder; the names of the objects."""
-    objects = []
-    for source in sources:  # one at a time: of several, zig keeps the first object
-        _zig(target, [*flags, str(source.resolve())], folder, result)
-        objects.append(f"{source.stem}.o")
-    return objects
+    paths = [source.resolve() for source in sources]
+    for path in paths:  # one at a time: of several, zig keeps the first object
+        _zig(target, [*flags, str(path)], folder, result)
+    return [f"{path.stem}.o" for path in paths]
 
 
 def _build(source: Path, into: Path, arch: str) -> None:
-    target = TARGETS[arch]
+    target, model = TARGETS[arch], source / "lenet5_int8.c"
     with tempfile.TemporaryDirectory(dir=into, prefix=PARTIAL) as name:
-        work = Path(name) / arch
-        work.mkdir()
-        model = source / "lenet5_int8.c"
+        work = Path(name)
         sources = [C_FOLDER / file for file in (*COMMAND_SOURCES, *LIBRARY_SOURCES)]
         _compile(target, [*sources, model], [*COMPILE, f"-I{source}"], work, into / arch)
         for kind, parts, result in (
@@ -298,7 +257,10 @@ def _build(source: Path, into: Path, arch: str) -> None:
         ):
             objects = [part.replace(".c", ".o") for part in (*parts, model.name)]
             _zig(target, [*kind, *LINK, *objects, "-o", result], work, into / arch)
-        _seal(work / NATIVE_LIBRARY)
+        library = (work / NATIVE_LIBRARY).read_bytes()
+        # What `device/runner.py` checks first: the CRC-32 and the size, four bytes each.
+        seal = struct.pack("<II", zlib.crc32(library), len(library))
+        (work / NATIVE_LIBRARY).write_bytes(library + seal)
         (into / arch).mkdir(exist_ok=True)
         for result in (COMMAND, NATIVE_LIBRARY):
             (work / result).replace(into / arch / result)
@@ -306,8 +268,7 @@ def _build(source: Path, into: Path, arch: str) -> None:
 
 def _zig(target: tuple[str, str], arguments: list[str], folder: Path, result: Path) -> None:
     """Run `zig cc` in a folder; raise UserError with the result and the first error it prints."""
-    system, processor = target
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", system, f"-mcpu={processor}"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target[0], f"-mcpu={target[1]}"]
     # Its cache lies in .venv, which can be written where HOME cannot. Nothing else comes from this
     # process's environment, where compilers look for flags and folders.
     cache = str(Path(sys.prefix) / "zig-cache")
@@ -320,9 +281,3 @@ def _zig(target: tuple[str, str], arguments: list[str], folder: Path, result: Pa
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         errors = [line for line in said if "error" in line.lower()]
         raise UserError(f"{result}: compiling failed: {(errors or said[-1:])[0].strip()}")
-
-
-def _seal(library: Path) -> None:
-    """Append the CRC-32 and the size, four bytes each, that `device/runner.py` checks first."""
-    content = library.read_bytes()
-    library.write_bytes(content + struct.pack("<II", zlib.crc32(content), len(content)))

@@ -26,10 +26,9 @@ def rewrite_tflite(path, change):
 
 def matrices(model):
     """(tensor, buffer) of the weights of each convolution and dense layer, in order."""
-    codes = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED)
     graph = model.subgraphs[0]
     for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in codes:
+        if operator.inputs is not None and len(operator.inputs) == 3:
             tensor = graph.tensors[operator.inputs[1]]
             yield tensor, model.buffers[tensor.buffer]
 
@@ -48,20 +47,13 @@ def labels_exchanged(path):
     """The output's classes 3 and 5 are exchanged."""
 
     def exchange(model):
-        tensor, buffer = list(matrices(model))[-1]
-        weights = np.array(buffer.data).reshape(tensor.shape[0], -1)
         graph = model.subgraphs[0]
-        dense = graph.operators[-2]
-        bias = model.buffers[graph.tensors[dense.inputs[2]].buffer]
-        values = np.array(bias.data).reshape(tensor.shape[0], -1)
-        for rows in (weights, values):
-            rows[[3, 5]] = rows[[5, 3]]
-        buffer.data, bias.data = weights.ravel(), values.ravel()
-        for quantization in (tensor.quantization, graph.tensors[dense.inputs[2]].quantization):
-            if quantization is not None and quantization.scale is not None:
-                scale = np.array(quantization.scale)
-                scale[[3, 5]] = scale[[5, 3]]
-                quantization.scale = scale
+        for index in graph.operators[-2].inputs[1:]:  # weights and bias of the last dense layer
+            tensor = graph.tensors[index]
+            buffer, scales = model.buffers[tensor.buffer], tensor.quantization
+            order = [0, 1, 2, 5, 4, 3, *range(6, tensor.shape[0])]
+            buffer.data = np.array(buffer.data).reshape(len(order), -1)[order].ravel()
+            scales.scale = np.array(scales.scale)[order]
 
     rewrite_tflite(path, exchange)
 
@@ -82,23 +74,23 @@ def cast_without_rounding(path, model_path):
 
 def calibrated_on_noise(path, model_path):
     """The activation ranges come from noise instead of training images."""
-    noise = np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
-    to_tflite.write_int8(load_model(model_path), noise, path, METADATA)
+    to_tflite.write_int8(load_model(model_path), _noise(), path, METADATA)
 
 
 def onnx_calibrated_on_noise(path, float32_path):
     """As above, for ONNX."""
-    noise = np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
-    to_onnx.write_int8(float32_path, noise, path, METADATA)
+    to_onnx.write_int8(float32_path, _noise(), path, METADATA)
+
+
+def _noise():
+    return np.random.default_rng(0).random((100, 32, 32, 1), np.float32)
 
 
 def rename_a_tensor_to_bytes_that_are_no_text(path):
     """The name of an activation is not UTF-8, and the checksum is right."""
     node = next(n for n in onnx.load(path).graph.node if n.op_type == "MaxPool")
     name = node.output[0].encode()
-    content = path.read_bytes().replace(name, name[:-1] + b"\xff")
-    content = re.sub(rb'"crc32": "[0-9a-f]{8}"', b'"crc32": "00000000"', content)
-    path.write_bytes(seal.seal(content))
+    path.write_bytes(_sealed(path.read_bytes().replace(name, name[:-1] + b"\xff")))
 
 
 def calibrated_on_one_image(path, model_path, folder):

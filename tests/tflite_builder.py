@@ -13,39 +13,28 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-Operator = schema.BuiltinOperator
-Options = schema.BuiltinOptions
+VALID = schema.Padding.VALID
 Activation = schema.ActivationFunctionType
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A layer with weights.
+    """A layer with weights."""
 
-    Attributes:
-        weights: int8, (out, 5, 5, in) or (out, in).
-        bias: int32, (out,).
-        weight_scales: float32, (out,).
-        scale: Of the output.
-        zero_point: Of the output.
-        relu: Whether ReLU follows.
-    """
-
-    weights: NDArray[np.int8]
-    bias: NDArray[np.int32]
-    weight_scales: NDArray[np.float32]
-    scale: float
-    zero_point: int
-    relu: bool
+    weights: NDArray[np.int8]  # (out, 5, 5, in) or (out, in)
+    bias: NDArray[np.int32]  # (out,)
+    weight_scales: NDArray[np.float32]  # (out,)
+    scale: float  # of the output
+    zero_point: int  # of the output
+    relu: bool  # whether ReLU follows
 
 
-def build_lenet5(image, layers, logits_to_probabilities=(1 / 256, -128), edit=lambda model: None):
+def build_lenet5(image, layers, edit=lambda model: None):
     """A .tflite file.
 
     Args:
         image: Scale and zero point of the input.
         layers: conv1, conv2, dense1, dense2 and dense3.
-        logits_to_probabilities: Scale and zero point of the softmax's output.
         edit: Changes the model (a `schema.ModelT`) before it is written.
     """
     conv1, conv2, *dense = layers
@@ -57,12 +46,20 @@ def build_lenet5(image, layers, logits_to_probabilities=(1 / 256, -128), edit=la
     builder.flatten()
     for layer in dense:
         builder.dense(layer)
-    builder.softmax(*logits_to_probabilities)
+    builder.softmax()
     model = builder.model()
     edit(model)
     packer = flatbuffers.Builder(1024)
     packer.Finish(model.Pack(packer), b"TFL3")
     return bytes(packer.Output())
+
+
+def _made(kind: Any, **fields: Any) -> Any:
+    """An object of the schema with these fields."""
+    made = kind()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
 
 
 class _Builder:
@@ -76,67 +73,61 @@ class _Builder:
         self.current = self._activation((1, 32, 32, 1), *image)
 
     def model(self):
-        subgraph = schema.SubGraphT()
-        subgraph.tensors, subgraph.operators = self.tensors, self.operators
-        subgraph.inputs, subgraph.outputs = [0], [self.current]
-        model = schema.ModelT()
-        model.version, model.description = 3, "test"
-        model.operatorCodes, model.buffers, model.subgraphs = self.codes, self.buffers, [subgraph]
-        return model
+        subgraph = _made(
+            schema.SubGraphT,
+            tensors=self.tensors,
+            operators=self.operators,
+            inputs=[0],
+            outputs=[self.current],
+        )
+        parts = {"operatorCodes": self.codes, "buffers": self.buffers, "subgraphs": [subgraph]}
+        return _made(schema.ModelT, version=3, description="test", **parts)
 
     def conv(self, layer, side):
-        options = schema.Conv2DOptionsT()
-        options.strideH = options.strideW = 1
-        options.padding = schema.Padding.VALID
-        shape = (1, side, side, len(layer.weights))
-        self._layer(Operator.CONV_2D, 3, Options.Conv2DOptions, options, layer, shape)
+        options = _made(schema.Conv2DOptionsT, strideH=1, strideW=1, padding=VALID)
+        self._layer("CONV_2D", 3, options, layer, (1, side, side, len(layer.weights)))
 
     def dense(self, layer):
         options = schema.FullyConnectedOptionsT()
-        shape = (1, len(layer.weights))
-        kind = Options.FullyConnectedOptions
-        self._layer(Operator.FULLY_CONNECTED, 4, kind, options, layer, shape)
+        self._layer("FULLY_CONNECTED", 4, options, layer, (1, len(layer.weights)))
 
     def pool(self, side):
-        options = schema.Pool2DOptionsT()
-        options.filterHeight = options.filterWidth = options.strideH = options.strideW = 2
-        options.padding = schema.Padding.VALID
+        window = dict.fromkeys(("filterHeight", "filterWidth", "strideH", "strideW"), 2)
+        options = _made(schema.Pool2DOptionsT, **window, padding=VALID)
         shape = (1, side, side, self.shape[3])
-        self._append(
-            Operator.MAX_POOL_2D, 2, Options.Pool2DOptions, options, [], shape, *self.quantization
-        )
+        self._append("MAX_POOL_2D", 2, options, [], shape, *self.quantization)
 
     def flatten(self):
         shape = (1, int(np.prod(self.shape)))
         target = self._constant(np.array(shape, np.int32), schema.TensorType.INT32)
-        options, kind = schema.ReshapeOptionsT(), Options.ReshapeOptions
-        self._append(Operator.RESHAPE, 1, kind, options, [target], shape, *self.quantization)
+        options = schema.ReshapeOptionsT()
+        self._append("RESHAPE", 1, options, [target], shape, *self.quantization)
 
-    def softmax(self, scale, zero_point):
-        options = schema.SoftmaxOptionsT()
-        options.beta = 1.0
-        kind = Options.SoftmaxOptions
-        self._append(Operator.SOFTMAX, 2, kind, options, [], self.shape, scale, zero_point)
+    def softmax(self):
+        options = _made(schema.SoftmaxOptionsT, beta=1.0)
+        self._append("SOFTMAX", 2, options, [], self.shape, 1 / 256, -128)
 
-    def _layer(self, code, version, kind, options, layer, shape):
+    def _layer(self, name, version, options, layer, shape):
         options.fusedActivationFunction = Activation.RELU if layer.relu else Activation.NONE
         scales, int8, int32 = layer.weight_scales, schema.TensorType.INT8, schema.TensorType.INT32
         weights = self._constant(layer.weights, int8, scales)
         bias = self._constant(layer.bias, int32, np.float32(self.quantization[0]) * scales)
-        inputs = [weights, bias]
-        self._append(code, version, kind, options, inputs, shape, layer.scale, layer.zero_point)
+        self._append(name, version, options, [weights, bias], shape, layer.scale, layer.zero_point)
 
-    def _append(self, code, version, kind, options, inputs, shape, scale, zero_point):
-        operator_code = schema.OperatorCodeT()
-        operator_code.builtinCode = operator_code.deprecatedBuiltinCode = code
-        operator_code.version = version
-        self.codes.append(operator_code)
-        operator = schema.OperatorT()
-        operator.opcodeIndex = len(self.codes) - 1
-        operator.builtinOptionsType, operator.builtinOptions = kind, options
-        operator.inputs = [self.current, *inputs]
+    def _append(self, name, version, options, inputs, shape, scale, zero_point):
+        code = getattr(schema.BuiltinOperator, name)
+        both = {"builtinCode": code, "deprecatedBuiltinCode": code}
+        self.codes.append(_made(schema.OperatorCodeT, version=version, **both))
+        inputs = [self.current, *inputs]
         self.current = self._activation(shape, scale, zero_point)
-        operator.outputs = [self.current]
+        operator = _made(
+            schema.OperatorT,
+            opcodeIndex=len(self.codes) - 1,
+            builtinOptionsType=getattr(schema.BuiltinOptions, type(options).__name__[:-1]),
+            builtinOptions=options,
+            inputs=inputs,
+            outputs=[self.current],
+        )
         self.operators.append(operator)
 
     def _activation(self, shape, scale, zero_point):
@@ -144,18 +135,18 @@ class _Builder:
         return self._tensor(shape, schema.TensorType.INT8, 0, np.array([scale]), zero_point)
 
     def _constant(self, values, kind, scales=None):
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self.buffers.append(buffer)
+        data = np.frombuffer(values.tobytes(), np.uint8)
+        self.buffers.append(_made(schema.BufferT, data=data))
         return self._tensor(values.shape, kind, len(self.buffers) - 1, scales, 0)
 
     def _tensor(self, shape, kind, buffer, scales, zero_point):
-        tensor = schema.TensorT()
-        tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
-        tensor.name = f"tensor{len(self.tensors)}"
+        name = f"tensor{len(self.tensors)}"
+        tensor = _made(schema.TensorT, shape=list(shape), type=kind, buffer=buffer, name=name)
         if scales is not None:
-            tensor.quantization = schema.QuantizationParametersT()
-            tensor.quantization.scale = np.asarray(scales, np.float32)
-            tensor.quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
+            tensor.quantization = _made(
+                schema.QuantizationParametersT,
+                scale=np.asarray(scales, np.float32),
+                zeroPoint=np.full(len(scales), zero_point, np.int64),
+            )
         self.tensors.append(tensor)
         return len(self.tensors) - 1

@@ -17,24 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import bundle, to_onnx, to_tflite
-from pipeline import native
-from pipeline.artifacts import (
-    DEVICE_PYTHON,
-    EXCITING,
-    INT8_TFLITE,
-    NATIVE_GOLDEN,
-    NATIVE_SOURCE,
-    NATIVE_WASM,
-    PARITY_JSON,
-    PROBABILITIES,
-    PROJECT,
-    ROOT,
-    TRAIN_JSON,
-    bundle_name,
-    project_version,
-    this_architecture,
-    tool_versions,
-)
+from pipeline import artifacts, native
 from pipeline.bundle import wheels
 from pipeline.data import Dataset, require_trained_on
 from pipeline.data import load as load_data
@@ -67,53 +50,43 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         data: The data set; the golden images are of its test split.
         target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
 
-    Returns:
-        The bundle's path.
-
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
             is another one, or there are no such wheels.
     """
-    parity = read_json(folder / PARITY_JSON, "status", "reference", "rows", "binaries")
+    parity = read_json(folder / artifacts.PARITY_JSON, "status", "reference", "rows", "binaries")
     check_may_be_packed(folder, parity)
-    require_trained_on(data, read_json(folder / TRAIN_JSON, "data_sha256"))
-    built = to_tflite.read_metadata(folder / INT8_TFLITE)
-    probabilities = one_runtime_each(read_probabilities(folder / PROBABILITIES))
-    probabilities.pop(NATIVE_WASM, None)  # no runtime of a device reads it
+    require_trained_on(data, read_json(folder / artifacts.TRAIN_JSON, "data_sha256"))
+    built = to_tflite.read_metadata(folder / artifacts.INT8_TFLITE)
+    probabilities = one_runtime_each(read_probabilities(folder / artifacts.PROBABILITIES))
+    probabilities.pop(artifacts.NATIVE_WASM, None)  # no runtime of a device reads it
     chosen = choose_golden(probabilities)
-    exciting = choose_exciting(read_probabilities(folder / EXCITING), list(probabilities))
+    exciting = choose_exciting(read_probabilities(folder / artifacts.EXCITING), list(probabilities))
     files = {name: (folder / name).read_bytes() for name in probabilities}
-    files |= device_files()
-    if target:
-        fetched = wheels.fetch(ROOT / LOCK, target, folder / "wheels" / target)
-        files |= {f"wheels/{path.name}": path.read_bytes() for path in fetched}
+    files |= device_files() | wheels.files(artifacts.ROOT / LOCK, target, folder / "wheels")
     files["golden.npz"] = golden_archive(data, probabilities, chosen, exciting)
     files |= native.bundle_files(folder, data.test.images, chosen, exciting)
     manifest = {
         "schema_version": 1,
-        "name": PROJECT,
-        "version": project_version(),
+        "name": artifacts.PROJECT,
+        "version": artifacts.project_version(),
         "source_commit": built.get("source_commit"),  # of the artifacts, not of the packing
         "labels": list(data.label_names),
         "training": training_summary(folder),
         "models": {name: describe_model(folder / name, parity) for name in probabilities},
-        "native": describe_binaries(parity["binaries"], files[NATIVE_SOURCE].decode()),
+        "native": describe_binaries(parity["binaries"], files[artifacts.NATIVE_SOURCE].decode()),
         "golden": {"images": len(chosen), "test_indices": chosen.tolist()},
-        "tools": tool_versions(),
+        "tools": artifacts.tool_versions(),
     }
-    path = dist / f"{bundle_name(target)}.tar.gz"
+    path = dist / f"{artifacts.bundle_name(target)}.tar.gz"
     with atomic_path(path) as temporary:
-        bundle.write_bundle(files, manifest, bundle_name(), temporary)
+        bundle.write_bundle(files, manifest, artifacts.bundle_name(), temporary)
         verify_packed(temporary)
     return path
 
 
 def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:
-    """The compiled files in the manifest, and with which kernels each was judged.
-
-    Args:
-        rows: `binaries` of `parity.json`.
-        source: The C, which names its kernels.
+    """The manifest's `native`, of `binaries` in `parity.json` and the C, which names its kernels.
 
     Returns:
         `judged`: the kernels by file; `not_judged`: the files that did not run, and the kernels
@@ -134,23 +107,18 @@ def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[st
 
 
 def verify_packed(archive: Path) -> None:
-    """Unpack a bundle elsewhere and let it verify itself, as on a device.
-
-    Raises:
-        UserError: Something in it does not answer as parity recorded.
-    """
+    """Unpack a bundle elsewhere and let it verify itself, as on a device, or UserError."""
     with tempfile.TemporaryDirectory() as elsewhere:
         with tarfile.open(archive) as opened:
             opened.extractall(elsewhere, filter="data")
-        unpacked = Path(elsewhere, bundle_name())
-        for python in (DEVICE_PYTHON, Path(sys.executable)):
+        unpacked = Path(elsewhere, artifacts.bundle_name())
+        verify = ("-E", "-s", "-B", "runner.py", "verify", "--all")
+        for python in (artifacts.DEVICE_PYTHON, Path(sys.executable)):
             if python.is_file():  # parity has judged whether it may be missing
-                run_checked(
-                    [str(python), "-E", "-s", "-B", "runner.py", "verify", "--all"], unpacked
-                )
-        command = unpacked / "native" / this_architecture() / native.COMMAND
+                run_checked([str(python), *verify], unpacked)
+        command = unpacked / "native" / artifacts.this_architecture() / native.COMMAND
         if command.is_file():
-            run_checked([str(command), "--verify", NATIVE_GOLDEN], unpacked)
+            run_checked([str(command), "--verify", artifacts.NATIVE_GOLDEN], unpacked)
 
 
 def run_checked(command: Sequence[str], folder: Path) -> None:
@@ -166,19 +134,16 @@ def run_checked(command: Sequence[str], folder: Path) -> None:
 
 def device_files() -> dict[str, bytes]:
     """The device's folder, as it is."""
-    folder = ROOT / "device"
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder): path for path in paths}
-    return {
-        str(name): path.read_bytes()
-        for name, path in names.items()
-        if not any(part.startswith((".", "__pycache__")) for part in name.parts)
-    }
+    folder = artifacts.ROOT / "device"
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    hidden = (".", "__pycache__")
+    names = [name for name in names if not any(part.startswith(hidden) for part in name.parts)]
+    return {str(name): (folder / name).read_bytes() for name in names}
 
 
 def check_may_be_packed(folder: Path, parity: dict[str, Any]) -> None:
     """Raise UserError for a file that has not passed parity as it is now."""
-    path = folder / PARITY_JSON
+    path = folder / artifacts.PARITY_JSON
     if parity.get("status") != "pass":
         raise UserError(f"{path}: parity is {parity.get('status')!r}; {PASSED_ONLY}")
     failed = [row["artifact"] for row in parity["rows"] if row["status"] == "fail"]
@@ -223,10 +188,10 @@ def choose_exciting(
     Returns:
         `images`, `outputs`, and probabilities by model.
     """
-    answers = one_runtime_each(dict(archive))
-    chosen = choose_golden({name: answers[name] for name in models}, GOLDEN_EXCITING)
-    taken = {"images": archive["images"], "outputs": archive["outputs"]}
-    taken |= {name: answers[name] for name in models}
+    of_all = one_runtime_each(dict(archive))
+    answers = {name: of_all[name] for name in models}
+    chosen = choose_golden(answers, GOLDEN_EXCITING)
+    taken = {"images": archive["images"], "outputs": archive["outputs"], **answers}
     return {name: values[chosen] for name, values in taken.items()}
 
 
@@ -259,13 +224,13 @@ def training_summary(folder: Path) -> dict[str, Any]:
     """The part of train.json that identifies the float model."""
     keys = ["recipe", "seed", "parameters", "val_accuracy", "test_accuracy"]
     keys += ["confidence", "model_sha256"]
-    training = read_json(folder / TRAIN_JSON, *keys)
+    training = read_json(folder / artifacts.TRAIN_JSON, *keys)
     return {key: training[key] for key in keys}
 
 
 def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
     """A model's part of the manifest: its input and output contract, accuracy and tolerance."""
-    artifact = NATIVE_SOURCE if path.suffix == ".c" else path.name
+    artifact = artifacts.NATIVE_SOURCE if path.suffix == ".c" else path.name
     row = next(r for r in parity["rows"] if r["artifact"] == artifact and r["status"] == "pass")
     description: dict[str, Any] = {
         "accuracy": row["accuracy"],
@@ -273,9 +238,9 @@ def describe_model(path: Path, parity: dict[str, Any]) -> dict[str, Any]:
         "golden_runtime": f"{row['runtime']} {row['runtime_version']}",
         "tolerance": tolerance(artifact),
     }
-    if path.suffix == ".c":
-        contract = to_tflite.describe(path.parents[1] / INT8_TFLITE)
-        return {**description, "bit_identical": row["bit_identical"], **contract}
+    if path.suffix == ".onnx":
+        return description | to_onnx.describe(path)
     if path.suffix == ".tflite":
-        return {**description, **to_tflite.describe(path)}
-    return {**description, **to_onnx.describe(path)}
+        return description | to_tflite.describe(path)
+    description["bit_identical"] = row["bit_identical"]
+    return description | to_tflite.describe(path.parents[1] / artifacts.INT8_TFLITE)

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +34,19 @@ TARGETS = {
 }
 
 
-def fetch(
-    lock: Path, target_name: str, folder: Path, packages: Collection[str] | None = None
-) -> list[Path]:
-    """Download the wheels of a lock file for another machine; what is there already is kept.
+def files(lock: Path, target_name: str | None, cache: Path) -> dict[str, bytes]:
+    """What a bundle for a target has in `wheels/`, by path: nothing for None."""
+    fetched = fetch(lock, target_name, cache / target_name) if target_name else []
+    return {f"wheels/{path.name}": path.read_bytes() for path in fetched}
+
+
+def fetch(lock: Path, target_name: str, folder: Path) -> list[Path]:
+    """Download the wheels of a lock file for one of `TARGETS`; what is there already is kept.
 
     Args:
         lock: Exact versions with hashes and environment markers, as `make lock` writes them.
         target_name: A key of `TARGETS`.
         folder: Receives the wheels; it holds nothing else.
-        packages: Only these of the lock file; None: all.
-
-    Returns:
-        The wheels, sorted by name.
 
     Raises:
         UserError: An unknown target, or the registry is out of reach or has no such wheel.
@@ -55,7 +54,7 @@ def fetch(
     if target_name not in TARGETS:
         raise UserError(f"WHEELS={target_name}: unknown; there are {', '.join(TARGETS)}")
     target = TARGETS[target_name]
-    wanted = select(lock.read_text("utf-8"), target, packages)
+    wanted = select(lock.read_text("utf-8"), target)
     if not is_complete(folder, wanted):
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -75,18 +74,10 @@ def is_complete(folder: Path, wanted: str) -> bool:
     return len(digests) == len(lines) and all(any(d in line for d in digests) for line in lines)
 
 
-def select(lock: str, target: Target, packages: Collection[str] | None = None) -> str:
-    """The part of a lock file that applies to a target, without markers.
+def select(lock: str, target: Target) -> str:
+    """The part of a lock file that applies to a target: a line a package, without markers.
 
     pip evaluates markers for the Python it runs in, whatever `--python-version` says.
-
-    Args:
-        lock: The text of a lock file.
-        target: The machine to install on.
-        packages: Only these; None: all.
-
-    Returns:
-        One line a package: name, version and hashes.
     """
     environment = marker_environment(target)
     lines = []
@@ -95,15 +86,13 @@ def select(lock: str, target: Target, packages: Collection[str] | None = None) -
             continue
         specification, *hashes = re.split(r"\s+(?=--hash=)", entry.strip())
         requirement = Requirement(specification)
-        if requirement.marker and not requirement.marker.evaluate(dict(environment)):
-            continue
-        if requirement.name in target.from_os or (packages and requirement.name not in packages):
-            continue
-        lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *hashes]))
+        applies = not requirement.marker or requirement.marker.evaluate(environment)
+        if applies and requirement.name not in target.from_os:
+            lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *hashes]))
     return "\n".join(lines) + "\n"
 
 
-def marker_environment(target: Target) -> Mapping[str, str]:
+def marker_environment(target: Target) -> dict[str, str]:
     """The values of environment markers on a target (PyPA, "Dependency specifiers")."""
     return {
         "python_version": target.python,

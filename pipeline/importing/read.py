@@ -42,25 +42,19 @@ LABELS = re.compile(
 )
 NAMES = re.compile(r"(?<![a-z])(names?|descr|mapping)(?![a-z])")
 ROW_NUMBER = re.compile(r"|id|image_?id|index|unnamed: 0")  # a column of a table
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.I)
 
 Part = tuple[str, str]
 
 
 @dataclass
 class Found:
-    """What was found in a source.
+    """What was found in a source."""
 
-    Attributes:
-        arrays: By their part, as they are stored.
-        names: What the classes are called, by their labels, where a file says it.
-        origin: The names of the source and its files, in small letters.
-        notes: What the user should know.
-    """
-
-    arrays: dict[Part, Array]
-    names: dict[int, str]
-    origin: str
-    notes: list[str]
+    arrays: dict[Part, Array]  # as they are stored
+    names: dict[int, str]  # what the classes are called, by their labels, where a file says it
+    origin: str  # the names of the source and its files, in small letters
+    notes: list[str]  # what the user should know
 
 
 def read(source: Path) -> Found:
@@ -90,12 +84,13 @@ def _files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         return sorted(p for p in source.parent.glob("*") if p.name.startswith(source.name))
-    files = []
-    for path in sorted(source.rglob("*")):
-        hidden = any(part.startswith((".", "__")) for part in path.relative_to(source).parts)
-        if not hidden and (path.is_symlink() or path.is_file()) and not path.is_dir():
-            files.append(path)
-    return files
+    return [
+        path
+        for path in sorted(source.rglob("*"))
+        if (path.is_symlink() or path.is_file())
+        and not path.is_dir()
+        and not any(part.startswith((".", "__")) for part in path.relative_to(source).parts)
+    ]
 
 
 def _parts(
@@ -103,10 +98,8 @@ def _parts(
 ) -> Iterator[tuple[Part, Array, Path]]:
     """Read the first form that there is: part, array, and where it came from."""
     idx = [path for path in files if is_idx(path)]
-    beside = [
-        path for path in files if path.suffix == ".npy" and path.parent in (source, source.parent)
-    ]
-    arrays = [path for path in files if path.suffix == ".npz"] + beside
+    places = (source, source.parent)  # where a loose array is one of the set's
+    arrays = [p for p in files if p.suffix == ".npz" or (p.suffix == ".npy" and p.parent in places)]
     pictures = [path for path in files if is_picture(path)]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz"))]
     if idx:
@@ -147,14 +140,13 @@ def _split_at(path: Path, source: Path) -> str:
 def _names(files: Sequence[Path]) -> dict[int, str]:
     """What the classes are called: by labels.txt, or the mapping.txt of EMNIST."""
     for path in files:
-        text = path.name in ("labels.txt", "classes.txt") or path.name.endswith("mapping.txt")
-        lines = read_file(path).decode("utf-8-sig", "replace").splitlines() if text else []
-        names = [line.strip() for line in lines if line.strip()]
-        if names and path.name.endswith("mapping.txt"):  # label and character codes
-            codes = [re.fullmatch(r"(\d{1,3})\s+(\d{1,6})(\s+\d+)*", line) for line in names]
+        is_mapping = path.name.endswith("mapping.txt")
+        if is_mapping or path.name in ("labels.txt", "classes.txt"):
+            lines = map(str.strip, read_file(path).decode("utf-8-sig", "replace").splitlines())
+            if not is_mapping:
+                return dict(enumerate(filter(None, lines)))
+            codes = [re.fullmatch(r"(\d{1,3})\s+(\d{1,6})(\s+\d+)*", line) for line in lines]
             return {int(code[1]): chr(int(code[2])) for code in codes if code}
-        if names:
-            return dict(enumerate(names))
     return {}
 
 
@@ -199,11 +191,8 @@ def _read_pictures(
     paths: Sequence[Path], source: Path, notes: list[str]
 ) -> Iterator[tuple[Part, Array, Path]]:
     """A folder per class, perhaps in folders for training and test."""
-    places = {path: path.relative_to(source).parts[:-1] for path in paths}
-    places = {path: place for path, place in places.items() if place}
-    while len({place[0] for place in places.values()}) == 1 and all(
-        len(place) > 1 for place in places.values()
-    ):
+    places = {path: path.relative_to(source).parts[:-1] for path in paths if path.parent != source}
+    while len({p[0] for p in places.values()}) == 1 and all(len(p) > 1 for p in places.values()):
         places = {path: place[1:] for path, place in places.items()}  # `mnist_png/`
     split = all(SPLIT_FOLDER.fullmatch(place[0]) for place in places.values())
     images: dict[str, list[Images]] = {}
@@ -229,9 +218,9 @@ def _read_pictures(
         notes.append(f"{unclassed} pictures outside the classes' folders are left out")
     if damaged:
         notes.append(f"{len(damaged)} pictures cannot be read and are left out: {damaged[0]}")
-    if set(sizes) != {(SIDE, SIDE)}:
-        (width, height), _ = sizes.most_common(1)[0]
-        notes.append(f"pictures scaled to {SIDE}x{SIDE}, most of them from {width}x{height}")
+    del sizes[SIDE, SIDE]
+    for (width, height), _ in sizes.most_common(1):
+        notes.append(f"{sizes.total()} pictures scaled to {SIDE}x{SIDE}, most of {width}x{height}")
     for which in images:
         yield ("x", which), np.stack(images[which]), source
         yield ("y", which), np.array(labels[which]), source
@@ -265,69 +254,35 @@ def to_28x28(image: Images) -> Images:
 def _read_tables(
     paths: Sequence[Path], source: Path, notes: list[str]
 ) -> Iterator[tuple[Part, Array, Path]]:
-    read = 0
+    read = False
     for path in paths:
         try:
-            columns = _columns(path)
-            if columns is None:
-                notes.append(f"{path.name}: has no column a pixel and is left out")
-                continue
-            read += 1
-            split = _split_at(path, source)
-            yield ("x", split), columns.load(columns.pixels), path
-            if columns.label is not None:
-                yield ("y", split), columns.load([columns.label], str)[:, 0], path
+            parts = _read_table(path)
         except FileError as error:
             raise UserError(str(error)) from None
         except (ValueError, OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path}: damaged table ({first_line(error)}); save it again") from None
+        if not parts:
+            notes.append(f"{path.name}: has no column a pixel and is left out")
+        for kind, array in parts.items():
+            read = True
+            yield (kind, _split_at(path, source)), array, path
     if not read:
         raise UserError(f"{paths[0]}: no table of pixels; {FORMS} are read")
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where a table's pixels and labels are."""
-
-    path: Path
-    delimiter: str
-    header: bool
-    pixels: list[int]
-    label: int | None
-
-    def load(self, columns: list[int], dtype: Any = None) -> Array:
-        """(rows, columns) of a type, default: of uint8, or of float32 where it does not suffice."""
-        for kind in [dtype] if dtype else [np.uint8, np.float32]:
-            with _open_text(self.path) as stream:
-                try:
-                    array: Array = np.loadtxt(
-                        stream,
-                        kind,
-                        comments=None,
-                        delimiter=self.delimiter,
-                        skiprows=int(self.header),
-                        usecols=columns,
-                        ndmin=2,
-                        quotechar='"',
-                    )
-                    return array
-                except ValueError:
-                    if kind is not np.uint8:
-                        raise
-        raise AssertionError
-
-
-def _columns(path: Path) -> Columns | None:
-    """Find a table's columns by its header, or by their number; None if it holds no images."""
+def _read_table(path: Path) -> dict[str, Array]:
+    """Images "x" and, where there are, labels "y", by the header or by the number of columns."""
     with _open_text(path) as stream:
-        lines = list(itertools.islice(stream, 200))
-    if not lines:
-        raise ValueError("it is empty")
+        lines = list(itertools.islice(stream, 200)) or [""]
     delimiter = max(",;\t", key=lines[0].count)
     rows = [[cell.strip(' "\r\n') for cell in line.split(delimiter)] for line in lines]
     first, width = rows[0], len(rows[0])
     counted = [[str(i + start) for i in range(width - 1)] for start in (0, 1)]  # by pandas
-    header = first[1:] in counted or 2 * sum(map(_is_number, first)) < width
+    numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
+    header = first[1:] in counted or 2 * len(numbers) < width
+    if not rows[header:]:
+        raise ValueError("no row of data")
     names = [_words(name) for name in first] if header else []
     label = next((i for i, name in enumerate(names) if LABELS.search(name)), None)
     skipped = {i for i, name in enumerate(names) if ROW_NUMBER.fullmatch(name)}
@@ -336,8 +291,15 @@ def _columns(path: Path) -> Columns | None:
         label = width - 1 if len({row[0] for row in rows[header:]}) == 1 else 0
     pixels = [i for i in range(width) if i != label and i not in skipped]
     if len(pixels) < 16 or not _is_square(len(pixels)):
-        return None
-    return Columns(path, delimiter, header, pixels, label)
+        return {}
+
+    def load(columns: list[int], dtype: Any) -> Array:  # (rows, columns)
+        form: Any = {"delimiter": delimiter, "comments": None, "quotechar": '"', "ndmin": 2}
+        with _open_text(path) as stream:
+            return np.loadtxt(stream, dtype, skiprows=int(header), usecols=columns, **form)
+
+    images = {"x": load(pixels, np.float32)}
+    return images if label is None else images | {"y": load([label], str)[:, 0]}
 
 
 def _open_text(path: Path) -> io.TextIOWrapper:
@@ -346,11 +308,3 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 def _is_square(count: int) -> bool:
     return math.isqrt(count) ** 2 == count
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

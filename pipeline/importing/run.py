@@ -28,7 +28,6 @@ from pipeline.files import UserError, atomic_path
 from pipeline.importing.read import Found, read, to_28x28
 from pipeline.table import markdown_table
 
-CHUNK = 10_000  # images converted at once
 TEST_FRACTION = 1 / 7  # as MNIST's, where the source has no test images
 WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?")
 SAMPLES = 16  # of each class on the sheet
@@ -54,7 +53,12 @@ def run(args: argparse.Namespace) -> int:
     write(train, test, names, args.out)
     print(summary(train, test, names))
     print(f"orientation: {'rows and columns exchanged' if args.transpose else 'as it was stored'}")
-    for note in [*found.notes, *advice(train, found, args)]:
+    if has_light_border(train.images):
+        other = "without" if args.invert else "with"
+        found.notes.append(f"`runner.py` reads white on black: import again {other} --invert")
+    if _names_say("emnist", found) and not args.transpose:
+        found.notes.append("EMNIST's images lie on their side: import again with --transpose")
+    for note in found.notes:
         print(f"note: {note}")
     folder = shlex.quote(str(args.out))
     print(f"look at {args.out / SHEET}, then: make export DATA={folder} OUT=artifacts-mine")
@@ -67,13 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def convert(
     found: Found, source: Path, invert: bool = False, transpose: bool = False
 ) -> tuple[Split, Split, tuple[str, ...]]:
-    """Bring what was found to 28x28 grey levels and labels from 0.
-
-    Args:
-        found: The arrays; what the user should know is added to its notes.
-        source: Where they are from.
-        invert: Exchange black and white.
-        transpose: Exchange rows and columns.
+    """Bring what was found to 28x28 grey levels and labels from 0; adds to its notes.
 
     Returns:
         Training images, test images, the classes' names.
@@ -107,7 +105,7 @@ def _merged(found: Found, source: Path) -> tuple[dict[str, Array], dict[str, Arr
     labels: dict[str, Array] = {}
     splits = {split for _, split in found.arrays}
     into = {"": "train", "val": "train" if "test" in splits else "test"}
-    for split in sorted(splits, reverse=True):  # train, test, ...
+    for split in sorted(splits, reverse=True):
         x, y = (found.arrays.get((kind, split)) for kind in "xy")
         what = f"{source}: {split or 'all'} images"
         if x is None:
@@ -198,25 +196,22 @@ def _grey_levels(images: dict[str, Array], found: Found, source: Path) -> dict[s
 
 
 def _as_levels(images: Array, zero: float, largest: float) -> Images:
-    """zero..zero + largest -> uint8 0..255; in parts, as floats would need much memory."""
+    """zero..zero + largest -> uint8 0..255."""
     if images.dtype == np.uint8 and largest == 255:
         return images.astype(np.uint8, copy=False)
-    levels = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK].astype(np.float32)
-        levels[start : start + CHUNK] = np.rint((part - zero) * (255 / largest))
-    return levels
+    levels = images.astype(np.float32)
+    levels -= zero
+    levels *= 255 / largest
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def _resized(images: Images) -> Images:
     """(N, H, W) -> (N, 28, 28)."""
     side = images.shape[1:]
-    if side == (SIDE + 4, SIDE + 4):  # often MNIST with two pixels of black around it
-        inner = images[:, 2:-2, 2:-2]
-        if not images.max(axis=0)[FRAME].any():
-            return inner
     if side == (SIDE, SIDE):
         return images
+    if side == FRAME.shape and not images[:, FRAME].any():  # MNIST with black around it
+        return images[:, 2:-2, 2:-2]
     return np.stack([to_28x28(image) for image in images])
 
 
@@ -237,7 +232,7 @@ def _numbered(
         names = [found.names[key] for key in sorted(found.names)]
     elif numeric:
         for (word, count), known in KNOWN_NAMES.items():
-            if count == len(values) and names_say(word, found):
+            if count == len(values) and _names_say(word, found):
                 names = known.split(",")
     for name in names:
         check_name(name, str(source))
@@ -247,7 +242,7 @@ def _numbered(
     return numbers, tuple(names)
 
 
-def names_say(word: str, found: Found) -> bool:
+def _names_say(word: str, found: Found) -> bool:
     """Whether the name of the source or of a file holds the word."""
     return re.search(rf"(?<![a-z]){word}", found.origin) is not None
 
@@ -259,10 +254,7 @@ def _split_off_test(data: Split) -> tuple[Split, Split]:
     for label in np.unique(data.labels):
         own = rng.permutation(np.flatnonzero(data.labels == label))
         is_test[own[: max(round(len(own) * TEST_FRACTION), int(len(own) > 1))]] = True
-    return (
-        Split(data.images[~is_test], data.labels[~is_test]),
-        Split(data.images[is_test], data.labels[is_test]),
-    )
+    return data[~is_test], data[is_test]
 
 
 # --- What is written and said -------------------------------------------------------------------
@@ -274,15 +266,12 @@ def write(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> No
     Raises:
         UserError: It cannot be written, or there is too little to train on.
     """
-    arrays = {"x_train": train.images, "y_train": train.labels}
-    arrays |= {"x_test": test.images, "y_test": test.labels}
+    arrays = (train.images, train.labels, test.images, test.labels)
     with atomic_path(folder) as made:
         made.mkdir()
-        for key, name in IDX_NAMES.items():
-            header = (
-                bytes([0, 0, 8, arrays[key].ndim]) + np.array(arrays[key].shape, ">u4").tobytes()
-            )
-            packed = gzip.compress(header + arrays[key].tobytes(), 6, mtime=0)
+        for name, array in zip(IDX_NAMES.values(), arrays, strict=True):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            packed = gzip.compress(header + array.tobytes(), 6, mtime=0)
             (made / f"{name}.gz").write_bytes(packed)
         (made / "labels.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
         draw_sheet(train, names, made / SHEET)
@@ -321,22 +310,9 @@ def summary(train: Split, test: Split, names: tuple[str, ...]) -> str:
     ]
     known = {image.tobytes() for image in train.images}
     twice = sum(image.tobytes() in known for image in test.images)
-    return "\n".join(
-        [
-            markdown_table(["class", "label", "training", "test"], rows),
-            f"{len(names)} classes, {len(train)} training and {len(test)} test images",
-            f"polarity: {'black on white' if has_light_border(train.images) else 'white on black'}",
-            f"duplicates: {twice} test images are training images, too",
-        ]
+    return (
+        f"{markdown_table(['class', 'label', 'training', 'test'], rows)}\n"
+        f"{len(names)} classes, {len(train)} training and {len(test)} test images\n"
+        f"polarity: {'black on white' if has_light_border(train.images) else 'white on black'}\n"
+        f"duplicates: {twice} test images are training images, too"
     )
-
-
-def advice(train: Split, found: Found, args: argparse.Namespace) -> list[str]:
-    """What the user may want to do otherwise."""
-    notes = []
-    if has_light_border(train.images):
-        other = "without" if args.invert else "with"
-        notes.append(f"`runner.py` reads white on black: import again {other} --invert")
-    if names_say("emnist", found) and not args.transpose:
-        notes.append("EMNIST's images lie on their side: import again with --transpose")
-    return notes

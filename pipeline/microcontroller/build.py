@@ -43,24 +43,23 @@ SECTIONS {{
 class Chip:
     """A kind of processor, and what qemu has with it."""
 
-    target: tuple[str, str]  # as in `native.TARGETS`
+    compiled_for: str  # as the compiler calls it
     machine: str
-    processor: str
+    processor: str  # as qemu calls it
     flash: int  # address
     ram: int  # address
     boards: str
 
+    @property
+    def target(self) -> tuple[str, str]:
+        """As in `native.TARGETS`."""
+        return "thumb-freestanding-eabi", self.compiled_for
+
 
 CHIPS = {
-    "cortex-m0plus": Chip(
-        ("thumb-freestanding-eabi", "cortex_m0plus"),
-        *("microbit", "cortex-m0", 0, 0x2000_0000),
-        "Pico",
-    ),
+    "cortex-m0plus": Chip("cortex_m0plus", "microbit", "cortex-m0", 0, 0x2000_0000, "Pico"),
     "cortex-m33": Chip(
-        ("thumb-freestanding-eabi", "cortex_m33+dsp"),
-        *("mps2-an505", "cortex-m33", 0x1000_0000, 0x3800_0000),
-        "Pico 2",
+        "cortex_m33+dsp", "mps2-an505", "cortex-m33", 0x1000_0000, 0x3800_0000, "Pico 2"
     ),
 }
 
@@ -87,17 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_program(source: Path, arch: str) -> Path:
-    """Compile the program that compares outputs, beside the generated C.
-
-    Args:
-        source: `lenet5_int8.c`; `lenet5_int8.h` lies beside it.
-        arch: A key of `CHIPS`.
-    """
+    """Compile the program that compares outputs for one of `CHIPS`, beside the generated C."""
     chip, result = CHIPS[arch], source.with_name(f"{arch}.elf")
     script = source.with_name(f"{arch}.ld")
     script.write_text(LINKER_SCRIPT.format(flash=chip.flash, ram=chip.ram, stack=STACK_BYTES))
-    flags = (*COMPILE, f"-I{source.parent}")
-    link = (*LINK, "-T", str(script))
+    flags, link = (*COMPILE, f"-I{source.parent}"), (*LINK, "-T", str(script))
     native.build_program(chip.target, [PROGRAM, source], flags, link, result)
     return result
 
@@ -105,13 +98,7 @@ def build_program(source: Path, arch: str) -> Path:
 def emulate(
     arch: str, program: Path, golden: bytes, flags: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of `build_program`.
-
-    Args:
-        arch: A key of `CHIPS`.
-        program: What to run.
-        golden: Contents of a golden file.
-        flags: More of qemu's.
+    """Run what `build_program` made on a golden file's content, with more of qemu's flags.
 
     Returns:
         What it printed, in stderr; exit code 1: some outputs differ.
@@ -133,10 +120,8 @@ def emulate(
 
 def scratch_size(source: Path) -> int:
     """Bytes of memory that a call needs."""
-    fixed, classes = re.findall(
-        r"(?:SCRATCH_BYTES \(|_CLASSES )(\d+)u", source.with_suffix(".h").read_text("utf-8")
-    )
-    return int(fixed) + int(classes)
+    header = source.with_suffix(".h").read_text("utf-8")
+    return sum(map(int, re.findall(r"(?:SCRATCH_BYTES \(|_CLASSES )(\d+)u", header)))
 
 
 def flash_size(file: Path) -> int:

@@ -69,34 +69,32 @@ def judge_binaries(
             native.build(folder / NATIVE_FOLDER, again)
         except UserError as error:
             wrong = f"{NATIVE_SOURCE}: {error}"
-        todo: list[BinaryRow] = []
-        for file in native.BINARIES:
-            path, made = folder / file, again / Path(file).relative_to(NATIVE_FOLDER)
-            digest = sha256(path) if path.is_file() else ""
-            reason = wrong
-            if not wrong and digest != sha256(made):
-                reason = f"{file}: not what {NATIVE_SOURCE} compiles to; run `make native`"
-            status = "fail" if reason else "pass"
-            processors = processors_of(file)
-            todo += [BinaryRow(file, digest, p, "", status, reason) for p in processors]
 
         def run(row: BinaryRow) -> BinaryRow:
-            if row.status == "fail":
-                return row
+            if wrong:
+                return replace(row, status="fail", reason=wrong)
+            if row.sha256 != sha256(again / Path(row.file).relative_to(NATIVE_FOLDER)):
+                reason = f"{row.file}: not what {NATIVE_SOURCE} compiles to; run `make native`"
+                return replace(row, status="fail", reason=reason)
             if row.file.endswith(NATIVE_LIBRARY):
                 return _library(row, library_kernels)
             return _command(row, folder, golden)
 
+        digests = {n: sha256(folder / n) if (folder / n).is_file() else "" for n in native.BINARIES}
+        todo = [
+            BinaryRow(file, digest, processor, "", "pass", "")
+            for file, digest in digests.items()
+            for processor in processors_of(file)
+        ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(run, todo))
 
 
 def processors_of(file: str) -> list[str]:
     """The processors that a compiled file is for and can be run on."""
-    arch, here = Path(file).parent.name, this_architecture()
-    if file.endswith(NATIVE_LIBRARY):
-        return [HERE] if arch == here else [""]
-    return [*([HERE] if arch == here else []), *PROCESSORS[arch]]
+    arch = Path(file).parent.name
+    here = [HERE] if arch == this_architecture() else []
+    return (here or [""]) if file.endswith(NATIVE_LIBRARY) else [*here, *PROCESSORS[arch]]
 
 
 def _library(row: BinaryRow, kernels: str) -> BinaryRow:

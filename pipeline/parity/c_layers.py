@@ -21,13 +21,8 @@ from numpy.typing import NDArray
 
 from export.quantized_lenet5 import QuantizedLenet5, UnsupportedModelError, read_lenet5
 from pipeline import native
-from pipeline.artifacts import (
-    DEVICE_PYTHON,
-    INT8_TFLITE,
-    NATIVE_FOLDER,
-    ROOT,
-    this_architecture,
-)
+from pipeline.artifacts import DEVICE_PYTHON, INT8_TFLITE, NATIVE_FOLDER, this_architecture
+from pipeline.classify import run_apart
 from pipeline.data import Images
 from pipeline.files import UserError
 from pipeline.parity.binaries import HERE, PROCESSORS
@@ -64,17 +59,16 @@ def judge_layers(
         A row a processor, and the images made to excite, uint8 (M, 28, 28): none if the C cannot
         run here.
     """
-    nothing = np.empty((0, 28, 28), np.uint8)
+    excite = np.empty((0, 28, 28), np.uint8)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         try:
             network = read_lenet5(folder / INT8_TFLITE)
             build(folder, work)
+            if this_architecture() in PROCESSORS:
+                excite = exciting(network, [str(work / this_architecture())])
         except (OSError, UnsupportedModelError, UserError) as error:
-            return (LayersRow(HERE, "", 0, "fail", str(error)),), nothing
-        excite = nothing
-        if this_architecture() in PROCESSORS:
-            excite = exciting(network, [str(work / this_architecture())])
+            return (LayersRow(HERE, "", 0, "fail", str(error)),), excite
         chosen = np.concatenate([images[:TEST_IMAGES], excite])
         wanted = reference(folder / INT8_TFLITE, chosen, device_python, work)
         todo = [LayersRow(HERE, "", len(chosen), "pass", "")]
@@ -89,47 +83,33 @@ def judge_layers(
 
 
 def build(folder: Path, into: Path) -> None:
-    """Compile the program for every architecture, as `into/ARCHITECTURE`.
-
-    Raises:
-        UserError: The compiler failed.
-    """
+    """Compile the program for every architecture, as `into/ARCHITECTURE`, or UserError."""
     sources = (native.C_FOLDER / "static_linux.c", Path(__file__).with_suffix(".c"))
     flags = [*native.COMPILE, f"-I{(folder / NATIVE_FOLDER).resolve()}"]
     link = ("-static", "-no-pie", *native.LINK)
+
+    def compile_for(arch: str) -> None:
+        native.build_program(native.TARGETS[arch], sources, flags, link, into / arch)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = [
-            pool.submit(native.build_program, target, sources, flags, link, into / arch)
-            for arch, target in native.TARGETS.items()
-        ]
-        for one in done:
-            one.result()
+        list(pool.map(compile_for, native.TARGETS))
 
 
 def reference(model: Path, images: Images, python: Path, work: Path) -> Layers | str:
     """tflite-runtime's layers, or one line that says why there are none."""
-    if not python.is_file():
-        return f"{python}: missing; run `make .venv-device/.installed`"
     given, output = work / "images.npy", work / "layers.npy"
     np.save(given, images)
-    command = [str(python), "-m", "pipeline.parity.tflite_layers", str(model.resolve())]
-    done = subprocess.run(
-        [*command, str(given), str(output)], cwd=ROOT, capture_output=True, text=True
-    )
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    layers: Layers = np.load(output, allow_pickle=False)
-    return layers
+    wrong = run_apart(python, "parity.tflite_layers", model.resolve(), given, output)
+    return wrong or np.load(output, allow_pickle=False)
 
 
-def run_layers(command: Sequence[str], values: int, images: Images) -> tuple[str, Layers]:
-    """The kernels' name and the layers that the program gives.
-
-    Raises:
-        UserError: It ended early.
-    """
+def run_layers(
+    command: Sequence[str], network: QuantizedLenet5, images: Images
+) -> tuple[str, Layers]:
+    """The kernels' name and the layers that the program gives; UserError if it ends early."""
     done = subprocess.run(command, input=images.tobytes(), capture_output=True)
     kernels, given = done.stdout[:NAME_BYTES], done.stdout[NAME_BYTES:]
+    values = sum(layer_sizes(network).values())
     if done.returncode or len(given) != len(images) * values:
         raise UserError(f"the layers' program ended early (exit code {done.returncode})")
     return kernels.rstrip(b"\0").decode(), np.frombuffer(given, np.int8).reshape(-1, values)
@@ -174,12 +154,11 @@ def _judge(
         return replace(row, status="not_run", reason=f"no binaries for {this_architecture()}")
     if isinstance(wanted, str):
         return replace(row, status="not_run", reason=f"tflite-runtime: {wanted}")
-    sizes = layer_sizes(network)
     try:
-        kernels, got = run_layers(command, sum(sizes.values()), images)
+        kernels, got = run_layers(command, network, images)
     except UserError as error:
         return replace(row, status="fail", reason=str(error))
-    reason = difference(sizes, got, wanted)
+    reason = difference(layer_sizes(network), got, wanted)
     return replace(row, kernels=kernels, status="fail" if reason else "pass", reason=reason)
 
 
@@ -191,12 +170,8 @@ def exciting(network: QuantizedLenet5, command: Sequence[str]) -> Images:
 
     The search looks at each output of the dense layers, of which an image says only one byte: for
     an image that drives it as high as can be, and for two whose sums lie so close under and over
-    the border between two bytes that a millionth more or less may cross it.
-
-    Args:
-        network: The model's numbers.
-        command: The layers' program on this machine. What it gives is right up to its first wrong
-            layer, and there the comparison ends.
+    the border between two bytes that a millionth more or less may cross it. What the layers'
+    program gives is right up to its first wrong layer, and there the comparison ends.
     """
     rng = np.random.default_rng(SEED)
     pixels: NDArray[np.uint8] = np.zeros((784, 784), np.uint8)
@@ -222,9 +197,8 @@ def _scores(
     network: QuantizedLenet5, command: Sequence[str], images: Images
 ) -> list[NDArray[np.float64]]:
     """Of each image and dense output: the value, and how near the bytes around it are."""
-    sizes = layer_sizes(network)
-    _, layers = run_layers(command, sum(sizes.values()), images)
-    ends = np.cumsum(list(sizes.values()))
+    _, layers = run_layers(command, network, images)
+    ends = np.cumsum(list(layer_sizes(network).values()))
     kinds: list[list[NDArray[np.float64]]] = [[], [], []]
     for end, layer in zip(ends[1:], network.layers[2:], strict=False):
         inputs = layers[:, end - layer.weights.shape[1] : end].astype(np.float32)

@@ -34,12 +34,7 @@ LAYOUTS = {
 
 
 def wrong_numbers(source: Path, model: Path) -> str:
-    """One line on the first table of the C that is not the model's; "" if all are.
-
-    Args:
-        source: `lenet5_int8.c`.
-        model: The int8 .tflite file that it was made from.
-    """
+    """One line on the first table of `lenet5_int8.c` that is not the .tflite file's; "": none."""
     try:
         found, wanted = read_tables(source.read_text("utf-8")), expected(model)
     except Exception as error:  # of a file that is missing, damaged, or no LeNet-5
@@ -48,12 +43,7 @@ def wrong_numbers(source: Path, model: Path) -> str:
 
 
 def compare(found: Tables, wanted: Tables) -> str:
-    """One line on the first table that differs; "" if none does.
-
-    Args:
-        found: As `read_tables` gives them.
-        wanted: As `expected` gives them.
-    """
+    """One line on the first of `read_tables` that differs from `expected`; "" if none does."""
     if odd := sorted(found.keys() ^ wanted.keys()):
         return f"its tables are not a LeNet-5's: {odd[0]}"
     for (name, condition), values in wanted.items():

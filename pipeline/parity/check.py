@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,7 @@ import numpy as np
 from packaging.markers import Marker
 
 from export import to_tflite
-from pipeline.artifacts import (
-    EXCITING,
-    FLOAT_MODEL,
-    INT8_ONNX,
-    INT8_TFLITE,
-    NATIVE_SOURCE,
-    PARITY_JSON,
-    PROBABILITIES,
-    TRAIN_JSON,
-    Subject,
-    subjects,
-)
+from pipeline import artifacts
 from pipeline.classify import Outputs, classify_apart
 from pipeline.config import ParityBudget, load_parity_budget
 from pipeline.data import Dataset, Images, Probabilities, preprocess, require_trained_on
@@ -90,46 +78,34 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     """Run every artifact on every runtime over all test images and judge it.
 
     Args:
-        folder: It holds the artifacts; `parity.json`, `probabilities.npz` and `exciting.npz` are
-            written to it.
+        folder: The artifacts; `parity.json`, `probabilities.npz` and `exciting.npz` join them.
         data: The data set; only its test split is used.
         budget: How far an artifact may be from the reference.
-
-    Returns:
-        What `parity.json` holds.
 
     Raises:
         UserError: The reference itself cannot run, or is not the model that training wrote.
     """
-    test = data.test
-    probabilities: dict[str, Probabilities] = {}
-    excited: dict[str, Any] = {}  # the same of the images made to excite
-    promised: Outputs | None = None
-    native: Outputs | None = None
-    rows: list[ParityRow] = []
-    todo = subjects()
+    test, todo = data.test, artifacts.subjects()
+    n = len(test)
     with progress("parity") as report:
-        report(0, len(todo), FLOAT_MODEL)
+        report(0, len(todo), artifacts.FLOAT_MODEL)
         reference = _reference(folder, data)
         report(0, len(todo), "the C, layer by layer")
         c_layers, exciting = judge_layers(folder, test.images)
-        numbers = wrong_numbers(folder / NATIVE_SOURCE, folder / INT8_TFLITE)
+        numbers = wrong_numbers(folder / artifacts.NATIVE_SOURCE, folder / artifacts.INT8_TFLITE)
         images = np.concatenate([test.images, exciting])
-        n = len(test)
+        given: dict[artifacts.Subject, Outputs | str] = {}
         for i, subject in enumerate(todo):
             report(i, len(todo), f"{subject.artifact} on {subject.runtime}")
             path = folder / subject.artifact
-            got = classify_apart(path, subject.runtime, subject.python, images)
-            row = _judge(subject, folder, _first(got, n), reference, data, budget)
-            rows.append(with_bits(row, got, promised))
-            if isinstance(got, Outputs):
-                if (subject.artifact, subject.runtime) == SAME_BITS_AS:
-                    promised = got
-                if subject.artifact == NATIVE_SOURCE:
-                    native = got
-                key = f"{subject.artifact}@{subject.runtime}"
-                probabilities[key], excited[key] = np.split(got.probabilities, [n])
+            given[subject] = classify_apart(path, subject.runtime, subject.python, images)
         report(len(todo), len(todo), "the compiled C, and the noise of layers")
+        ran = {(s.artifact, s.runtime): got for s, got in given.items() if not isinstance(got, str)}
+        promised, native = ran.get(SAME_BITS_AS), ran.get((artifacts.NATIVE_SOURCE, "native"))
+        rows = [
+            with_bits(_judge(subject, folder, got, reference, data, budget), got, promised)
+            for subject, got in given.items()
+        ]
         of_c = promised or native  # what the compiled C must answer
         binaries = _binaries(folder, rows, images, native, of_c)
         layers = _layers(folder, rows, test.images)
@@ -137,10 +113,10 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
     result = ParityResult(
         status=overall_status(judged, binaries),
         reference={
-            "artifact": FLOAT_MODEL,
-            "sha256": sha256(folder / FLOAT_MODEL),
+            "artifact": artifacts.FLOAT_MODEL,
+            "sha256": sha256(folder / artifacts.FLOAT_MODEL),
             "accuracy": float((reference.argmax(axis=1) == test.labels).mean()),
-            "n": len(test),
+            "n": n,
         },
         rows=judged,
         binaries=binaries,
@@ -148,24 +124,20 @@ def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityRes
         c_layers=c_layers,
         budget=budget,
     )
-    with atomic_path(folder / PROBABILITIES) as temporary:
-        np.savez(temporary, **{FLOAT_MODEL: reference}, **probabilities)  # type: ignore[arg-type]
-    with atomic_path(folder / EXCITING) as temporary:
-        np.savez(temporary, images=exciting, outputs=of_c.raw[n:] if of_c else (), **excited)
-    write_json(folder / PARITY_JSON, asdict(result))
+    answers = {"@".join(who): got.probabilities for who, got in ran.items()}
+    with atomic_path(folder / artifacts.PROBABILITIES) as temporary:
+        first = {key: values[:n] for key, values in answers.items()}
+        np.savez(temporary, **{artifacts.FLOAT_MODEL: reference}, **first)  # type: ignore[arg-type]
+    with atomic_path(folder / artifacts.EXCITING) as temporary:
+        last: dict[str, Any] = {key: values[n:] for key, values in answers.items()}
+        np.savez(temporary, images=exciting, outputs=of_c.raw[n:] if of_c else (), **last)
+    write_json(folder / artifacts.PARITY_JSON, asdict(result))
     return result
-
-
-def _first(got: Outputs | str, n: int) -> Outputs | str:
-    """The outputs for the first n images."""
-    if isinstance(got, str):
-        return got
-    return replace(got, probabilities=got.probabilities[:n], raw=got.raw[:n])
 
 
 def _reference(folder: Path, data: Dataset) -> Probabilities:
     """The float model's probabilities, after checking that it is the model to compare with."""
-    path, training = folder / FLOAT_MODEL, read_json(folder / TRAIN_JSON)
+    path, training = folder / artifacts.FLOAT_MODEL, read_json(folder / artifacts.TRAIN_JSON)
     require_float_model(path, training)
     require_trained_on(data, training)
     got = classify_apart(path, "keras", Path(sys.executable), data.test.images)
@@ -178,7 +150,7 @@ def _reference(folder: Path, data: Dataset) -> Probabilities:
 
 
 def _judge(
-    subject: Subject,
+    subject: artifacts.Subject,
     folder: Path,
     got: Outputs | str,
     reference: Probabilities,
@@ -194,7 +166,8 @@ def _judge(
                 reason = f"{allowance.reason} ({got})"
                 return ParityRow(*who, "", digest, "not_run", reason, allowed=True)
         return ParityRow(*who, "", digest, "not_run", got)
-    reasons, figures = judge(subject, data.test.labels, reference, got.probabilities, budget)
+    answers = got.probabilities[: len(data.test)]  # those to the exciting images have no labels
+    reasons, figures = judge(subject, data.test.labels, reference, answers, budget)
     if not subject.is_float and not _is_int8(path, got):
         reasons.append("it is not an int8 model")
     if subject.artifact not in FROM_C and _label_names(path) != [*data.label_names]:
@@ -241,7 +214,7 @@ def _binaries(
     """A row for each file that the C was compiled to; none if nothing tells what to expect."""
     if promised is None or promised.raw.dtype != np.int8:
         return ()
-    passed = any(row.artifact == NATIVE_SOURCE and row.status == "pass" for row in rows)
+    passed = any(row.artifact == artifacts.NATIVE_SOURCE and row.status == "pass" for row in rows)
     kernels = native.runtime_version if native and passed else ""
     return tuple(judge_binaries(folder, images, promised.raw.view(np.int8), kernels))
 
@@ -253,14 +226,14 @@ def _layers(
     # Not of one that ran on tflite-runtime alone, which cannot be loaded in this process.
     ran = {row.artifact for row in rows if row.n and row.runtime != "tflite-runtime"}
     import_tensorflow()
-    weights = load_model(folder / FLOAT_MODEL).get_weights()
+    weights = load_model(folder / artifacts.FLOAT_MODEL).get_weights()
     samples = preprocess(images[:NOISE_IMAGES])  # float32 (256, 32, 32, 1)
-    noise = (
-        layer_noise.measure(folder / artifact, weights, samples)
-        for artifact in (INT8_TFLITE, INT8_ONNX)
+    return tuple(
+        noise
+        for artifact in (artifacts.INT8_TFLITE, artifacts.INT8_ONNX)
         if artifact in ran
+        for noise in layer_noise.measure(folder / artifact, weights, samples)
     )
-    return tuple(itertools.chain.from_iterable(noise))
 
 
 # --- What later stages read of it ---------------------------------------------------------------
@@ -280,11 +253,7 @@ def read_probabilities(path: Path) -> dict[str, Probabilities]:
 
 
 def one_runtime_each(probabilities: dict[str, Probabilities]) -> dict[str, Probabilities]:
-    """One set of probabilities an artifact, without the reference's: of its first runtime.
-
-    Args:
-        probabilities: By "artifact@runtime", and the reference's.
-    """
+    """Of all probabilities by "artifact@runtime", one set an artifact: its first runtime's."""
     first: dict[str, Probabilities] = {}
     for key, values in probabilities.items():
         artifact, _, runtime = key.partition("@")

@@ -164,13 +164,7 @@ def _over_budget(figures: Mapping[str, Any], allowed: Limits) -> list[str]:
 
 
 def with_bits(row: ParityRow, got: Outputs | str, promised: Outputs | None) -> ParityRow:
-    """Fail a row of `FROM_C` if an output is not, to the last bit, that of `SAME_BITS_AS`.
-
-    Args:
-        row: Judged by its budget; of any other artifact it is returned as it is.
-        got: What the artifact gave.
-        promised: What `SAME_BITS_AS` gave, if it ran.
-    """
+    """Fail a row of `FROM_C` if an output is not, to the last bit, that of `SAME_BITS_AS`."""
     if row.artifact not in FROM_C or isinstance(got, str) or promised is None:
         return row
     if got.raw.shape == promised.raw.shape and got.raw.dtype == promised.raw.dtype:
@@ -193,20 +187,21 @@ def with_layers(
     has not been checked and fails as well. `FROM_C` has no layers to look into; it is compared
     with the TFLite file bit by bit instead.
     """
+    limit_db = budget.int8_max_sqnr_loss_db
     judged = []
     for row in rows:
         reason = ""
         if "int8" in row.artifact and row.artifact not in FROM_C and row.status != "not_run":
             own = [noise for noise in layers if noise.artifact == row.artifact]
-            noisy = [noise for noise in own if not noise.loss_db <= budget.int8_max_sqnr_loss_db]
+            noisy = [noise for noise in own if not noise.loss_db <= limit_db]  # or NaN
             if not own:
                 reason = "its layers are not the float model's"
-            elif noisy:  # or NaN
+            elif noisy:
                 worst = max(noisy, key=lambda noise: noise.loss_db)
                 reason = (
                     f"layer {worst.tensor} has a signal-to-noise ratio of {worst.sqnr_db:.1f} dB, "
                     f"{worst.loss_db:.1f} dB below an ideal quantization's; the budget is "
-                    f"{budget.int8_max_sqnr_loss_db:.1f} dB"
+                    f"{limit_db:.1f} dB"
                 )
         judged.append(_failed(row, reason) if reason else row)
     return tuple(judged)
@@ -257,21 +252,18 @@ def table_cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = [[FLOAT_MODEL, "keras", "reference", accuracy, *[""] * 3]]
     for row in result["rows"]:
         runtime = f"{row['runtime']} {row['runtime_version']}".strip()
-        status = (
-            "same bits" if row["status"] == "pass" and row.get("bit_identical") else row["status"]
-        )
-        cells = [row["artifact"], runtime, status]
-        if row["accuracy"] is None:
-            rows.append([*cells, *[""] * 4])
-            continue
-        lower, upper = row["delta_ci95_pp"]
-        cells += [
-            f"{row['accuracy']:.2%}",
-            f"{row['delta_pp']:+.2f} ({lower:+.2f}, {upper:+.2f})",
-            f"{row['agreement']:.2%}",
-            f"{row['max_abs_dp']:.1e}",
-        ]
-        rows.append(cells)
+        same_bits = row["status"] == "pass" and row.get("bit_identical")
+        figures = [""] * 4
+        if row["accuracy"] is not None:
+            lower, upper = row["delta_ci95_pp"]
+            figures = [
+                f"{row['accuracy']:.2%}",
+                f"{row['delta_pp']:+.2f} ({lower:+.2f}, {upper:+.2f})",
+                f"{row['agreement']:.2%}",
+                f"{row['max_abs_dp']:.1e}",
+            ]
+        status = "same bits" if same_bits else row["status"]
+        rows.append([row["artifact"], runtime, status, *figures])
     return header, rows
 
 

@@ -73,10 +73,6 @@ def measure(path: Path, weights: Sequence[Floats], images: Floats) -> tuple[Tens
 def sqnr_db(reference: NDArray[np.floating], quantized: NDArray[np.floating]) -> float:
     """Signal-to-quantization-noise ratio: 10 log10(sum of r^2 / sum of (r - q)^2).
 
-    Args:
-        reference: Float values, any shape.
-        quantized: The dequantized values, of the same shape.
-
     Returns:
         Decibels, within -200..200: JSON has no infinity for equal tensors, and NaN is all noise.
     """
@@ -93,14 +89,9 @@ def sqnr_db(reference: NDArray[np.floating], quantized: NDArray[np.floating]) ->
 
 
 def float_outputs(weights: Sequence[Floats], images: Floats) -> list[Floats]:
-    """Every layer's output of the float model, in the order of `LAYERS`.
+    """Every layer's output of the float model, in the order of `LAYERS`: float32 (N, ...).
 
-    Args:
-        weights: Kernel and bias of each layer that has them, as Keras gives them.
-        images: float32 (N, 32, 32, 1), 0..1.
-
-    Returns:
-        float32 (N, ...): images with channels last, S4 flat.
+    Images have their channels last, and S4 is flat.
     """
     return _forward(weights, images, lambda values: values, lambda values: values)
 
@@ -166,11 +157,7 @@ def _round_activation(values: Floats) -> Floats:
 
 
 def tflite_outputs(path: Path, images: Floats) -> list[Floats]:
-    """The dequantized output of every layer of an int8 TFLite file, as `float_outputs`.
-
-    Raises:
-        ValueError: It has other layers.
-    """
+    """The dequantized output of every layer of an int8 TFLite file, or ValueError."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -198,11 +185,7 @@ def tflite_outputs(path: Path, images: Floats) -> list[Floats]:
 
 
 def onnx_outputs(path: Path, images: Floats) -> list[Floats]:
-    """The same of an int8 ONNX file, from the outputs of its DequantizeLinear nodes.
-
-    Raises:
-        ValueError: It has other layers.
-    """
+    """The same of an int8 ONNX file, from the outputs of its DequantizeLinear nodes."""
     import onnx
     import onnxruntime
 

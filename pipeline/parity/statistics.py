@@ -38,13 +38,10 @@ def paired_counts(
 
 
 def mcnemar_exact_p(counts: PairedCounts) -> float:
-    """The p-value of the exact two-sided McNemar test of "equally often right".
+    """The p-value, 0..1, of the exact two-sided McNemar test of "equally often right".
 
     Only images on which exactly one is right count; under the hypothesis each goes either way
     with probability 1/2.
-
-    Returns:
-        0..1; 1.0 when there is no such image.
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated
     proportions or percentages", Psychometrika 12, 1947; exact form: binomial test.
@@ -58,14 +55,11 @@ def mcnemar_exact_p(counts: PairedCounts) -> float:
 
 
 def paired_difference_ci95(counts: PairedCounts) -> tuple[float, float]:
-    """A 95 % confidence interval of accuracy(artifact) - accuracy(reference).
+    """A 95 % confidence interval, -1..1, of accuracy(artifact) - accuracy(reference).
 
     Newcombe's square-and-add interval from Wilson's score intervals, with the correlation of the
     pair (method 10, continuity-corrected phi). It stays sensible with few or no differences,
     where the textbook (Wald) interval shrinks to nothing.
-
-    Returns:
-        (lower, upper), -1..1.
 
     Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial
     proportions based on paired data", Statistics in Medicine 17, 1998, 2635-2650.
@@ -109,12 +103,7 @@ def _phi(e: int, f: int, g: int, h: int) -> float:
 def mean_ci95(values: Sequence[float]) -> tuple[float, float, tuple[float, float]]:
     """Mean, sample standard deviation and Student's 95 % confidence interval of the mean.
 
-    Args:
-        values: Independent measurements, at least one; of one the deviation and the interval's
-            width are given as 0.
-
-    Returns:
-        (mean, standard deviation, (lower, upper)).
+    Of a single value the deviation and the interval's width are given as 0.
 
     Source: Student, "The probable error of a mean", Biometrika 6, 1908.
     """

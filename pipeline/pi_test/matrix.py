@@ -107,13 +107,12 @@ def format_cells(matrix: PiMatrix) -> str:
     rows = []
     for cell in matrix.cells:
         runtime = f"{cell.runtime} {cell.version}".strip()
-        row = [f"{cell.os}/{cell.arch}", cell.artifact, cell.cpu, runtime, cell.status]
-        if cell.agreement is None or cell.accuracy is None:
-            rows.append([*row, str(cell.n), "", "", "", ""])
-            continue
-        bits = "identical" if cell.bit_identical else f"{cell.max_abs_dp:.1e}"
-        row += [str(cell.n), f"{cell.accuracy:.2%}", f"{cell.agreement:.2%}", bits]
-        rows.append([*row, f"{cell.seconds:.0f}"])
+        figures = [""] * 4
+        if cell.agreement is not None:
+            bits = "identical" if cell.bit_identical else f"{cell.max_abs_dp:.1e}"
+            figures = [f"{cell.accuracy:.2%}", f"{cell.agreement:.2%}", bits, f"{cell.seconds:.0f}"]
+        where = [f"{cell.os}/{cell.arch}", cell.artifact, cell.cpu, runtime, cell.status]
+        rows.append([*where, str(cell.n), *figures])
     return markdown_table(header, rows)
 
 
@@ -121,10 +120,8 @@ def format_matrix(matrix: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     """The table of `matrix_table` in Markdown, without what parity's table says already."""
     (artifact, runtime, _, *systems), rows = matrix_table(matrix, parity)
     header = [artifact, runtime, *(system.partition(",")[0] for system in systems)]
-    short = [[row[0].replace("lenet5_", ""), row[1], *row[3:]] for row in rows]
-    return markdown_table(
-        header, [[cell.replace("max |dp| ", "") for cell in row] for row in short]
-    )
+    rows = [[row[0].replace("lenet5_", ""), row[1], *row[3:]] for row in rows]
+    return markdown_table(header, [[cell.replace("max |dp| ", "") for cell in r] for r in rows])
 
 
 def describe(cells: Sequence[Mapping[str, Any]]) -> str:
@@ -141,26 +138,19 @@ def matrix_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Which artifact runs on which runtime, Python and architecture, as a header and rows.
 
-    Args:
-        matrix: What `pi-matrix.json` holds.
-        parity: What `parity.json` holds, for the development machine.
+    `pi-matrix.json` tells it of the Pis, `parity.json` of the development machine.
     """
     here = "development machine"
-    results: dict[tuple[str, str], dict[str, str]] = {}
+    results = {(row["artifact"], row["runtime"]): {here: row["status"]} for row in parity["rows"]}
     found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    systems = [here]
-    for row in parity["rows"]:
-        results.setdefault((row["artifact"], row["runtime"]), {})[here] = row["status"]
     for cell in matrix["cells"]:
         minor_version = ".".join(cell["python"].split(".")[:2])
         system = f"{cell['os']} {cell['arch']}, Python {minor_version}"
-        if system not in systems:
-            systems.append(system)
         found.setdefault((cell["artifact"], cell["runtime"], system), []).append(cell)
     for (artifact, runtime, system), cells in found.items():
         results.setdefault((artifact, runtime), {})[system] = describe(cells)
+    systems = dict.fromkeys([here, *(system for *_, system in found)])
     rows = [
-        [*subject, *(texts.get(system, "-") for system in systems)]
-        for subject, texts in results.items()
+        [*subject, *(t.get(system, "-") for system in systems)] for subject, t in results.items()
     ]
     return ["artifact", "runtime", *systems], rows

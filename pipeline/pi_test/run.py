@@ -26,14 +26,7 @@ from PIL import Image
 
 from device.runner import RUNTIMES
 from export.bundle import MANIFEST, write_bundle
-from pipeline.artifacts import (
-    NATIVE_GOLDEN,
-    NATIVE_SOURCE,
-    PARITY_JSON,
-    PI_MATRIX_JSON,
-    PROBABILITIES,
-    ROOT,
-)
+from pipeline import artifacts
 from pipeline.bundle import wheels
 from pipeline.bundle.pack import LOCK
 from pipeline.data import Dataset
@@ -91,10 +84,7 @@ class Bundle:
 
     def write(self, target: str | None, cache: Path, path: Path) -> None:
         """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
-        files = self.files
-        if target:
-            fetched = wheels.fetch(ROOT / LOCK, target, cache / target)
-            files = files | {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in fetched}
+        files = self.files | wheels.files(artifacts.ROOT / LOCK, target, cache)
         write_bundle(files, self.manifest, self.root, path)
 
 
@@ -105,21 +95,17 @@ class Guest:
     prefix: tuple[str, ...]  # the words that run a command in it
     home: Path  # its home folder, seen from here
 
-    def run(self, processor: str, folder: str, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a folder there."""
-        return subprocess.run(
-            [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
-            env=system.guest_environment(processor),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=MAX_STEP_S,
-        )
-
     def check(self, processor: str, folder: str, *command: str) -> str:
-        """What a command prints that must succeed, or GuestError."""
+        """What a command in a folder there prints that must succeed, or GuestError."""
         try:
-            run = self.run(processor, folder, *command)
+            run = subprocess.run(
+                [*self.prefix, "/bin/sh", "-c", 'cd "$0" && exec "$@"', folder, *command],
+                env=system.guest_environment(processor),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=MAX_STEP_S,
+            )
         except subprocess.TimeoutExpired:
             raise GuestError(f"{command[-1]}: no end after {MAX_STEP_S:.0f} s") from None
         if run.returncode != 0:
@@ -152,24 +138,20 @@ def run(args: argparse.Namespace) -> int:
 def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     """Install, verify and compare the bundle on every system, and write `pi-matrix.json`.
 
-    Args:
-        folder: The artifacts, with what parity found.
-        path: The bundle.
-        data: The data set; its test split is classified.
-        full: On all processors, and with all images.
+    `full`: on all processors, and with all test images.
 
     Raises:
         UserError: The bundle or what parity found is missing, damaged, or of different models.
     """
-    parity = read_json(folder / PARITY_JSON, "rows", "budget")
+    parity = read_json(folder / artifacts.PARITY_JSON, "rows", "budget")
     bundle = read_bundle(path)
     models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
-    golden = (folder / NATIVE_GOLDEN).read_bytes() if NATIVE_SOURCE in models else b""
-    probabilities = read_probabilities(folder / PROBABILITIES)
+    in_c = artifacts.NATIVE_SOURCE in models
+    golden = (folder / artifacts.NATIVE_GOLDEN).read_bytes() if in_c else b""
     reference = PiReference(
         data.test.images,
         data.test.labels,
-        probabilities,
+        read_probabilities(folder / artifacts.PROBABILITIES),
         parity["budget"],
         golden,
         float_images=None if full else FEW_IMAGES,
@@ -187,7 +169,7 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
                 tasks.append(pool.submit(run_system, guest, where, blank, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
     matrix = PiMatrix(overall_status(cells), path.name, sha256(path), models, cells)
-    write_json(folder / PI_MATRIX_JSON, asdict(matrix))
+    write_json(folder / artifacts.PI_MATRIX_JSON, asdict(matrix))
     return matrix
 
 
@@ -241,12 +223,11 @@ def start_guest(where: System, bundle: Bundle, wheel_cache: Path, home: Path) ->
         archive.extractall(home, filter="data")
     (home / bundle.root).rename(home / "unpacked")
     guest = Guest(tuple(system.guest_command(where, tree, home, emulator)), home)
-    trial = guest.run(where.processors[0], "/", "python3", "--version")
-    if trial.returncode != 0:
-        raise EmulationError(
-            f"cannot emulate ({failure(trial)}); it takes Linux 6.7 or newer and the right to make "
-            "user namespaces"
-        )
+    try:
+        guest.check(where.processors[0], "/", "python3", "--version")
+    except GuestError as error:
+        needs = "it takes Linux 6.7 or newer and the right to make user namespaces"
+        raise EmulationError(f"cannot emulate ({error}); {needs}") from None
     return guest
 
 
@@ -286,17 +267,19 @@ def write_inputs(home: Path, reference: PiReference) -> None:
     np.save(home / "float.npy", reference.images[: reference.float_images])
     (home / "golden.bin").write_bytes(reference.golden)
     for suffix in ("png", "pgm"):
-        Image.fromarray(reference.images[digit(reference)]).save(home / f"digit.{suffix}")
+        Image.fromarray(reference.images[digit(reference)[0]]).save(home / f"digit.{suffix}")
 
 
-def digit(reference: PiReference) -> int:
-    """Which test image this machine is surest of."""
-    return int(next(iter(reference.probabilities.values())).max(axis=1).argmax())
+def digit(reference: PiReference) -> tuple[int, int]:
+    """Which test image this machine is surest of, and its label."""
+    probabilities = next(iter(reference.probabilities.values()))
+    image, label = np.unravel_index(probabilities.argmax(), probabilities.shape)
+    return int(image), int(label)
 
 
 def check_digit(printed: str, reference: PiReference) -> None:
     """Raise GuestError unless the label is among the words of an answer's line."""
-    expected = next(iter(reference.probabilities.values()))[digit(reference)].argmax()
+    _, expected = digit(reference)
     if str(expected) not in printed.split()[1:3]:
         raise GuestError(f"a picture of a {expected} is read as: {printed.strip()}")
 

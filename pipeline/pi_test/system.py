@@ -29,6 +29,8 @@ PACKAGES = (
     *("python3-venv", "sed", "util-linux"),
 )
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+# The indices of other suites are at times out of step.
+MAIN_SUITE_ALONE = '--setup-hook=sed -i "/-security/d;/-updates/d" "$1/etc/apt/sources.list"'
 # The first 20 bytes of the programs of an architecture and which bits of them count:
 # ELF class and byte order, type executable or shared object, machine 0xb7 or 0x28.
 _ELF = r"\x7fELF{bits}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00{machine}\x00"
@@ -99,7 +101,7 @@ def tree_command(system: System, archive: Path) -> list[str]:
     certificates += ' > "$1/etc/ssl/certs/ca-certificates.crt"'
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--skip=check/qemu"]
     command += [f"--architectures={system.arch}", f"--include={','.join(packages)}"]
-    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", _main_suite_alone()]
+    command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", MAIN_SUITE_ALONE]
     command += [f"--setup-hook={hook}" for hook in hooks]
     command += [f"--extract-hook={certificates}"]
     return [*command, system.suite, str(archive)]
@@ -109,38 +111,20 @@ def make_tree(system: System, cache: Path) -> Path:
     """The folder of a tree, made when missing, or EmulationError."""
     recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree.tar"))).encode()).hexdigest()
     tree = cache / f"{system.suite}-{system.arch}-{recipe[:8]}"
-    if not tree.is_dir():
-        with atomic_path(tree) as temporary:
-            archive = temporary.with_name("tree.tar")
-            _run(tree_command(system, archive))
-            temporary.mkdir()
-            _unpack(archive, temporary, "--exclude=./dev/*")
-    return tree
+    return _unpacked(tree, tree_command(system, Path("tree.tar")), "--exclude=./dev/*")
 
 
 def make_emulator(cache: Path) -> Path:
     """The folder with qemu for every architecture, made when missing, or EmulationError."""
+    command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=qemu-user"]
+    command += [MAIN_SUITE_ALONE, EMULATOR_SUITE, "tree.tar"]
+    programs = sorted({f"./usr/bin/{name}" for name in QEMU.values()})  # statically linked
     folder = cache / f"qemu-{EMULATOR_SUITE}"
-    if not folder.is_dir():
-        with atomic_path(folder) as temporary:
-            archive = temporary.with_name("tree.tar")
-            command = ["mmdebstrap", "--quiet", "--variant=extract", "--include=qemu-user"]
-            _run([*command, _main_suite_alone(), EMULATOR_SUITE, str(archive)])
-            temporary.mkdir()
-            programs = [f"./usr/bin/{name}" for name in QEMU.values()]  # statically linked
-            _unpack(archive, temporary, "--strip-components=3", *programs)
-    return folder
+    return _unpacked(folder, command, "--strip-components=3", *programs)
 
 
 def guest_command(system: System, tree: Path, home: Path, emulator: Path) -> list[str]:
-    """The words to put before a command that is to run in a tree.
-
-    Args:
-        system: What the tree holds.
-        tree: From `make_tree`.
-        home: The folder that is `HOME` there.
-        emulator: From `make_emulator`.
-    """
+    """The words to put before a command that is to run in a tree, with a folder as its `HOME`."""
     qemu = emulator / QEMU[system.arch]
     rule = f":pi:M::{MAGIC[system.arch]}:{MASK}:{qemu}:FP"
     namespaces = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
@@ -159,22 +143,24 @@ def guest_environment(processor: str) -> dict[str, str]:
     }
 
 
-def _main_suite_alone() -> str:
-    """A hook that leaves the main suite alone: the indices of others are at times out of step."""
-    return '--setup-hook=sed -i "/-security/d;/-updates/d" "$1/etc/apt/sources.list"'
+def _unpacked(folder: Path, command: list[str], *options: str) -> Path:
+    """The folder, made when missing of the `tree.tar` that a command writes.
 
-
-def _unpack(archive: Path, folder: Path, *options: str) -> None:
-    """Unpack as the user's own files.
-
-    In a folder that mmdebstrap makes for a user without root's rights, they belong to other
-    users of a namespace, and such a folder can be neither renamed nor deleted.
+    It is unpacked as the user's own files: in a folder that mmdebstrap makes for a user without
+    root's rights, they belong to other users of a namespace, and such a folder can be neither
+    renamed nor deleted.
     """
-    _run(["tar", "-xf", str(archive), "-C", str(folder), "--no-same-owner", *options])
+    if not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            _run(command, temporary.parent)
+            unpack = ["tar", "-xf", "tree.tar", "-C", temporary.name, "--no-same-owner"]
+            _run([*unpack, *options], temporary.parent)
+    return folder
 
 
-def _run(command: list[str]) -> None:
-    run = subprocess.run(command, capture_output=True, text=True)
+def _run(command: list[str], folder: Path) -> None:
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if run.returncode != 0:
         errors = [line for line in run.stderr.splitlines() if line.startswith("E: ")]
         raise EmulationError(f"{command[0]}: {(errors or ['failed'])[0].removeprefix('E: ')}")

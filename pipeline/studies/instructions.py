@@ -21,16 +21,7 @@ from pathlib import Path
 
 from device.runner import RUNTIMES
 from export.to_c import to_c
-from pipeline import native
-from pipeline.artifacts import (
-    CONVERTED,
-    DOCS,
-    INT8_TFLITE,
-    NATIVE_GOLDEN,
-    NATIVE_SOURCE,
-    ROOT,
-    this_architecture,
-)
+from pipeline import artifacts, native
 from pipeline.bundle import wheels
 from pipeline.bundle.pack import LOCK
 from pipeline.files import UserError, write_bytes, write_json
@@ -39,7 +30,7 @@ from pipeline.pi_test import system
 from pipeline.pi_test.run import SYSTEMS
 from pipeline.table import insert_generated, markdown_table
 
-INSTRUCTIONS_JSON, PAGE = DOCS / "instructions.json", DOCS / "native.md"
+INSTRUCTIONS_JSON, PAGE = artifacts.DOCS / "instructions.json", artifacts.DOCS / "native.md"
 PLUGIN = Path(__file__).with_suffix(".c")
 FEW, MANY = 100, 300  # images
 WARM_UP, CALLS = 10, 20  # of another runtime
@@ -75,10 +66,9 @@ BOARDS = (
     Board("armv7", "cortex-a7", "Pi 2 and later, 32-bit system"),
     Board("armv6", "arm1176", "Pi 1, Zero"),
 )
-
-
-BOARD_NAMES = {board.processor: board.boards for board in BOARDS} | {
-    chip.processor: chip.boards for chip in CHIPS.values()
+BOARD_NAMES = {
+    **{board.processor: board.boards for board in BOARDS},
+    **{chip.processor: chip.boards for chip in CHIPS.values()},
 }
 
 
@@ -103,8 +93,8 @@ class RuntimeCount:
 
 
 def run(args: argparse.Namespace) -> int:
-    model, golden = args.out / INT8_TFLITE, args.out / NATIVE_GOLDEN
-    for path in (*(args.out / name for name in CONVERTED), golden):
+    model, golden = args.out / artifacts.INT8_TFLITE, args.out / artifacts.NATIVE_GOLDEN
+    for path in (*(args.out / name for name in artifacts.CONVERTED), golden):
         if not path.is_file():
             raise UserError(f"{path}: missing; run `make export`")
     with tempfile.TemporaryDirectory() as folder:
@@ -126,13 +116,12 @@ def format_tables(rows: list[Count], others: list[RuntimeCount]) -> str:
         ("kernels", "boards", "processor", "instructions an image"),
         [(r.kernels, BOARD_NAMES[r.processor], r.processor, f"{r.instructions:,}") for r in rows],
     )
-    ours = {
-        r.processor: r.instructions for r in rows if r.processor in {o.processor for o in others}
-    }
+    processors = {other.processor for other in others}
+    ours = {r.processor: r.instructions for r in rows if r.processor in processors}
     counts: dict[tuple[str, str], list[int]] = {}
     for other in others:
         counts.setdefault((other.runtime, other.artifact), []).append(other.instructions)
-    lines = [("our C", NATIVE_SOURCE, *(f"{count:,}" for count in ours.values()))]
+    lines = [("our C", artifacts.NATIVE_SOURCE, *(f"{count:,}" for count in ours.values()))]
     lines += [(*names, *(f"{count:,}" for count in row)) for names, row in counts.items()]
     best = [min(column) for column in zip(*counts.values(), strict=True)]
     times = [f"{least / count:.1f} x" for least, count in zip(best, ours.values(), strict=True)]
@@ -154,7 +143,7 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
         tree = system.make_tree(pi, system.cache_folder())
     except system.EmulationError as error:
         raise UserError(str(error)) from None
-    files = wheels.fetch(ROOT / LOCK, pi.wheels, folder / "wheels" / pi.wheels)
+    files = wheels.fetch(artifacts.ROOT / LOCK, pi.wheels, folder / "wheels" / pi.wheels)
     boards = [board for board in BOARDS if board.part]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -165,26 +154,32 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
             zipfile.ZipFile(file).extractall(root / "site")
         plugin = _compile_plugin(root)
         return [
-            RuntimeCount(runtime, artifact, board.processor, _invoke(board, words, root, plugin))
+            RuntimeCount(
+                runtime,
+                artifact,
+                board.processor,
+                _invoke(board, [str(folder / artifact), runtime], root, plugin),
+            )
             for runtime in pi.runtimes
-            for artifact in CONVERTED
+            for artifact in artifacts.CONVERTED
             if runtime in RUNTIMES[Path(artifact).suffix]
-            for words in [(str(folder / artifact), runtime)]
             for board in boards
         ]
 
 
-def _invoke(board: Board, words: tuple[str, str], root: Path, plugin: Path) -> int:
+def _invoke(board: Board, words: list[str], root: Path, plugin: Path) -> int:
     """Instructions that one call of `invoke` takes."""
     # Runtimes choose their kernels by /proc/cpuinfo, and crash if it is this machine's.
-    lines = ("CPU implementer : 0x41", "CPU architecture: 8", "CPU variant : 0x0")
-    core = "\n".join((*lines, f"CPU part : {board.part}", "CPU revision : 3\n\n"))
+    core = (
+        "CPU implementer : 0x41\nCPU architecture: 8\nCPU variant : 0x0\n"
+        f"CPU part : {board.part}\nCPU revision : 3\n\n"
+    )
     cores = "".join(f"processor : {index}\n{core}" for index in range(4))
     (root / "proc" / "cpuinfo").write_text(cores, "utf-8")
     python = ["-L", str(root), str(root / "usr/bin/python3"), "-c", GUEST]
     environment = {
         "PYTHONHOME": str(root / "usr"),
-        "PYTHONPATH": f"{ROOT / 'device'}:{root / 'site'}",
+        "PYTHONPATH": f"{artifacts.ROOT / 'device'}:{root / 'site'}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
@@ -197,11 +192,9 @@ def _invoke(board: Board, words: tuple[str, str], root: Path, plugin: Path) -> i
 
 
 def count_all(source: Path, golden: bytes) -> list[Count]:
-    """Count on every processor of `BOARDS` and `CHIPS`.
+    """Count on every processor of `BOARDS` and `CHIPS`, over a golden file of 300 images or more.
 
-    Args:
-        source: `lenet5_int8.c`, where `native.build` left the commands by architecture.
-        golden: Contents of a golden file of at least 300 images.
+    `native.build` has left the commands beside the C, by architecture.
 
     Raises:
         UserError: An emulator is missing, or a program failed in it.
@@ -210,22 +203,25 @@ def count_all(source: Path, golden: bytes) -> list[Count]:
     record = 28 * 28 + int(classes[0])
     parts = [golden[: len(native.GOLDEN_MAGIC) + images * record] for images in (FEW, MANY)]
     with tempfile.TemporaryDirectory() as name:
-        plugin = _compile_plugin(Path(name))
+        plugin, file = _compile_plugin(Path(name)), Path(name, "golden.bin")
         rows = []
         for board in BOARDS:
             command = source.parent / board.architecture / native.COMMAND
-            runs = [_verify(board, command, part, plugin) for part in parts]
-            rows.append(_difference(board.processor, *runs))
+            words, runs = [*_emulator(board, plugin), str(command), "--verify", str(file)], []
+            for part in parts:
+                file.write_bytes(part)
+                runs.append(subprocess.run(words, capture_output=True, text=True))
+            rows.append(_difference(board.processor, runs))
         for arch, chip in CHIPS.items():
             program = build_program(source, arch)
             runs = [emulate(arch, program, part, ("-plugin", str(plugin))) for part in parts]
-            rows.append(_difference(chip.processor, *runs))
+            rows.append(_difference(chip.processor, runs))
     return rows
 
 
 def _compile_plugin(folder: Path) -> Path:
     plugin = folder / "count.so"
-    target, link = native.TARGETS[this_architecture()], ("-shared", *native.LINK)
+    target, link = native.TARGETS[artifacts.this_architecture()], ("-shared", *native.LINK)
     native.build_program(target, [PLUGIN], native.COMPILE, link, plugin)
     return plugin
 
@@ -235,21 +231,9 @@ def _emulator(board: Board, plugin: Path) -> list[str]:
     return [*native.emulator(board.architecture, board.processor), "-plugin", str(plugin)]
 
 
-def _verify(
-    board: Board, command: Path, golden: bytes, plugin: Path
-) -> subprocess.CompletedProcess[str]:
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(golden)
-        file.flush()
-        words = [*_emulator(board, plugin), str(command), "--verify", file.name]
-        return subprocess.run(words, capture_output=True, text=True)
-
-
-def _difference(
-    processor: str, few: subprocess.CompletedProcess[str], many: subprocess.CompletedProcess[str]
-) -> Count:
+def _difference(processor: str, runs: list[subprocess.CompletedProcess[str]]) -> Count:
     totals = []
-    for done in (few, many):
+    for done in runs:
         printed = done.stdout + done.stderr
         kernels = re.search(r"\((\w+) kernels\)", printed)
         total = re.search(r"instructions: (\d+)", printed)
@@ -257,7 +241,8 @@ def _difference(
             raise UserError(f"{processor}: {_last_line(printed)}")
         totals.append(int(total[1]))
         name = kernels[1]
-    return Count(name, NATIVE_SOURCE, processor, round((totals[1] - totals[0]) / (MANY - FEW)))
+    an_image = round((totals[1] - totals[0]) / (MANY - FEW))
+    return Count(name, artifacts.NATIVE_SOURCE, processor, an_image)
 
 
 def _last_line(printed: str) -> str:

@@ -59,10 +59,10 @@ def rotate(images: FloatImages, degrees: float) -> FloatImages:
 
 def shift(images: FloatImages, pixels: float) -> FloatImages:
     """By whole pixels, down, up, right and left in turn."""
-    out = np.zeros_like(images)
-    for start, (rows, columns) in enumerate(((1, 0), (-1, 0), (0, 1), (0, -1))):
-        moved = ndimage.shift(images[start::4], (0, rows * pixels, columns * pixels), order=1)
-        out[start::4] = moved
+    out = np.empty_like(images)
+    for start, (down, right) in enumerate(((1, 0), (-1, 0), (0, 1), (0, -1))):
+        by = (0, down * pixels, right * pixels)
+        out[start::4] = ndimage.shift(images[start::4], by, order=1)
     return out
 
 

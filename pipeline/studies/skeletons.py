@@ -37,11 +37,8 @@ def bend(
 ) -> list[Curve]:
     """The curves of a skeleton's strokes, each time a little different, as of a hand.
 
-    Args:
-        rng: Moves each control point.
-        skeleton: The strokes.
-        jitter: Standard deviation of the moves, in boxes.
-        matrix: (2, 2); it acts on (x, y) of the moved strokes.
+    Each control point moves by the jitter, a standard deviation in boxes; then the matrix (2, 2)
+    acts on its (x, y).
     """
     curves = []
     for points in skeleton:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from pipeline.data import SIDE, Split
 from pipeline.studies.skeletons import Skeleton, all_digits, bend
@@ -38,11 +39,8 @@ class Condition:
 def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool = False) -> Ink:
     """Draw one digit large, cut to its ink: float32 (h, w), 0 or 1.
 
-    Args:
-        rng: Of the jitter: each point, slant, width and a rotation of up to 8 degrees.
-        skeleton: The strokes.
-        pen: The pen's width as a share of the height.
-        deslant: True for no slant and no rotation.
+    Each point moves a little; unless it is to be upright, the digit is slanted and turned by up to
+    8 degrees. The pen's width is a share of the digit's height.
     """
     slant = 0.0 if deslant else rng.uniform(-0.1, 0.3)
     turn = 0.0 if deslant else rng.uniform(-0.14, 0.14)
@@ -69,23 +67,15 @@ def draw(rng: np.random.Generator, skeleton: Skeleton, pen: float, deslant: bool
 def mnist_form(rng: np.random.Generator, ink: Ink) -> Image28:
     """As MNIST was made: the longer side 20 pixels, centred by mass."""
     digit = _scale(ink, MNIST_BOX)
-    rows, columns = np.mgrid[: digit.shape[0], : digit.shape[1]]
-    mass = digit.sum()
-    return _place(
-        digit,
-        round(SIDE / 2 - 0.5 - float((rows * digit).sum() / mass)),
-        round(SIDE / 2 - 0.5 - float((columns * digit).sum() / mass)),
-    )
+    row, column = ndimage.center_of_mass(digit)
+    return _place(digit, round(SIDE / 2 - 0.5 - row), round(SIDE / 2 - 0.5 - column))
 
 
 def scan(rng: np.random.Generator, ink: Ink) -> Image28:
     """USPS's form: the digit fills a box of 16x16 grey pixels; uint8 (16, 16)."""
     digit = _scale(ink, SCAN)
-    left = (SCAN - digit.shape[1]) // 2
-    top = (SCAN - digit.shape[0]) // 2
-    out = np.zeros((SCAN, SCAN), np.float32)
-    out[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return np.rint(out * 255).astype(np.uint8)
+    top, left = ((SCAN - side) // 2 for side in digit.shape)
+    return _place(digit, top, left, SCAN)
 
 
 def scan_in_box(rng: np.random.Generator, ink: Ink) -> Image28:
@@ -119,11 +109,11 @@ def _enlarge(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _place(digit: Ink, top: int, left: int) -> Image28:
-    """Puts the digit on the frame, moved inside where it would stick out."""
+def _place(digit: Ink, top: int, left: int, side: int = SIDE) -> NDArray[np.uint8]:
+    """Puts the digit on a square frame, moved inside where it would stick out."""
     height, width = digit.shape
-    top, left = min(max(top, 0), SIDE - height), min(max(left, 0), SIDE - width)
-    out = np.zeros((SIDE, SIDE), np.uint8)
+    top, left = min(max(top, 0), side - height), min(max(left, 0), side - width)
+    out = np.zeros((side, side), np.uint8)
     out[top : top + height, left : left + width] = np.rint(digit * 255)
     return out
 
@@ -150,13 +140,7 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def generate(name: str, count: int, seed: int) -> Split:
-    """Generate one set; the digits take turns.
-
-    Args:
-        name: A key of `CONDITIONS`.
-        count: How many images.
-        seed: The same seed gives the same images.
-    """
+    """One set of `CONDITIONS`, its digits in turn; the same seed gives the same images."""
     condition = CONDITIONS[name]
     rng = np.random.default_rng((seed, list(CONDITIONS).index(name)))
     digits: Sequence[int] = list(condition.ways)

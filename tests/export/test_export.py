@@ -119,14 +119,6 @@ def test_export_is_reproducible(exported, small_data, tmp_path):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("bad", [np.full((2, 32, 32, 1), np.nan, np.float32), np.empty((0, 32))])
-def test_calibration_images_that_are_not_finite_or_not_there_are_refused(bad, tmp_path):
-    with pytest.raises(ValueError, match="calibration"):
-        to_tflite.write_int8(None, bad, tmp_path / "x.tflite", {})
-    with pytest.raises(ValueError, match="calibration"):
-        to_onnx.write_int8(tmp_path / "x.onnx", bad, tmp_path / "y.onnx", {})
-
-
 @pytest.mark.parametrize(
     ("low", "high", "scale", "zero_point"),
     [(0.0, 255.0, 1.0, -128), (-128.0, 127.0, 1.0, 0), (-1.0, 1.0, 2 / 255, 0)],

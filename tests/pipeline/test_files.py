@@ -49,11 +49,17 @@ def test_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
     assert names(tmp_path) == ["a.json"]
 
 
-def test_folder_in_place_of_the_file_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(Path.mkdir, "cannot be written"), (os.mkfifo, "a device or a pipe; name a file")],
+)
+def test_what_is_no_file_is_named_and_not_replaced(tmp_path, make, message):
     path = tmp_path / "a.json"
-    path.mkdir()
-    with pytest.raises(UserError, match=r"a.json: cannot be written"):
+    make(path)
+    with pytest.raises(UserError, match=f"a.json: {message}"):
         files.write_bytes(path, b"new")
+    assert not path.is_file()
+    assert names(tmp_path) == ["a.json"]
 
 
 def test_error_about_another_file_keeps_its_name(tmp_path):
@@ -90,12 +96,9 @@ def test_second_run_in_a_folder_is_refused_until_the_first_ends(tmp_path):
         pass
 
 
-def test_folder_is_made_with_its_parents(tmp_path):
-    files.make_folder(tmp_path / "a" / "b")
-    assert names(tmp_path / "a" / "b") == []
-
-
-def test_file_in_place_of_a_folder_is_refused(tmp_path):
+def test_folder_is_made_with_its_parents_but_not_over_a_file(tmp_path):
+    files.make_folder(tmp_path / "new" / "b")
+    assert names(tmp_path / "new" / "b") == []
     (tmp_path / "a").touch()
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
         with pytest.raises(UserError, match=f"{folder}: cannot be written to"):
@@ -109,22 +112,14 @@ def test_json_is_read_back_as_it_was_written(tmp_path):
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b'{"a": 1', b"\xff", b"[]", b'"a"', b"null", b"{}", b"[" * 100_000],
-)
-def test_damaged_json_is_refused_in_one_line(tmp_path, content):
+def test_missing_or_damaged_json_is_refused_in_one_line(tmp_path):
     path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        files.read_json(path, "a")
-    assert str(caught.value).startswith(f"{path}: not ")
-    assert "delete it and run `make export`" in str(caught.value)
-
-
-def test_missing_json_says_what_to_run(tmp_path):
     with pytest.raises(UserError, match=r"a.json: missing; run `make export`"):
-        files.read_json(tmp_path / "a.json")
+        files.read_json(path)
+    for content in (b"", b'{"a": 1', b"\xff", b"[]", b'"a"', b"null", b"{}", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a.json: not .*; delete it and run `make export`"):
+            files.read_json(path, "a")
 
 
 def test_sha256_is_that_of_the_standard(tmp_path):
@@ -132,15 +127,6 @@ def test_sha256_is_that_of_the_standard(tmp_path):
     assert files.sha256(tmp_path / "a") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
-
-
-def test_pipe_or_device_is_refused_in_one_line_and_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with pytest.raises(UserError, match=r"pipe: a device or a pipe; name a file"):
-        files.write_bytes(pipe, b"content")
-    assert pipe.is_fifo()
-    assert names(tmp_path) == ["pipe"]
 
 
 def test_content_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ LOCK = (ROOT / "device" / "requirements.lock").read_text()
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
 
 
-def selected(target, packages=None):
-    lines = wheels.select(LOCK, wheels.TARGETS[target], packages).splitlines()
+def selected(target):
+    lines = wheels.select(LOCK, wheels.TARGETS[target]).splitlines()
     return {line.partition("==")[0]: line for line in lines}
 
 
@@ -44,10 +44,6 @@ def test_every_selected_line_has_an_exact_version_hashes_and_no_marker():
             assert "==" in specification
             assert hashes
             assert all(word.startswith("--hash=sha256:") for word in hashes)
-
-
-def test_packages_limit_the_selection():
-    assert set(selected("aarch64-cp311", ("numpy",))) == {"numpy"}
 
 
 def test_pip_is_asked_for_no_platform_newer_than_the_systems_glibc(tmp_path):

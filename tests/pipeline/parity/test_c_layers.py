@@ -17,11 +17,14 @@ def this_machine_alone(monkeypatch, device_python):
     monkeypatch.setattr(c_layers, "GENERATIONS", 2)
 
 
-def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifacts, mnist):
-    source = artifacts / NATIVE_SOURCE
+def replace_rounding(source, wrong):
     right = "((int32_t)(2.0f * steps) + 1) / 2"
     assert right in source.read_text()
-    source.write_text(source.read_text().replace(right, "(int32_t)steps"))
+    source.write_text(source.read_text().replace(right, wrong))
+
+
+def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifacts, mnist):
+    replace_rounding(artifacts / NATIVE_SOURCE, "(int32_t)steps")
     (row,), exciting = c_layers.judge_layers(artifacts, mnist.test.images[:100])
     assert row.status == "fail"
     assert row.reason.startswith("layer softmax differs in ")
@@ -29,11 +32,17 @@ def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifact
     assert exciting.shape[1:] == (28, 28)
 
 
-def test_source_that_does_not_compile_fails_and_excites_nothing(artifacts, mnist):
-    (artifacts / NATIVE_SOURCE).write_text("#error\n")
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [("\n#error\n", "compiling failed"), ("(__builtin_trap(), 0)", "ended early")],
+)
+def test_source_that_does_not_compile_or_crashes_fails_and_excites_nothing(
+    artifacts, mnist, wrong, reason
+):
+    replace_rounding(artifacts / NATIVE_SOURCE, wrong)
     (row,), exciting = c_layers.judge_layers(artifacts, mnist.test.images[:1])
     assert (row.status, len(exciting)) == ("fail", 0)
-    assert "compiling failed" in row.reason
+    assert reason in row.reason
 
 
 def test_without_tflite_runtime_nothing_is_compared_and_the_reason_is_told(

@@ -4,6 +4,7 @@ The emulation itself is not run here: `make pi-test` is that test.
 """
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -193,6 +194,25 @@ def test_a_tree_is_of_the_main_suites_and_links_numpys_libraries_where_numpy_is_
     assert any("ln -s blas/libblas.so.3" in word for word in with_numpy)
     assert not any("libblas" in word for word in commands["bookworm arm64"])
     assert all(any("/-security/d" in word for word in command) for command in commands.values())
+
+
+FAKE_MMDEBSTRAP = """#!/bin/sh
+for archive; do :; done
+mkdir -p usr/bin && touch usr/bin/qemu-arm usr/bin/qemu-aarch64 && tar -cf "$archive" ./usr
+"""
+
+
+def test_each_emulator_is_taken_once_and_kept(monkeypatch, tmp_path):
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    program.write_text(FAKE_MMDEBSTRAP)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    folder = pi_tree.make_emulator(tmp_path / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == ["qemu-aarch64", "qemu-arm"]
+    assert list(folder.parent.iterdir()) == [folder]
+    program.unlink()
+    assert pi_tree.make_emulator(tmp_path / "cache") == folder
 
 
 def test_a_guest_gets_no_variable_of_this_machine(monkeypatch):
