@@ -8,7 +8,6 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 
 from export import seal, to_onnx, to_tflite
-from pipeline import data
 from pipeline.train.training import load_model
 
 METADATA = {"name": "lenet5-edge", "version": "0", "labels": list("0123456789")}
@@ -44,28 +43,6 @@ def without_weights(path):
     rewrite_tflite(path, clear)
 
 
-def labels_exchanged(path):
-    """The output's classes 3 and 5 are exchanged."""
-
-    def exchange(model):
-        tensor, buffer = list(matrices(model))[-1]
-        weights = np.array(buffer.data).reshape(tensor.shape[0], -1)
-        graph = model.subgraphs[0]
-        dense = graph.operators[-2]
-        bias = model.buffers[graph.tensors[dense.inputs[2]].buffer]
-        values = np.array(bias.data).reshape(tensor.shape[0], -1)
-        for rows in (weights, values):
-            rows[[3, 5]] = rows[[5, 3]]
-        buffer.data, bias.data = weights.ravel(), values.ravel()
-        for quantization in (tensor.quantization, graph.tensors[dense.inputs[2]].quantization):
-            if quantization is not None and quantization.scale is not None:
-                scale = np.array(quantization.scale)
-                scale[[3, 5]] = scale[[5, 3]]
-                quantization.scale = scale
-
-    rewrite_tflite(path, exchange)
-
-
 def cast_without_rounding(path, model_path):
     """The weights are cast to int8 without rounding: int8(w / scale)."""
     kernels = [w for w in load_model(model_path).get_weights() if w.ndim > 1]
@@ -99,12 +76,6 @@ def rename_a_tensor_to_bytes_that_are_no_text(path):
     content = path.read_bytes().replace(name, name[:-1] + b"\xff")
     content = re.sub(rb'"crc32": "[0-9a-f]{8}"', b'"crc32": "00000000"', content)
     path.write_bytes(seal.seal(content))
-
-
-def calibrated_on_one_image(path, model_path, folder):
-    """The activation ranges come from a single training image."""
-    samples = data.calibration_images(data.load(folder), 1)
-    to_tflite.write_int8(load_model(model_path), samples, path, METADATA)
 
 
 def truncating_requantization(path):
