@@ -146,16 +146,19 @@ def artifacts(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "artifacts"))
 
 
-@pytest.fixture
-def this_machine_alone(monkeypatch):
-    """The C is compiled and judged for this machine; `exported` was judged on every processor."""
-    arch = this_architecture()
+def judge_only(monkeypatch, arch, *processors):
+    """Compile and judge the C for one architecture; `exported` was judged on every processor."""
     monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})
     monkeypatch.setattr(native, "BINARIES", [b for b in native.BINARIES if f"/{arch}/" in b])
     monkeypatch.setattr(native, "build", functools.partial(native.build, architectures=[arch]))
-    monkeypatch.setattr(c_layers, "PROCESSORS", {arch: ()})
-    monkeypatch.setattr(binaries, "PROCESSORS", {arch: ()})
+    for module in (binaries, c_layers):
+        monkeypatch.setattr(module, "PROCESSORS", {arch: processors})
     monkeypatch.setattr(c_layers, "GENERATIONS", 2)
+
+
+@pytest.fixture
+def this_machine_alone(monkeypatch):
+    judge_only(monkeypatch, this_architecture())
 
 
 @pytest.fixture(scope="session")
