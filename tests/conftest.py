@@ -45,7 +45,8 @@ learning_rate = 0.003
 def run_stage(*arguments, **kwargs):
     """Run `python -m pipeline ...`: in this process, which imports TensorFlow once for all tests.
 
-    With options for `subprocess.run` such as `env`, in a process of its own.
+    With options for `subprocess.run` such as `env`, in a process of its own: where the claim is
+    that another run gives the same bytes, for one.
     """
     words = [str(argument) for argument in arguments]
     if kwargs:

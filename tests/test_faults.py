@@ -160,7 +160,7 @@ def test_ctrl_c_during_export_leaves_whole_artifacts_and_the_next_run_works(
     assert not partial_files(artifacts)
     assert [path.name for path in artifacts.glob("lenet5_*")] == ["lenet5_fp32.tflite"]
     name = "lenet5_int8.tflite"
-    run = run_stage("export", name, "--data", small_data, "--out", artifacts)
+    run = run_stage("export", name, "--data", small_data, "--out", artifacts, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert sha256(artifacts / name) == sha256(exported / name)
 
