@@ -191,27 +191,16 @@ use_native() { # VERSION_FOLDER
 
 # The receipt of a command: there is nothing to choose from, so that it is not timed.
 write_receipt() { # VERSION_FOLDER
-    python3 -I -c '
-import json, pathlib, platform, sys, time
-version = pathlib.Path(sys.argv[1])
-try:
-    board = pathlib.Path("/proc/device-tree/model").read_text().strip("\0\n ")
-except OSError:
-    board = platform.node()
-choice = {"artifact": "native/lenet5_int8.c", "runtime": "native"}
-row = {"runtime_version": None, "verified": True, "reason": "", "latency_us": None}
-receipt = {
-    "schema_version": 1,
-    "board": board,
-    "system": platform.platform(),
-    "python": platform.python_version(),
-    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    "bundle_sha256": (version / "bundle.sha256").read_text().strip(),
-    "throttled": None,
-    "rows": [{**choice, **row, "invoke_us": None}],
-    "choice": choice,
-}
-(version / "device.json").write_text(json.dumps(receipt, indent=2) + "\n")' "$1"
+    board=$(tr -d '\0\n"\\' 2>/dev/null </proc/device-tree/model) || board=$(uname -n)
+    python=$(python3 -V)
+    choice='"artifact": "native/lenet5_int8.c", "runtime": "native"'
+    cat >"$1/device.json" <<EOF
+{"schema_version": 1, "board": "$board", "system": "$(uname -srm)", "python": "${python#Python }",
+ "time": "$(date -u +%FT%TZ)", "bundle_sha256": "$(cat "$1/bundle.sha256")", "throttled": null,
+ "rows": [{$choice, "runtime_version": null, "verified": true, "reason": "",
+           "latency_us": null, "invoke_us": null}],
+ "choice": {$choice}}
+EOF
 }
 
 # Build the version in versions/.new, and give it its name when it is verified and on the disk.

@@ -8,7 +8,6 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 
 from export import seal, to_onnx, to_tflite
-from pipeline import data
 from pipeline.train.training import load_model
 
 METADATA = {"name": "lenet5-edge", "version": "0", "labels": list("0123456789")}
@@ -41,21 +40,6 @@ def without_weights(path):
             buffer.data = np.zeros_like(buffer.data)
 
     rewrite_tflite(path, clear)
-
-
-def labels_exchanged(path):
-    """The output's classes 3 and 5 are exchanged."""
-
-    def exchange(model):
-        graph = model.subgraphs[0]
-        for index in graph.operators[-2].inputs[1:]:  # weights and bias of the last dense layer
-            tensor = graph.tensors[index]
-            buffer, scales = model.buffers[tensor.buffer], tensor.quantization
-            order = [0, 1, 2, 5, 4, 3, *range(6, tensor.shape[0])]
-            buffer.data = np.array(buffer.data).reshape(len(order), -1)[order].ravel()
-            scales.scale = np.array(scales.scale)[order]
-
-    rewrite_tflite(path, exchange)
 
 
 def cast_without_rounding(path, model_path):
@@ -91,12 +75,6 @@ def rename_a_tensor_to_bytes_that_are_no_text(path):
     node = next(n for n in onnx.load(path).graph.node if n.op_type == "MaxPool")
     name = node.output[0].encode()
     path.write_bytes(_sealed(path.read_bytes().replace(name, name[:-1] + b"\xff")))
-
-
-def calibrated_on_one_image(path, model_path, folder):
-    """The activation ranges come from a single training image."""
-    samples = data.calibration_images(data.load(folder), 1)
-    to_tflite.write_int8(load_model(model_path), samples, path, METADATA)
 
 
 def truncating_requantization(path):

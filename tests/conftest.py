@@ -2,18 +2,24 @@
 
 import contextlib
 import fcntl
+import functools
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from pipeline import data
+from pipeline import data, native
+from pipeline.__main__ import main
+from pipeline.artifacts import this_architecture
+from pipeline.parity import binaries, c_layers
 
 # A background shell starts its programs with Ctrl-C ignored, and they pass that on to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,10 +42,28 @@ learning_rate = 0.003
 """
 
 
-def run_stage(*arguments, cwd=ROOT, **kwargs):
-    """Run `python -m pipeline ...` as a user does."""
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **kwargs)
+def run_stage(*arguments, **kwargs):
+    """Run `python -m pipeline ...`: in this process, which imports TensorFlow once for all tests.
+
+    With options for `subprocess.run` such as `env`, in a process of its own: where the claim is
+    that another run gives the same bytes, for one.
+    """
+    words = [str(argument) for argument in arguments]
+    if kwargs:
+        command, kwargs = [sys.executable, "-m", "pipeline", *words], {"cwd": ROOT, **kwargs}
+        return subprocess.run(command, capture_output=True, text=True, **kwargs)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        contextlib.chdir(ROOT),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        try:
+            code = main(words)
+        except SystemExit as end:  # argparse's
+            code = end.code
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
 
 def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runner.py", **kwargs):
@@ -94,21 +118,48 @@ def exported(small_data, tiny_recipe, tmp_path_factory):
     """
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    out, unfinished = root / "exported", root / "unfinished"
-    with (root / "exported.lock").open("w") as lock:
+    made, out = root / "made", root / "unfinished" / "artifacts"
+    stages = (["train", "--recipe", str(tiny_recipe)], ["export"], ["native"], ["parity"])
+    stages += (["bundle", "--dist", str(out.with_name("dist"))],)
+    code = "import sys; from pipeline.__main__ import main\n"
+    for stage in stages:  # in one process, which imports TensorFlow once
+        code += f"assert main([*{stage}, '--data', sys.argv[1], '--out', sys.argv[2]]) == 0\n"
+    with (root / "made.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not out.exists():
-            for stage in (["train", "--recipe", tiny_recipe], ["export"], ["native"], ["parity"]):
-                run = run_stage(*stage, "--data", small_data, "--out", unfinished)
-                assert run.returncode == 0, run.stdout + run.stderr
-            unfinished.rename(out)
-    return out
+        if not made.exists():
+            command = [sys.executable, "-c", code, small_data, out]
+            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert run.returncode == 0, run.stdout + run.stderr
+            out.parent.rename(made)
+    return made / "artifacts"
+
+
+@pytest.fixture(scope="session")
+def packed(exported):
+    """The bundle of these artifacts. Read only."""
+    (path,) = (exported.parent / "dist").glob("*.tar.gz")
+    return path
 
 
 @pytest.fixture
 def artifacts(exported, tmp_path):
     """A copy of `exported` that a test may break."""
     return Path(shutil.copytree(exported, tmp_path / "artifacts"))
+
+
+def judge_only(monkeypatch, arch, *processors):
+    """Compile and judge the C for one architecture; `exported` was judged on every processor."""
+    monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})
+    monkeypatch.setattr(native, "BINARIES", [b for b in native.BINARIES if f"/{arch}/" in b])
+    monkeypatch.setattr(native, "build", functools.partial(native.build, architectures=[arch]))
+    for module in (binaries, c_layers):
+        monkeypatch.setattr(module, "PROCESSORS", {arch: processors})
+    monkeypatch.setattr(c_layers, "GENERATIONS", 2)
+
+
+@pytest.fixture
+def this_machine_alone(monkeypatch):
+    judge_only(monkeypatch, this_architecture())
 
 
 @pytest.fixture(scope="session")

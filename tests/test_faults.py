@@ -16,19 +16,25 @@ import numpy as np
 import pytest
 from conftest import ROOT, as_nobody, run_stage
 
-from pipeline.__main__ import main
 from pipeline.files import sha256
 
 INTERRUPTED = "pipeline: interrupted; the same command goes on from here\n"
-LONG_RECIPE = """
+RECIPE = """
 kind = "cookbook"
 seed = 7
-steps = 1000000
+steps = {}
 batch_size = 20
 evaluate_every = 20
 evaluation_size = 20
 learning_rate = 0.001
 """
+
+
+@pytest.fixture
+def short_recipe(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text(RECIPE.format(20))
+    return path
 
 
 def start_stage(*arguments):
@@ -73,22 +79,12 @@ def partial_files(folder):
     return list(folder.rglob(".partial-*"))
 
 
-def assert_one_line(capsys, *parts):
-    """The last stage in this process printed one line, with these parts, to standard error."""
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("pipeline: ")
-    for part in parts:
-        assert str(part) in lines[0]
-
-
-def assert_run_refused(run, *parts):
-    """A stage in a process of its own ended with 2 and one line with these parts."""
+def assert_refused(run, *parts):
+    """A stage ended with 2 and one line with these parts."""
     assert run.returncode == 2, run.stdout + run.stderr
-    lines = run.stderr.splitlines()
-    assert len(lines) == 1, run.stderr
+    (line,) = run.stderr.splitlines()
     for part in ("pipeline: ", *parts):
-        assert str(part) in lines[0]
+        assert str(part) in line
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------
@@ -119,27 +115,27 @@ def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_lost():
 
 
 def test_ctrl_c_during_training_keeps_the_old_model_and_the_next_run_works(
-    small_data, tiny_recipe, artifacts, tmp_path
+    small_data, short_recipe, artifacts, tmp_path
 ):
     recipe = tmp_path / "long.toml"
-    recipe.write_text(LONG_RECIPE)
+    recipe.write_text(RECIPE.format(1_000_000))
     before = sha256(artifacts / "lenet5.keras")
     process = start_stage("train", "--recipe", recipe, "--data", small_data, "--out", artifacts)
     wait_for_line(process, "Epoch # 20.")
     assert_interrupted(process, interrupt(process))
     assert sha256(artifacts / "lenet5.keras") == before
     assert not partial_files(artifacts)
-    run = run_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", artifacts)
+    run = run_stage("train", "--recipe", short_recipe, "--data", small_data, "--out", artifacts)
     assert run.returncode == 0, run.stderr
-    assert json.loads((artifacts / "train.json").read_text())["recipe"] == "tiny"
+    assert json.loads((artifacts / "train.json").read_text())["recipe"] == "short"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_training_that_ends_while_it_writes_leaves_a_whole_model_or_none(
-    small_data, tiny_recipe, tmp_path, number
+    small_data, short_recipe, tmp_path, number
 ):
     out = tmp_path / "out"
-    process = start_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", out)
+    process = start_stage("train", "--recipe", short_recipe, "--data", small_data, "--out", out)
     wait_for_partial(process, out, "lenet5.keras")
     stderr = interrupt(process, number)
     if number == signal.SIGINT:
@@ -164,7 +160,7 @@ def test_ctrl_c_during_export_leaves_whole_artifacts_and_the_next_run_works(
     assert not partial_files(artifacts)
     assert [path.name for path in artifacts.glob("lenet5_*")] == ["lenet5_fp32.tflite"]
     name = "lenet5_int8.tflite"
-    run = run_stage("export", name, "--data", small_data, "--out", artifacts)
+    run = run_stage("export", name, "--data", small_data, "--out", artifacts, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert sha256(artifacts / name) == sha256(exported / name)
 
@@ -222,49 +218,48 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_full_disk_during_training_is_one_line(small_data, tiny_recipe, small_disk):
+def test_full_disk_during_training_is_one_line(small_data, short_recipe, small_disk):
     out = small_disk(128)  # the model has 280 kB
-    run = run_stage("train", "--recipe", tiny_recipe, "--data", small_data, "--out", out)
-    assert_run_refused(run, out / "lenet5.keras", "cannot be written")
+    run = run_stage("train", "--recipe", short_recipe, "--data", small_data, "--out", out)
+    assert_refused(run, out / "lenet5.keras", "cannot be written")
     assert names(out) == []
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", ["lenet5_fp32.tflite", "lenet5_fp32.onnx", "lenet5_int8.onnx"])
-def test_full_disk_during_export_is_one_line(small_data, exported, small_disk, capsys, name):
+def test_full_disk_during_export_is_one_line(small_data, exported, small_disk, name):
     inputs = ["lenet5.keras", "train.json"] + ["lenet5_fp32.onnx"] * ("int8" in name)
     out = small_disk(40, [exported / file for file in inputs])
-    assert main(["export", name, "--data", str(small_data), "--out", str(out)]) == 2
-    assert_one_line(capsys, out / name, "cannot be written")
+    run = run_stage("export", name, "--data", small_data, "--out", out)
+    assert_refused(run, out / name, "cannot be written")
     assert names(out) == sorted(inputs)
 
 
-def test_full_disk_during_parity_is_one_line(small_data, exported, small_disk, capsys):
+def test_full_disk_during_parity_is_one_line(small_data, exported, small_disk):
     inputs = [exported / "train.json", *exported.glob("lenet5*")]
     out = small_disk(100, inputs)
-    assert main(["parity", "--data", str(small_data), "--out", str(out)]) == 2
-    assert_one_line(capsys, "cannot be written" if out.is_mount() else "File too large")
+    run = run_stage("parity", "--data", small_data, "--out", out)
+    assert_refused(run, "cannot be written" if out.is_mount() else "File too large")
     assert names(out) == sorted(path.name for path in inputs)
 
 
 def test_full_disk_during_packing_is_one_line(small_data, exported, small_disk):
     dist = small_disk(128)
     run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
-    assert_run_refused(run, dist, ".tar.gz: cannot be written (")
+    assert_refused(run, dist, ".tar.gz: cannot be written (")
     assert names(dist) == []
 
 
-def test_folder_that_cannot_be_written_to_is_refused_before_the_work(small_data, capsys):
+def test_folder_that_cannot_be_written_to_is_refused_before_the_work(small_data):
     for stage in ("train", "export", "parity", "bundle"):
         with as_nobody():
-            assert main([stage, "--data", str(small_data), "--out", "/lenet5-edge-test"]) == 2
-        assert_one_line(capsys, "/lenet5-edge-test: cannot be written to (Permission denied)")
+            run = run_stage(stage, "--data", small_data, "--out", "/lenet5-edge-test")
+        assert_refused(run, "/lenet5-edge-test: cannot be written to (Permission denied)")
 
 
-def test_file_in_place_of_the_folder_is_refused_before_the_work(small_data, capsys, tmp_path):
+def test_file_in_place_of_the_folder_is_refused_before_the_work(small_data, tmp_path):
     (tmp_path / "out").touch()
-    assert main(["train", "--data", str(small_data), "--out", str(tmp_path / "out")]) == 2
-    assert_one_line(capsys, tmp_path / "out", "cannot be written to")
+    run = run_stage("train", "--data", small_data, "--out", tmp_path / "out")
+    assert_refused(run, tmp_path / "out", "cannot be written to")
 
 
 # --- Damaged files ------------------------------------------------------------------------------
@@ -282,64 +277,61 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_model_is_refused_by_export_and_parity(small_data, artifacts, capsys, damage):
+def test_damaged_model_is_refused_by_export_and_parity(small_data, artifacts, damage):
     DAMAGES[damage](artifacts / "lenet5.keras")
     name = "lenet5_fp32.tflite"
     before = sha256(artifacts / name)
     for stage in (["export", name], ["parity"]):
-        assert main([*stage, "--data", str(small_data), "--out", str(artifacts)]) == 2
-        assert_one_line(capsys, artifacts / "lenet5.keras", "run `make export`")
+        run = run_stage(*stage, "--data", small_data, "--out", artifacts)
+        assert_refused(run, artifacts / "lenet5.keras", "run `make export`")
     assert sha256(artifacts / name) == before
     assert not partial_files(artifacts)
 
 
-def test_damaged_float_onnx_is_refused_by_the_quantizer(small_data, artifacts, capsys):
+def test_damaged_float_onnx_is_refused_by_the_quantizer(small_data, artifacts):
     DAMAGES["truncated"](artifacts / "lenet5_fp32.onnx")
-    name = "lenet5_int8.onnx"
-    assert main(["export", name, "--data", str(small_data), "--out", str(artifacts)]) == 2
-    assert_one_line(capsys, artifacts / "lenet5_fp32.onnx")
+    run = run_stage("export", "lenet5_int8.onnx", "--data", small_data, "--out", artifacts)
+    assert_refused(run, artifacts / "lenet5_fp32.onnx")
 
 
 @pytest.mark.parametrize("stage", ["export", "parity", "bundle"])
-def test_damaged_train_json_is_refused(small_data, artifacts, capsys, stage):
+def test_damaged_train_json_is_refused(small_data, artifacts, stage):
     path = artifacts / "train.json"
     for content in (None, "", '{"recipe": "b', "[]", "{}", '{"seed": 3}'):
         path.unlink() if content is None else path.write_text(content)
-        assert main([stage, "--data", str(small_data), "--out", str(artifacts)]) == 2
-        assert_one_line(capsys, "train.json")
+        run = run_stage(stage, "--data", small_data, "--out", artifacts)
+        assert_refused(run, "train.json")
 
 
-def test_damaged_parity_json_is_not_packed(small_data, artifacts, capsys, tmp_path):
+def test_damaged_parity_json_is_not_packed(small_data, artifacts, tmp_path):
     path, dist = artifacts / "parity.json", tmp_path / "dist"
-    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
     for content in (None, "", "[]", "{}", '{"status": "pass"}', "null"):
         path.unlink() if content is None else path.write_text(content)
-        assert main(stage) == 2
-        assert_one_line(capsys, path, "run `make export`")
+        run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+        assert_refused(run, path, "run `make export`")
         assert not dist.exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "another kind", "a folder"])
-def test_damaged_probabilities_are_not_packed(small_data, artifacts, capsys, tmp_path, damage):
+def test_damaged_probabilities_are_not_packed(small_data, artifacts, tmp_path, damage):
     path, dist = artifacts / "probabilities.npz", tmp_path / "dist"
     DAMAGES[damage](path)
-    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
-    assert main(stage) == 2
-    assert_one_line(capsys, path)
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+    assert_refused(run, path)
     assert not dist.exists()
 
 
 def test_damaged_timings_are_begun_anew(small_data, artifacts, tmp_path):
     (artifacts / "timings.json").write_text('{"train": ')
     dist = tmp_path / "dist"
-    stage = ["bundle", "--data", str(small_data), "--out", str(artifacts), "--dist", str(dist)]
-    assert main(stage) == 0
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+    assert run.returncode == 0, run.stderr
     assert list(json.loads((artifacts / "timings.json").read_text())) == ["bundle"]
 
 
-def test_unknown_artifact_is_refused_and_not_made(small_data, capsys, tmp_path):
-    assert main(["export", "lenet5.tflite", "--data", str(small_data), "--out", str(tmp_path)]) == 2
-    assert_one_line(capsys, "lenet5.tflite: no such artifact", "lenet5_int8.tflite")
+def test_unknown_artifact_is_refused_and_not_made(small_data, tmp_path):
+    run = run_stage("export", "lenet5.tflite", "--data", small_data, "--out", tmp_path)
+    assert_refused(run, "lenet5.tflite: no such artifact", "lenet5_int8.tflite")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -355,7 +347,7 @@ def test_bad_data_is_refused_before_tensorflow_is_imported(tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert_run_refused(run, tmp_path / "a.npz")
+    assert_refused(run, tmp_path / "a.npz")
 
 
 def test_reader_that_goes_away_ends_a_stage_without_a_word(small_data):
@@ -390,12 +382,6 @@ def test_relative_folders_spaces_poor_locale_no_home_and_no_git_do_no_harm(
         "PYTHONIOENCODING": "ascii",
     }
     arguments = ["bundle", "--data", "my data/", "--out", "./my out", "--dist", "my dist"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    run = run_stage(*arguments, cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "my dist").glob("*.tar.gz"))) == 1

@@ -23,7 +23,7 @@ def copy_tree(folder):
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     for name in listed.decode().split("\0"):
         source, target = ROOT / name, folder / name
-        if source.is_file() and not name.startswith("data/"):
+        if source.is_file() and not name.startswith(("data/", "docs/", "tests/")):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     for lock in (folder / "requirements.lock", folder / "device" / "requirements.lock"):
@@ -42,7 +42,7 @@ def run_make(folder, *arguments, **kwargs):
 
 
 # `make -n` does not see that a rule with two targets renews both. So this stands in for Python:
-# it touches what the stage would write, and make says what it ran.
+# it touches what the stage would write, and make says what it ran. CI runs the real ones.
 STAND_IN = """#!/bin/sh
 case $3 in
   train) mkdir -p artifacts && touch artifacts/lenet5.keras artifacts/train.json ;;
@@ -55,26 +55,38 @@ esac
 """
 
 
-def rebuilt(tree, *settings, script=STAND_IN):
-    """The stages that `make export` runs, in order; they touch their files and do nothing else."""
+# The stage's own command line takes what make gives it.
+PARSE = ".venv/bin/python -c 'import sys; from pipeline import __main__ as m; "
+PARSE += """m.build_parser().parse_args(sys.argv[3:])' "$@" || exit\ncase"""
+
+
+def export(tree, *settings, script=STAND_IN):
+    """Run `make export`; the stages touch their files and do nothing else."""
     version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
     stand_in = tree / "stand-in"
     stand_in.write_text(script.replace("BUNDLE", f"lenet5-edge-{version}.tar.gz"))
     stand_in.chmod(0o755)
     run = run_make(tree, "export", "PY=./stand-in", *settings)
-    assert run.returncode == 0, run.stderr
     time.sleep(0.02)  # files' times move in steps of up to 10 ms: what is touched next is newer
+    return run
+
+
+def rebuilt(tree, *settings, script=STAND_IN):
+    """The stages that `make export` runs, in order."""
+    run = export(tree, *settings, script=script)
+    assert run.returncode == 0, run.stderr
     return re.findall(r"-m pipeline (\w+)", run.stdout)
 
 
 @pytest.fixture(scope="module")
-def first_run(small_data, tmp_path_factory):
+def first_run(tmp_path_factory):
     """A copy of the tree in which `make export` ran once, and what it printed."""
     tree = tmp_path_factory.mktemp("tree")
     copy_tree(tree)
     (tree / "tiny.toml").write_text(TINY_RECIPE)
-    shutil.copytree(small_data, tree / "my data")
-    return tree, run_make(tree, "export", "RECIPE=tiny.toml", "DATA=my data")
+    (tree / "my data").mkdir()
+    (tree / "my data" / "small.npz").touch()
+    return tree, export(tree, *SETTINGS, script=STAND_IN.replace("case", PARSE, 1))
 
 
 @pytest.fixture
@@ -119,13 +131,11 @@ def test_setting_with_a_space_is_refused_before_anything_is_done(setting):
 # --- What is out of date ------------------------------------------------------------------------
 
 
-def test_first_export_makes_everything_and_the_second_nothing(first_run):
+def test_first_export_runs_every_stage_by_its_command_line_and_the_second_none(first_run):
     tree, run = first_run
     assert run.returncode == 0, run.stdout + run.stderr
-    assert len(list((tree / "dist").glob("lenet5-edge-*.tar.gz"))) == 1
-    again = run_make(tree, "export", *SETTINGS)
-    assert again.returncode == 0
-    assert again.stdout == "make: Nothing to be done for 'export'.\n"
+    assert re.findall(r"-m pipeline (\w+)", run.stdout) == EVERYTHING
+    assert export(tree, *SETTINGS).stdout == "make: Nothing to be done for 'export'.\n"
 
 
 TOUCHED = {
@@ -201,13 +211,14 @@ def test_settings_stay_those_that_the_model_was_made_with(tree):
 
 
 def test_a_model_of_other_settings_is_not_replaced(tree):
-    before = (tree / "artifacts" / "lenet5.keras").read_bytes()
+    model = tree / "artifacts" / "lenet5.keras"
+    model.write_text("hours of training")
     for other in ("RECIPE=cookbook", "RECIPE=best", "DATA=data/mnist"):
         run = run_make(tree, "export", other)
         assert run.returncode == 2
         assert "artifacts/ holds the model of RECIPE=tiny.toml DATA=my data" in run.stderr
         assert "OUT=artifacts-2" in run.stderr
-    assert (tree / "artifacts" / "lenet5.keras").read_bytes() == before
+    assert model.read_text() == "hours of training"
 
 
 def test_another_folder_takes_other_settings_and_its_bundle(tree):
@@ -259,15 +270,13 @@ def test_a_mistyped_data_folder_changes_nothing(tree):
 
 def test_failed_parity_is_not_packed_and_fails_again_until_it_passes(tree):
     shutil.rmtree(tree / "dist")
-    budget = (tree / "pipeline" / "parity" / "budget.toml").read_text()
-    strict = re.sub(r"float_max_abs_dp = \S+", "float_max_abs_dp = 0.0", budget)
-    (tree / "strict.toml").write_text(strict)
-    run = run_make(tree, "export", *SETTINGS, "BUDGET=strict.toml")
-    assert run.returncode == 2  # make's own code for a failed command
-    assert "Error 1" in run.stderr
-    assert "parity: fail" in run.stdout
-    assert not (tree / "dist").exists()
-    assert rebuilt(tree, *SETTINGS, "BUDGET=strict.toml") == PARITY + BUNDLE
+    (tree / "pipeline" / "parity" / "budget.toml").touch()
+    for _ in range(2):
+        run = export(tree, script=STAND_IN.replace("parity) ", "parity) exit 1;"))
+        assert run.returncode == 2  # make's own code for a failed command
+        assert "Error 1" in run.stderr
+        assert not (tree / "dist").exists()
+    assert rebuilt(tree) == PARITY + BUNDLE
 
 
 def test_bad_data_stops_with_the_stages_own_line(tree):
@@ -296,14 +305,9 @@ def venv_tool(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("left", ["a venv without pip", "a dangling python"])
-def test_broken_off_creation_of_an_environment_is_picked_up(venv_tool, tmp_path, left):
+def test_broken_off_creation_of_an_environment_is_picked_up(venv_tool, tmp_path):
     folder = tmp_path / "a venv"
-    if left == "a venv without pip":
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    else:
-        (folder / "bin").mkdir(parents=True)
-        (folder / "bin" / "python").symlink_to("/nowhere/python3.11")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     run = venv_tool()
     assert run.returncode == 0, run.stderr
     assert (folder / ".installed").exists()

@@ -23,7 +23,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_stage
+from conftest import ROOT
 from deploy_helpers import (
     absent,
     lock,
@@ -37,6 +37,10 @@ from export.bundle import write_bundle
 
 SITE_PACKAGES = next((ROOT / ".venv-device" / "lib").glob("python3.*")) / "site-packages"
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+RECEIPT = ["schema_version", "board", "system", "python", "time", "bundle_sha256", "throttled"]
+RECEIPT += ["rows", "choice"]
+RECEIPT_ROW = ["artifact", "runtime", "runtime_version", "verified", "reason"]
+RECEIPT_ROW += ["latency_us", "invoke_us"]
 USER = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 SSHD_CONFIG = """
@@ -66,28 +70,17 @@ LogLevel ERROR
 # --- Bundles ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def packed(exported, small_data, tmp_path_factory):
-    """What the bundle of the tiny model holds: (files, manifest)."""
-    dist = tmp_path_factory.mktemp("dist")
-    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
-    assert run.returncode == 0, run.stderr
-    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
-        files = {m.name.partition("/")[2]: archive.extractfile(m).read() for m in archive}
-    manifest = json.loads(files.pop("manifest.json"))
-    del manifest["files"]
-    return files, manifest
+@pytest.fixture
+def repack(packed, tmp_path):
+    """Pack the tiny model's bundle as version 1.0.0, with further files or others."""
 
-
-@pytest.fixture(scope="session")
-def make_bundle(packed, tmp_path_factory):
-    """Make a bundle of a version, with further files."""
-
-    def make(version, further=None):
-        files, manifest = packed
-        path = tmp_path_factory.mktemp("bundle") / f"lenet5-edge-{version}.tar.gz"
-        manifest = {**manifest, "version": version}
-        write_bundle({**files, **(further or {})}, manifest, f"lenet5-edge-{version}", path)
+    def make(further):
+        with tarfile.open(packed) as archive:
+            files = {m.name.partition("/")[2]: archive.extractfile(m).read() for m in archive}
+        manifest = {**json.loads(files.pop("manifest.json")), "version": "1.0.0"}
+        del manifest["files"]
+        path = tmp_path / "lenet5-edge-1.0.0.tar.gz"
+        write_bundle({**files, **further}, manifest, path.name.removesuffix(".tar.gz"), path)
         return path
 
     return make
@@ -264,11 +257,11 @@ def deploy(start):
 
 
 def test_deploy_installs_packed_wheels_without_an_index_and_again_changes_nothing(
-    make_device, make_bundle, deploy
+    make_device, repack, deploy
 ):
     device = make_device("PIP_INDEX_URL=http://127.0.0.1:9/")  # where nothing answers
     wheels = installed_wheels()
-    bundle = make_bundle("1.0.0", {**wheels, "requirements.lock": lock(*wheels.items())})
+    bundle = repack({**wheels, "requirements.lock": lock(*wheels.items())})
     run = deploy(bundle, device)
     assert run.returncode == 0, run.stderr
     assert "PASS\n1.0.0-" in run.stdout
@@ -350,9 +343,8 @@ def test_the_signature_goes_with_the_bundle(device, bundles, deploy, keys, tmp_p
 
 @pytest.mark.parametrize("system_has", ["numpy", "nothing"])
 def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
-    system_has, make_device, make_bundle, deploy, tmp_path
+    system_has, make_device, packed, deploy, tmp_path
 ):
-    need("gcc")  # the bundle has a binary for this machine
     packages = tmp_path / "packages"
     packages.mkdir()
     if system_has == "numpy":
@@ -361,8 +353,7 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
                 (packages / path.name).symlink_to(path)
     (packages / "pip").symlink_to(SITE_PACKAGES / "pip")
     device = make_device(f"OS_PACKAGES={packages} PIP_NO_INDEX=1")
-    bundle = make_bundle("1.0.0")
-    run = deploy(bundle, device)
+    run = deploy(packed, device)
     assert run.returncode == 0, run.stderr
     assert "no packages for this machine and its Python: ERROR: No matching" in run.stdout
     current = device.lenet5 / "current"
@@ -376,21 +367,24 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
         command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
         assert subprocess.run(command, capture_output=True).returncode == 0
     receipt = json.loads((current / "device.json").read_text())
-    assert receipt["bundle_sha256"] == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert list(receipt) == RECEIPT
+    assert all(list(row) == RECEIPT_ROW for row in receipt["rows"])
+    assert receipt["bundle_sha256"] == hashlib.sha256(packed.read_bytes()).hexdigest()
     assert receipt["choice"] == {"artifact": "native/lenet5_int8.c", "runtime": "native"}
-    again = deploy(bundle, device)
+    again = deploy(packed, device)
     assert again.returncode == 0, again.stderr
     assert "was in use already" in again.stdout
 
 
 def test_compiled_c_that_answers_otherwise_here_is_not_used(
-    make_device, make_bundle, packed, only_pip, deploy
+    make_device, repack, packed, only_pip, deploy
 ):
-    need("gcc")
     device = make_device(f"{only_pip} PIP_NO_INDEX=1")
-    golden = bytearray(packed[0]["native/golden.bin"])
+    with tarfile.open(packed) as archive:
+        name = f"{packed.name.removesuffix('.tar.gz')}/native/golden.bin"
+        golden = bytearray(archive.extractfile(name).read())
     golden[-1] ^= 1  # of the last output
-    run = deploy(make_bundle("1.0.0", {"native/golden.bin": bytes(golden)}), device)
+    run = deploy(repack({"native/golden.bin": bytes(golden)}), device)
     assert run.returncode == 1
     assert "319 of 320 outputs equal" in run.stderr
     assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
@@ -590,12 +584,11 @@ def test_fleet_check_succeeds_on_fresh_devices_and_changes_nothing(fleet, bundle
     assert not any(device.lenet5.exists() for device in fleet.devices)
 
 
-@pytest.mark.parametrize("text", ["", "# none yet\n", "[pis]\n"])
-def test_an_inventory_without_a_device_is_exit_2(bundles, tmp_path, text):
+def test_an_inventory_without_a_device_is_exit_2(bundles, tmp_path):
     if not (ROOT / ".venv-fleet" / "bin" / "ansible-playbook").exists():
         absent("ansible-playbook missing: make .venv-fleet/.installed")
     inventory = tmp_path / "hosts.ini"
-    inventory.write_text(text)
+    inventory.write_text("# none yet\n[pis]\n")
     command = [ROOT / "tools" / "fleet.sh", bundles[0], inventory]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2

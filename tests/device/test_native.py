@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RECIPE, run_stage
+from conftest import TINY_RECIPE, judge_only, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from native_helpers import (
@@ -97,18 +97,18 @@ def test_every_instruction_set_is_bit_exact_with_tflite(kernels, lenet5):
     np.testing.assert_array_equal(run(lenet5.images), lenet5.outputs)
 
 
-@pytest.mark.parametrize("kernels", x86_kernels()[1:])
-@pytest.mark.parametrize("seed", range(5))
-def test_random_lenet5_is_bit_exact_on_every_instruction_set(
-    kernels, seed, tmp_path, device_python
-):
+# Of seven numbers of classes; the odd ones quantize their input in other ways.
+@pytest.mark.parametrize("seed", [0, 5, 6, 7, 9, 11, 14])
+def test_random_lenet5_is_bit_exact_on_every_instruction_set(seed, tmp_path, device_python):
     path = tmp_path / "model.tflite"
     path.write_bytes(random_lenet5(seed))
-    inputs = random_inputs((32, 32, 1), seed, 48)
+    inputs = random_inputs((32, 32, 1), seed, 64)
     expected = reference_outputs(device_python, path, inputs)
     assert len(np.unique(expected)) > 5, "saturated: the test would see nothing"
-    run = compiled_run(to_c(path, tmp_path), kernels, expected.shape[1])
-    np.testing.assert_array_equal(run(inputs), expected)
+    source = to_c(path, tmp_path)
+    for kernels in x86_kernels():
+        run = compiled_run(source, kernels, expected.shape[1])
+        np.testing.assert_array_equal(run(inputs), expected, kernels)
 
 
 @pytest.fixture(scope="session")
@@ -133,9 +133,11 @@ def other_model(other_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("other_model")
     recipe = out / "moment.toml"
     recipe.write_text(TINY_RECIPE.replace("seed = 7", "seed = 1").replace("200", "20"))
-    for stage in (["train", "--recipe", recipe], ["export", "lenet5_int8.tflite"], ["native"]):
-        run = run_stage(*stage, "--data", other_data, "--out", out)
-        assert run.returncode == 0, run.stdout + run.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        judge_only(patch, this_architecture())
+        for stage in (["train", "--recipe", recipe], ["export", "lenet5_int8.tflite"], ["native"]):
+            run = run_stage(*stage, "--data", other_data, "--out", out)
+            assert run.returncode == 0, run.stdout + run.stderr
     return out
 
 
@@ -167,30 +169,25 @@ def test_command_verifies_a_model_of_six_classes(other_model):
 
 
 @pytest.mark.parametrize("kernels", x86_kernels())
-def test_kernels_are_clean_under_address_and_undefined_sanitizers(
+def test_no_address_is_wrong_and_no_integer_wraps_or_loses_bits_unmeant(
     kernels, lenet5, golden, tmp_path
 ):
-    flags = (f"-DKERNELS_{kernels}", "-O1", *SANITIZERS)
-    done = _run(build_command(lenet5, tmp_path / "lenet5", *flags), "--verify", golden)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("600 of 600 outputs equal")
-
-
-@pytest.mark.parametrize("kernels", x86_kernels())
-def test_no_integer_wraps_or_loses_bits_unmeant(kernels, lenet5, golden, tmp_path):
-    flags = ("-O1", "-fsanitize=integer,implicit-conversion", "-fno-sanitize-recover=all")
+    flags = ("-O1", *SANITIZERS, "-fsanitize=integer,implicit-conversion")
     path, compiler = tmp_path / "lenet5", require("clang")
     binary = build_command(lenet5, path, f"-DKERNELS_{kernels}", *flags, compiler=compiler)
     (tmp_path / "digits.idx").write_bytes(_idx(lenet5.images[:3]))
-    for arguments in (["--verify", golden], ["--bench"], [tmp_path / "digits.idx"]):
+    runs = [["--verify", golden], [tmp_path / "digits.idx"]]
+    if kernels == x86_kernels()[-1]:
+        runs.append(["--bench"])  # thousands of images, slow with all these checks
+    for arguments in runs:
         done = _run(binary, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture(scope="session")
 def binaries(lenet5):
-    """A folder with what the bundle holds for each architecture."""
-    native.build(lenet5.source.parent, lenet5.source.parent)
+    """A folder with what the bundle holds for this machine."""
+    native.build(lenet5.source.parent, lenet5.source.parent, [this_architecture()])
     return lenet5.source.parent
 
 
@@ -204,20 +201,18 @@ def binaries(lenet5):
         ("armv6", "arm1176", "dsp"),  # Pi 1, Zero
     ],
 )
-def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(
-    arch, processor, kernels, binaries, golden
-):
-    emulator = require("qemu-aarch64" if arch == "aarch64" else "qemu-arm")
-    done = _run(emulator, "-cpu", processor, binaries / arch / "lenet5", "--verify", golden)
+def test_command_for_a_pi_is_bit_exact_and_chooses_its_kernels(arch, processor, kernels, exported):
+    emulator = require(native.EMULATORS[arch])
+    command, golden = exported / "native" / arch / "lenet5", exported / "native" / "golden.bin"
+    done = _run(emulator, "-cpu", processor, command, "--verify", golden)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"600 of 600 outputs equal ({kernels} kernels)\n"
+    assert done.stdout == f"1000 of 1000 outputs equal ({kernels} kernels)\n"
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_random_lenet5_is_bit_exact_on_every_pi(seed, tmp_path, device_python):
+def test_random_lenet5_is_bit_exact_on_every_pi(tmp_path, device_python):
     path = tmp_path / "model.tflite"
-    path.write_bytes(random_lenet5(seed))
-    images = random_inputs((28, 28, 1), seed, 64)[..., 0].view(np.uint8) ^ 0x80
+    path.write_bytes(random_lenet5(0))
+    images = random_inputs((28, 28, 1), 0, 64)[..., 0].view(np.uint8) ^ 0x80
     inputs = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80
     expected = reference_outputs(device_python, path, inputs.view(np.int8))
     (tmp_path / "golden.bin").write_bytes(native.golden_file(images, expected))
@@ -231,13 +226,14 @@ def test_random_lenet5_is_bit_exact_on_every_pi(seed, tmp_path, device_python):
         assert (done.returncode, done.stdout[:8]) == (0, "64 of 64"), board
 
 
-def test_no_kernel_set_needs_more_instructions_than_committed(lenet5, binaries, golden):
+def test_no_kernel_set_needs_more_instructions_than_committed(exported):
     require("qemu-aarch64")
     require("qemu-arm")
     require("qemu-system-arm")
     rows = json.loads(instructions.INSTRUCTIONS_JSON.read_text())["rows"]
     committed = [row for row in rows if "kernels" in row]  # the others are not ours
-    now = instructions.count_all(lenet5.source, golden.read_bytes())
+    golden = (exported / "native" / "golden.bin").read_bytes()
+    now = instructions.count_all(exported / "native" / "lenet5_int8.c", golden)
     assert {row["processor"] for row in committed} == {count.processor for count in now}
     for count, row in zip(now, committed, strict=True):
         assert count.instructions <= row["instructions"] * 1.03, row
@@ -543,9 +539,9 @@ def test_damaged_library_is_refused_before_it_is_loaded(damage, copied):
     assert "\n" not in str(caught.value)
 
 
-def test_library_of_another_machine_is_one_line(binaries, copied):
+def test_library_of_another_machine_is_one_line(exported, copied):
     arch = "armv7" if this_architecture() != "armv7" else "aarch64"
-    shutil.copy(binaries / arch / "lenet5_int8.so", native_library(copied))
+    shutil.copy(exported / "native" / arch / "lenet5_int8.so", native_library(copied))
     with pytest.raises(InputError, match="native: not usable") as caught:
         Classifier(copied)
     assert "\n" not in str(caught.value)
@@ -568,12 +564,11 @@ def test_same_source_gives_the_same_binaries_wherever_it_lies(
     lenet5, binaries, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(native, "C_FOLDER", Path(shutil.copytree(NATIVE, tmp_path / "sources")))
-    elsewhere = _copy(lenet5, tmp_path / "further" / "a way")
-    native.build(elsewhere, elsewhere)
-    for arch in native.TARGETS:
-        for name in ("lenet5", "lenet5_int8.so"):
-            assert (elsewhere / arch / name).read_bytes() == (binaries / arch / name).read_bytes()
-            assert str(tmp_path).encode() not in (elsewhere / arch / name).read_bytes()
+    elsewhere, arch = _copy(lenet5, tmp_path / "further" / "a way"), this_architecture()
+    native.build(elsewhere, elsewhere, [arch])
+    for name in ("lenet5", "lenet5_int8.so"):
+        assert (elsewhere / arch / name).read_bytes() == (binaries / arch / name).read_bytes()
+        assert str(tmp_path).encode() not in (elsewhere / arch / name).read_bytes()
 
 
 def test_compiling_needs_no_compiler_of_the_system_and_no_home(lenet5, tmp_path, monkeypatch):
@@ -589,9 +584,9 @@ def test_compiling_needs_no_compiler_of_the_system_and_no_home(lenet5, tmp_path,
 
 
 def test_what_does_not_compile_is_one_line_and_leaves_the_old_binaries(lenet5, tmp_path):
-    folder = _copy(lenet5, tmp_path / "native")
-    native.build(folder, folder, ["aarch64"])
-    before = (folder / "aarch64" / "lenet5").read_bytes()
+    folder, before = _copy(lenet5, tmp_path / "native"), b"of an earlier run"
+    (folder / "aarch64").mkdir()
+    (folder / "aarch64" / "lenet5").write_bytes(before)
     with (folder / "lenet5_int8.c").open("a") as source:
         source.write("int broken(void) { return missing; }\n")
     with pytest.raises(UserError, match=r"aarch64: compiling failed: .*error.*'missing'") as caught:

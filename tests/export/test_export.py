@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from conftest import ROOT, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,11 +110,9 @@ def test_every_artifact_says_what_it_is(exported, name):
 
 
 def test_export_is_reproducible(exported, small_data, tmp_path):
-    from conftest import run_stage
-
     for name in ("lenet5.keras", "train.json"):
         (tmp_path / name).write_bytes((exported / name).read_bytes())
-    run = run_stage("export", "--data", small_data, "--out", tmp_path)
+    run = run_stage("export", "--data", small_data, "--out", tmp_path, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     for path in exported.glob("lenet5_*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name

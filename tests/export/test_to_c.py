@@ -1,4 +1,4 @@
-"""The C generator: what it refuses, and bit-exactness on random numbers."""
+"""The C generator: what it refuses, and what it writes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
-from native_helpers import compile_c, compiled_run, reference_outputs, require
-from random_models import random_inputs, random_lenet5, realistic_lenet5
+from native_helpers import compile_c, compiled_run, require
+from random_models import random_lenet5, realistic_lenet5
 
 from export.quantized_lenet5 import UnsupportedModelError, read_lenet5
 from export.requantization import ArithmeticBoundError
@@ -170,18 +170,6 @@ def test_source_needs_no_allocation_file_or_math_library(tmp_path: Path) -> None
         "_GLOBAL_OFFSET_TABLE_",
     }
     assert wanted <= allowed
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_random_lenet5_is_bit_exact_in_portable_c(
-    seed: int, tmp_path: Path, device_python: str
-) -> None:
-    path = _model_file(tmp_path, random_lenet5(seed))
-    inputs = random_inputs((32, 32, 1), seed, 64)
-    expected = reference_outputs(device_python, path, inputs)
-    assert len(np.unique(expected)) > 5, "saturated: the test would see nothing"
-    run = compiled_run(to_c(path, tmp_path), "PORTABLE", expected.shape[1])
-    np.testing.assert_array_equal(run(inputs), expected)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])  # the usual input quantization, and two others

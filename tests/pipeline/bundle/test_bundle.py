@@ -13,27 +13,18 @@ from export.bundle import write_bundle
 from pipeline.bundle import pack
 
 
-@pytest.fixture(scope="module")
-def bundle(exported, small_data, tmp_path_factory):
-    dist = tmp_path_factory.mktemp("dist")
-    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
-    assert run.returncode == 0, run.stderr
-    (path,) = dist.glob("*.tar.gz")
-    return path
-
-
 @pytest.fixture
-def unpacked(bundle, tmp_path):
-    with tarfile.open(bundle) as archive:
+def unpacked(packed, tmp_path):
+    with tarfile.open(packed) as archive:
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
     return folder
 
 
-def test_same_artifacts_give_the_same_bytes(bundle, exported, small_data, tmp_path):
+def test_same_artifacts_give_the_same_bytes(packed, exported, small_data, tmp_path):
     run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
     assert run.returncode == 0, run.stderr
-    assert (tmp_path / bundle.name).read_bytes() == bundle.read_bytes()
+    assert (tmp_path / packed.name).read_bytes() == packed.read_bytes()
 
 
 def test_manifest_tells_the_hash_of_every_file_and_the_contract_of_every_model(unpacked):

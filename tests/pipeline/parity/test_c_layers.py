@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline import native
-from pipeline.artifacts import NATIVE_SOURCE, this_architecture
+from pipeline.artifacts import NATIVE_SOURCE
 from pipeline.parity import c_layers
 
-
-@pytest.fixture(autouse=True)
-def this_machine_alone(monkeypatch, device_python):
-    """Parity's own test compares the layers on every processor that qemu plays."""
-    arch = this_architecture()
-    monkeypatch.setattr(c_layers, "PROCESSORS", {arch: ()})
-    monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})
-    monkeypatch.setattr(c_layers, "GENERATIONS", 2)
+pytestmark = pytest.mark.usefixtures("this_machine_alone", "device_python")
 
 
 def replace_rounding(source, wrong):

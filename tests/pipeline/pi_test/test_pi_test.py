@@ -154,9 +154,9 @@ def test_each_runtime_is_in_the_bundle_of_its_system():
         )
 
 
-def test_the_installed_bundle_is_the_one_that_make_bundle_writes(bundle, tmp_path):
-    pi_test.read_bundle(bundle).write(None, tmp_path, tmp_path / "again.tar.gz")
-    assert (tmp_path / "again.tar.gz").read_bytes() == bundle.read_bytes()
+def test_the_installed_bundle_is_the_one_that_make_bundle_writes(packed, tmp_path):
+    pi_test.read_bundle(packed).write(None, tmp_path, tmp_path / "again.tar.gz")
+    assert (tmp_path / "again.tar.gz").read_bytes() == packed.read_bytes()
 
 
 def test_a_digit_that_is_read_otherwise_is_a_failure(reference):
@@ -225,18 +225,10 @@ def test_a_guest_gets_no_variable_of_this_machine(monkeypatch):
 # --- The stage ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def bundle(exported, small_data, tmp_path_factory):
-    dist = tmp_path_factory.mktemp("dist")
-    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
-    assert run.returncode == 0, run.stderr
-    return next(dist.iterdir())
-
-
 def test_without_mmdebstrap_every_cell_is_not_run_with_the_reason(
-    artifacts, bundle, small_data, tmp_path
+    artifacts, packed, small_data, tmp_path
 ):
-    where = (bundle, "--data", small_data, "--out", artifacts)
+    where = (packed, "--data", small_data, "--out", artifacts)
     run = run_stage("pi-test", *where, env={"PATH": str(tmp_path), "HOME": str(tmp_path)})
     assert run.returncode == 1, run.stderr
     matrix = json.loads((artifacts / "pi-matrix.json").read_text())
@@ -247,11 +239,11 @@ def test_without_mmdebstrap_every_cell_is_not_run_with_the_reason(
         assert "apt install mmdebstrap" in cell["reason"]
 
 
-def test_a_bundle_of_other_models_is_refused(artifacts, bundle, small_data):
+def test_a_bundle_of_other_models_is_refused(artifacts, packed, small_data):
     parity = json.loads((artifacts / "parity.json").read_text())
     parity["rows"][0]["sha256"] = "0" * 64  # of one of the two runtimes that ran this file
     (artifacts / "parity.json").write_text(json.dumps(parity))
-    run = run_stage("pi-test", bundle, "--data", small_data, "--out", artifacts)
+    run = run_stage("pi-test", packed, "--data", small_data, "--out", artifacts)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert "not what parity judged" in run.stderr

@@ -73,7 +73,7 @@ def short_runs(few_data, tmp_path_factory):
     runs = []
     for name in ("first", "second"):
         out = folder / name
-        run = run_stage("train", "--recipe", recipe, "--data", few_data, "--out", out)
+        run = run_stage("train", "--recipe", recipe, "--data", few_data, "--out", out, cwd=ROOT)
         assert run.returncode == 0, run.stderr
         runs.append((out, run))
     return runs
