@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from export import bundle, to_onnx, to_tflite
 from pipeline import artifacts, native
 from pipeline.bundle import wheels
-from pipeline.data import Dataset, require_trained_on
+from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, remove_partial_files, sha256
 from pipeline.parity.check import one_runtime_each, read_probabilities
@@ -64,6 +64,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     exciting = choose_exciting(read_probabilities(folder / artifacts.EXCITING), list(probabilities))
     files = {name: (folder / name).read_bytes() for name in probabilities}
     files |= device_files() | wheels.files(artifacts.ROOT / LOCK, target, folder / "wheels")
+    files["example.pgm"] = example_picture(data, probabilities)
     files["golden.npz"] = golden_archive(data, probabilities, chosen, exciting)
     files |= native.bundle_files(folder, data.test.images, chosen, exciting)
     manifest = {
@@ -83,6 +84,13 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
         bundle.write_bundle(files, manifest, artifacts.bundle_name(), temporary)
         verify_packed(temporary)
     return path
+
+
+def example_picture(data: Dataset, probabilities: Mapping[str, Probabilities]) -> bytes:
+    """The first test image that every model reads right, as PGM: it needs no decoder."""
+    answers = np.array([values.argmax(axis=1) for values in probabilities.values()])  # (models, N)
+    first = int((answers == data.test.labels).all(axis=0).argmax())
+    return b"P5 28 28 255\n" + data.test.images[first].tobytes()
 
 
 def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:

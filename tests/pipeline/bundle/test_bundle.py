@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import subprocess
 import tarfile
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from conftest import DEVICE_PYTHON, run_runner, run_stage
 
 from export.bundle import write_bundle
+from pipeline.artifacts import this_architecture
 from pipeline.bundle import pack
 
 
@@ -71,6 +73,17 @@ def test_unpacked_bundle_verifies_in_the_device_environment(unpacked):
     run = run_runner("verify", python=DEVICE_PYTHON, runner=unpacked / "runner.py")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.splitlines()[-1] == "PASS"
+
+
+def test_example_picture_is_read_right_by_the_runner_and_by_the_command(unpacked, mnist):
+    picture = unpacked / "example.pgm"
+    pixels = np.frombuffer(picture.read_bytes()[-784:], np.uint8).reshape(28, 28)
+    label = mnist.test.labels[(mnist.test.images == pixels).all(axis=(1, 2)).argmax()]
+    run = run_runner(picture, python=DEVICE_PYTHON, runner=unpacked / "runner.py")
+    assert run.stdout.split()[1] == str(label), run.stdout + run.stderr
+    command = unpacked / "native" / this_architecture() / "lenet5"
+    run = subprocess.run([command, picture], capture_output=True, text=True)
+    assert run.stdout.split()[2] == str(label), run.stdout + run.stderr
 
 
 def test_every_model_verifies_on_every_runtime_of_the_development_environment(unpacked):
