@@ -143,10 +143,11 @@ def _decode_pgm(data: bytes) -> UInt8:
     _check_size(width, height, 1 if largest == 255 else 5)
     if len(data) - header.end() < width * height * dtype.itemsize:
         raise PictureError("truncated PGM; copy it again")
-    values = np.frombuffer(data, dtype, width * height, header.end())
+    values: npt.NDArray[Any] = np.frombuffer(data, dtype, width * height, header.end())
     if values.max() > largest:
         raise PictureError("PGM pixel beyond its largest value; save it again")
-    return (values if largest == 255 else _scaled(values, largest)).reshape(height, width)
+    image: UInt8 = values if largest == 255 else _scaled(values, largest)
+    return image.reshape(height, width)
 
 
 def _decode_with_pillow(data: bytes) -> UInt8:

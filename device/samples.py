@@ -69,7 +69,7 @@ def pictures_in(folder: Path) -> list[str]:
 
 
 def read_stream(name: str, descriptor: int, find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
-    """One picture, or a stream of them; in a stream, that there is no digit is an answer: its text."""
+    """One picture, or a stream of them; in a stream, that there is no digit is an answer."""
     for data, is_stream in read_frames(descriptor, complain):
         found: Any
         try:

@@ -75,9 +75,11 @@ def shrink(image: UInt8, k: int) -> UInt8:
     """(H, W, C) -> (H / k, W / k, C), by means over k x k blocks."""
     if k == 1:
         return image
-    height, width = image.shape[0] // k, image.shape[1] // k
-    bands = image[: height * k, : width * k].reshape(height, k, width * k, -1)
-    sums = bands.sum(axis=1, dtype=np.uint16).reshape(height, width, k, -1)  # k is 257 at most
+    height, width, channels = image.shape[0] // k, image.shape[1] // k, image.shape[2]
+    bands = image[: height * k, : width * k].reshape(height, k, width * k, channels)
+    sums = bands.sum(axis=1, dtype=np.uint16).reshape(
+        height, width, k, channels
+    )  # k is 257 at most
     return (sums.sum(axis=2, dtype=np.uint32) // k**2).astype(np.uint8)
 
 

@@ -146,10 +146,10 @@ def _best_strokes(
         strokes = parts.draw(chosen)
         if not _is_stroke(strokes, float(parts.thickness[part]), layer):
             continue
-        mask = None
+        whole: Bool | None = None
         if alike.sum() <= MAX_DIGITS:
-            mask = _complete(strokes, contrast, floor, is_alone=(alike & ~beside).sum() < 2)
-        return scale * best_score, None if mask is None else Ink(mask, layer.paper, scale)
+            whole = _complete(strokes, contrast, floor, is_alone=(alike & ~beside).sum() < 2)
+        return scale * best_score, None if whole is None else Ink(whole, layer.paper, scale)
     return 0.0, None
 
 
