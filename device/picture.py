@@ -1,4 +1,4 @@
-"""A picture file -> its pixels: PGM, PBM and NPY with numpy alone, others with Pillow.
+"""A picture file -> its pixels: binary PGM and NPY with numpy alone, others with Pillow.
 
 image = decode_image(Path("digit.jpg").read_bytes(), "digit.jpg")  # (H, W[, C]) uint8
 """
@@ -51,7 +51,7 @@ def is_picture(path: Path) -> bool:
 
 
 def decode_image(data: bytes, name: str) -> UInt8:
-    """Decodes PGM, PBM, NPY or, with Pillow, PNG, JPEG, BMP, GIF, WebP or PPM.
+    """Decodes binary PGM, NPY or, with Pillow, PNG, JPEG, BMP, GIF, WebP, PPM, PBM or text PGM.
 
     Large pictures come back reduced by a whole factor, turned upright by their EXIF tag; of an
     animation, the first frame that is not blank. Colour and transparency are kept, because only
@@ -72,8 +72,8 @@ def decode_image(data: bytes, name: str) -> UInt8:
             raise PictureError(f"{len(data)} bytes; save it smaller: {MAX_BYTES} are allowed")
         if data.startswith(b"\x93NUMPY"):
             return _simplest(_decode_npy(data))
-        if data[:2] in (b"P1", b"P2", b"P4", b"P5"):
-            return _decode_netpbm(data)
+        if data[:2] == b"P5":
+            return _decode_pgm(data)
         return _decode_with_pillow(data)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
@@ -95,11 +95,8 @@ def _decode_npy(data: bytes) -> UInt8:
     """NPY as numpy.lib.format describes it, its size checked before anything is allocated."""
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        np.lib.format.read_magic(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # a hostile header fails in many ways
         raise PictureError("damaged NPY header; save it again") from error
     if dtype.kind not in "buf" or dtype.itemsize > 8:
@@ -130,54 +127,27 @@ def _scaled(values: npt.NDArray[Any], largest: float) -> UInt8:
     return np.rint(wide, out=wide).astype(np.uint8)
 
 
-# Netpbm: 'P1' to 'P5', width, height and, of a PGM, largest value, apart by space or comments.
-_GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
-_NUMBER = _GAP + rb"(\d{1,9})"
-_NETPBM_HEADER = re.compile(rb"P(?:([14])%b%b|([25])%b%b%b)\s" % (5 * (_NUMBER,)))
+# 'P5', width, height and largest value, apart by space or comments.
+_PGM_HEADER = re.compile(rb"P5%b%b%b\s" % (3 * (rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})",)))
 
 
-def _decode_netpbm(data: bytes) -> UInt8:
-    """PBM and PGM, plain or raw (https://netpbm.sourceforge.net/doc/pgm.html)."""
-    header = _NETPBM_HEADER.match(data)
+def _decode_pgm(data: bytes) -> UInt8:
+    """Binary PGM of 8 or 16 bits (https://netpbm.sourceforge.net/doc/pgm.html)."""
+    header = _PGM_HEADER.match(data)
     if header is None:
-        raise PictureError("damaged PGM or PBM header; save it again")
-    kind, width, height, *rest = (int(group) for group in header.groups() if group)
-    largest = rest[0] if rest else 1
-    _check_size(width, height, 1 if kind == 4 or (kind == 5 and largest == 255) else 5)
+        raise PictureError("damaged PGM header; save it again")
+    width, height, largest = map(int, header.groups())
     if not 0 < largest < 65536:
         raise PictureError(f"PGM with {largest} as its largest value; save it again")
-    values: npt.NDArray[Any]
-    if kind in (1, 2):
-        values = _plain_values(data[header.end() :], width * height, digits=kind == 1)
-    else:
-        row = -(-width // 8) if kind == 4 else width
-        dtype = np.dtype(np.uint8 if largest < 256 else ">u2")
-        if len(data) - header.end() < row * height * dtype.itemsize:
-            raise PictureError("truncated PGM or PBM; copy it again")
-        values = np.frombuffer(data, dtype, row * height, header.end())
-        if kind == 4:
-            values = np.unpackbits(values.reshape(height, row), axis=1)[:, :width]
-    if not (values.max() <= largest and values.min() >= 0):  # NaN fails as well
-        raise PictureError("PGM or PBM pixel beyond its largest value; save it again")
-    if kind in (1, 4):
-        return (1 - values.astype(np.uint8)).reshape(height, width) * np.uint8(255)  # 1 is black
-    image: UInt8 = values if largest == 255 and kind == 5 else _scaled(values, largest)
+    dtype = np.dtype(np.uint8 if largest < 256 else ">u2")
+    _check_size(width, height, 1 if largest == 255 else 5)
+    if len(data) - header.end() < width * height * dtype.itemsize:
+        raise PictureError("truncated PGM; copy it again")
+    values: npt.NDArray[Any] = np.frombuffer(data, dtype, width * height, header.end())
+    if values.max() > largest:
+        raise PictureError("PGM pixel beyond its largest value; save it again")
+    image: UInt8 = values if largest == 255 else _scaled(values, largest)
     return image.reshape(height, width)
-
-
-def _plain_values(body: bytes, count: int, digits: bool) -> npt.NDArray[Any]:
-    """Numbers apart by white space, or digits with or without."""
-    body = re.sub(rb"#[^\r\n]*", b" ", body)
-    if digits:
-        body = b" ".join(re.findall(rb"\S", body))
-    if len(body) < 2 * count - 1:
-        raise PictureError("truncated PGM or PBM; copy it again")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # numpy warns of text that is no number
-        try:
-            return np.fromstring(body, np.float32, count=count, sep=" ")
-        except (ValueError, DeprecationWarning) as error:
-            raise PictureError("PGM with too few pixels that are numbers; save it again") from error
 
 
 def _decode_with_pillow(data: bytes) -> UInt8:

@@ -19,6 +19,7 @@ class NotOneDigitError(InputError):
     """A picture that was read, and that holds no digit, or several."""
 
 
+STREAMS = (".mjpeg", ".mjpg")  # of files that hold JPEG frames, one after the other
 Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an InputError
 
 
@@ -35,9 +36,14 @@ def read_samples(
         path = Path(name)
         try:
             if name == "-":
-                yield from read_standard_input(find)
+                if sys.stdin is None:
+                    raise InputError("-: standard input is closed")
+                yield from read_stream(name, sys.stdin.fileno(), find)
             elif path.is_dir():
                 yield from read_samples(pictures_in(path), find)
+            elif path.suffix.lower() in STREAMS:
+                with path.open("rb") as stream:
+                    yield from read_stream(name, stream.fileno(), find)
             elif is_idx(path):
                 for i, image in enumerate(images_of(parse_idx(read_bytes(path), name), name)):
                     whole = (0, 0, *image.shape[::-1])  # its box
@@ -62,27 +68,21 @@ def pictures_in(folder: Path) -> list[str]:
     return [str(path) if str(path) != "-" else "./-" for path in pictures]
 
 
-def read_standard_input(find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
-    """One picture, or a stream of them, where "no digit found" is an answer and no error.
-
-    Raises:
-        InputError: Standard input is closed.
-    """
-    if sys.stdin is None:
-        raise InputError("-: standard input is closed")
-    for data, is_stream in read_frames(sys.stdin.fileno(), complain):
+def read_stream(name: str, descriptor: int, find: Callable[[np.ndarray], Any]) -> Iterator[Sample]:
+    """One picture, or a stream of them; in a stream, that there is no digit is an answer."""
+    for data, is_stream in read_frames(descriptor, complain):
         found: Any
         try:
             if not data:
-                raise InputError("-: the file is empty")
-            found = read_picture(data, "-", find)
+                raise InputError(f"{name}: the file is empty")
+            found = read_picture(data, name, find)
             if isinstance(found, np.ndarray) and found.min() == found.max():
-                raise NotOneDigitError("-: no digit found, the picture is empty")
+                raise NotOneDigitError(f"{name}: no digit found, the picture is empty")
         except NotOneDigitError as error:
-            found = str(error).partition(": ")[2] if is_stream() else error
+            found = str(error)[len(f"{name}: ") :] if is_stream() else error
         except InputError as error:
             found = error
-        yield "-", found
+        yield name, found
 
 
 def images_of(array: np.ndarray, name: str) -> np.ndarray:

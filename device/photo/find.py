@@ -74,13 +74,10 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
     if max(height, width) < BOX:
         return [(_whole_frame(photo), (0, 0, width, height))]
     try:
-        cuts = find_strokes(photo)
+        cut = find_strokes(photo)
     except NoDigit:
-        clean = clean_strokes(photo)
-        if clean is None:
-            raise
-        cuts = [clean]
-    digits = in_reading_order([digit for cut in cuts for digit in separate(cut)])
+        cut = clean_strokes(photo)
+    digits = in_reading_order(separate(cut))
     return [(in_mnist_form(digit.strokes), digit.box()) for digit in digits]
 
 
@@ -90,7 +87,7 @@ def _whole_frame(photo: UInt8) -> UInt8:
     Its pixels are too few to find strokes among, and where a digit breaks, its parts belong to it.
     """
     strokes = normalised(photo)
-    if strokes is None or (strokes < 0.1).mean() < MIN_GROUND:
+    if (strokes < 0.1).mean() < MIN_GROUND:
         raise NoDigit(NOTHING)
     digit = np.rint(255 * scaled(strokes, BOX)).astype(np.uint8)
     height, width = digit.shape

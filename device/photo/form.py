@@ -27,7 +27,8 @@ def is_mnist(image: UInt8) -> bool:
 
 def in_mnist_form(strokes: Float) -> UInt8:
     """(h, w) 0..1 -> (28, 28) 0..255; refuses two digits that touch, by their many strokes."""
-    digit = _centre_by_mass(_box(_even_thickness(strokes)))
+    boxed = fit(_even_thickness(strokes), BOX)
+    digit = _centre_by_mass(np.rint(boxed * 255).astype(np.uint8))
     ink = np.pad(digit > 160, ((0, 0), (1, 0)))
     strokes_across = (ink[:, 1:] & ~ink[:, :-1]).sum() / ink.any(axis=1).sum()
     if strokes_across > MAX_ACROSS or _bridged(digit) > MAX_BRIDGED:
@@ -80,11 +81,6 @@ def _disc(image: UInt8, radius: int) -> UInt8:
             image = image.copy()
             image[1:-1, 1:-1] = np.maximum(image[1:-1, 1:-1], np.maximum(across, along))
     return image
-
-
-def _box(strokes: Float) -> UInt8:
-    """The 20x20 box: longer side 20 pixels."""
-    return np.rint(fit(strokes, BOX) * 255).astype(np.uint8)
 
 
 def _centre_by_mass(digit: UInt8) -> UInt8:

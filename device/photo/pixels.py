@@ -54,12 +54,12 @@ def opaque(image: UInt8) -> UInt8:
     return filled
 
 
-def normalised(photo: UInt8) -> Float | None:
-    """(h, w, C) -> (h, w), ink 1 on a ground of 0; None for a picture with little contrast."""
+def normalised(photo: UInt8) -> Float:
+    """(h, w, C) -> (h, w), ink 1 on a ground of 0; raises NoDigit where contrast is too little."""
     grey = photo.mean(axis=2, dtype=np.float32)
     low, high = float(grey.min()), float(grey.max())
     if high - low < 128:
-        return None
+        raise NoDigit(NOTHING)
     strokes = (grey - low) / (high - low)
     # A digit leaves most corners free.
     return 1 - strokes if strokes[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5 else strokes
@@ -75,16 +75,12 @@ def shrink(image: UInt8, k: int) -> UInt8:
     """(H, W, C) -> (H / k, W / k, C), by means over k x k blocks."""
     if k == 1:
         return image
-    height, width = image.shape[0] // k, image.shape[1] // k
-    image = image[: height * k, : width * k]
-    rows = image[0::k].astype(np.uint16)  # sums of up to 257 pixels fit
-    for offset in range(1, k):
-        rows += image[offset::k]
-    rows //= k
-    total = rows[:, 0::k].copy()
-    for offset in range(1, k):
-        total += rows[:, offset::k]
-    return (total // k).astype(np.uint8)
+    height, width, channels = image.shape[0] // k, image.shape[1] // k, image.shape[2]
+    bands = image[: height * k, : width * k].reshape(height, k, width * k, channels)
+    sums = bands.sum(axis=1, dtype=np.uint16).reshape(
+        height, width, k, channels
+    )  # k is 257 at most
+    return (sums.sum(axis=2, dtype=np.uint32) // k**2).astype(np.uint8)
 
 
 def resize(image: Float, shape: tuple[int, int]) -> Float:

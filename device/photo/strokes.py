@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .ink import Layer, blurred, ink_layers, noise_floor, opposed_channels, sheet_alone
-from .parts import Parts, connected, joined
+from .parts import Parts, connected
 from .pixels import (
-    MAX_WIDTH,
     MIN_GROUND,
     MIN_PART,
     NOTHING,
@@ -17,7 +16,6 @@ from .pixels import (
     Bool,
     Box,
     Float,
-    Int,
     NoDigit,
     UInt8,
     bounds,
@@ -30,8 +28,7 @@ from .pixels import (
     spread,
 )
 
-SEARCH_PIXELS = 60_000  # where the ink is looked for
-CROP_PIXELS = 25_000  # of the digit, when it is cut out
+WORKING_PIXELS = 60_000  # where the ink is looked for, and of the strokes when they are cut out
 MIN_CONTRAST = 10  # of 255
 MIN_EXTENT = 10  # pixels of the searched picture
 MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it must be
@@ -42,7 +39,6 @@ MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
 MAX_DIGITS = 20  # of a number; more is texture, or a page of writing
-MAX_RIVALS = 1  # things as much like a digit as one that runs into a line or the frame
 REACH = 0.35  # of a digit's extent: what is farther away is no part of it
 MAX_SQUARE_CLEAN = 0.55  # as MAX_SQUARE; MNIST: 0.48, closer up 0.51
 
@@ -72,26 +68,25 @@ class Cut:
 
 @dataclass(frozen=True)
 class Ink:
-    """The strokes that were chosen, on the coarse grid.
+    """The strokes of a digit, or of several, on a coarse grid.
 
     Attributes:
-        masks: (h, w) each, True on the strokes of a digit, or of digits close together.
+        mask: (h, w), True on the strokes.
         paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
         scale: pixels of the searched picture to one of this grid, along each side.
     """
 
-    masks: list[Bool]
+    mask: Bool
     paper: UInt8
     scale: int
 
 
-def find_strokes(photo: UInt8) -> list[Cut]:
-    """The strokes in a photograph, at its own resolution; digits far apart lie in several cuts."""
-    k = reduction(photo, SEARCH_PIXELS)
+def find_strokes(photo: UInt8) -> Cut:
+    """The strokes of a digit, or of several, in a photograph."""
+    k = reduction(photo, WORKING_PIXELS)
     small = shrink(photo, k)
     inverted = opposed_channels(small)
-    ink = _find_ink(sheet_alone(small) ^ inverted)
-    return [_cut_out(photo, k, inverted, ink, mask) for mask in ink.masks]
+    return _cut_out(photo, k, inverted, _find_ink(sheet_alone(small) ^ inverted))
 
 
 def _find_ink(image: UInt8) -> Ink:
@@ -100,23 +95,23 @@ def _find_ink(image: UInt8) -> Ink:
     Ink is what is thin: a grey closing (for dark ink) or opening (for light) wider than any
     stroke paints it over with the paper around it, and leaves shadows, tables and the edges of
     sheets as they are. What was painted over, in any channel, is the contrast. Thicker strokes
-    are looked for with the same window in pictures halved again and again, so that beside a thin
-    pen's digit there may lie things that are thin only by a marker's measure.
+    are looked for with the same window in pictures halved again and again, where what is thin by
+    a marker's measure, such as a ruled line, is passed over.
     """
     planes = blurred(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    best: tuple[float, Ink | None] = 0.0, None
+    best_score, best = 0.0, None
     scale, thinnest = 1, 0.0
     while scale == 1 or min(planes.shape[1:]) >= 48:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in ink_layers(planes, radius):
-            found = _best_strokes(layer, scale, thinnest, 1.25 * radius, 1.1 * best[0])
-            if found[0] > 0:
-                best = found
+            score, ink = _best_strokes(layer, scale, thinnest, 1.25 * radius, best_score)
+            if score > best_score:
+                best_score, best = score, ink
         planes = shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
-    if best[1] is None:
+    if best is None:
         raise NoDigit(NOTHING)
-    return best[1]
+    return best
 
 
 def _best_strokes(
@@ -137,23 +132,24 @@ def _best_strokes(
         score = likeness(parts)
         score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
         if score.any():
-            sharpness = _sharpness(parts, mask, layer.edges)
-            score *= np.where(sharpness > MIN_SHARPNESS, sharpness**6, 0)
+            score *= _sharpness(parts, mask, layer.edges) > MIN_SHARPNESS
         for part in np.argsort(-score)[:MAX_TRIES]:
             if score[part] > least:
                 candidates.append((float(score[part]), int(part), parts, score))
         level *= 2
     candidates.sort(key=lambda candidate: -candidate[0])
     for best_score, part, parts, score in candidates:
-        alike = score > 0.25 * best_score
-        if parts.area[alike | _beside(parts, part)].sum() < MIN_SHARE * parts.area.sum():
+        chosen = np.arange(len(score)) == part
+        alike, beside = score > 0.25 * best_score, _near(parts, chosen, parts.extent[part] / 4)
+        if parts.area[alike | beside].sum() < MIN_SHARE * parts.area.sum():
             continue
-        strokes = parts.draw(np.arange(len(score)) == part)
+        strokes = parts.draw(chosen)
         if not _is_stroke(strokes, float(parts.thickness[part]), layer):
             continue
-        rivals = int((alike & ~_beside(parts, part)).sum())
-        masks = _complete(strokes, contrast, floor, rivals) if alike.sum() <= MAX_DIGITS else []
-        return scale * best_score, Ink(masks, layer.paper, scale) if masks else None
+        whole: Bool | None = None
+        if alike.sum() <= MAX_DIGITS:
+            whole = _complete(strokes, contrast, floor, is_alone=(alike & ~beside).sum() < 2)
+        return scale * best_score, None if whole is None else Ink(whole, layer.paper, scale)
     return 0.0, None
 
 
@@ -167,14 +163,12 @@ def likeness(parts: Parts) -> Float:
     possible = (
         (extent >= MIN_EXTENT)
         & (slim < 0.42)  # MNIST: 0.40 at most
-        & (parts.width < MAX_WIDTH * parts.height)
         & (crossings < MAX_CROSSINGS)  # not a grid of lines, a scribble, the paper among letters
         & (parts.rim < 0.3 * parts.edge)  # not a thing that reaches in from outside
         & ~(crosses_frame & (slim < 0.025))  # not a ruled line
     )
     contrast = parts.mass / np.maximum(parts.area, 1)
-    score = contrast * extent * np.where(parts.rim > 0, 0.7, 1.0)
-    return np.where(possible, score, 0).astype(np.float32)
+    return (contrast * extent * possible).astype(np.float32)
 
 
 def _sharpness(parts: Parts, mask: Bool, edges: UInt8) -> Float:
@@ -221,71 +215,45 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
 
 
-def _complete(mask: Bool, contrast: UInt8, floor: float, rivals: int) -> list[Bool]:
+def _complete(mask: Bool, contrast: UInt8, floor: float, is_alone: bool) -> Bool | None:
     """Grows a part to all ink of about its own strength, with what broke off it or is like it.
 
-    Each of the masks is far from the others and holds one digit or more.
+    None if that is too much, or if the part runs into a line or the frame and is not alone.
     """
     strength = float(np.percentile(contrast[mask], 90))
     shared = mask.astype(np.uint8)
-    parts = connected(
-        contrast > max(floor, 0.4 * strength), shared
-    )  # mass: pixels shared with mask
+    parts = connected(contrast > max(floor, 0.4 * strength), shared)  # mass: shared pixels
     main = int(parts.mass.argmax())
     digit_like = likeness(replace(parts, mass=parts.area)) > 0
-    if not digit_like[main]:  # it ran into a line or the frame
-        return [mask] if rivals <= MAX_RIVALS else []
-    extent, thickness = parts.extent / parts.extent[main], parts.thickness / parts.thickness[main]
-    large = digit_like & (extent > 0.5) & (extent < 2.2)
-    small = (
-        (parts.area > MIN_PART * parts.area[main])
-        & (extent < 2.2)
-        & (parts.rim == 0)
-        & (thickness > 0.5)
-    )
-    if large.sum() > MAX_DIGITS:
-        return []
-    large, small = np.flatnonzero(large), np.flatnonzero(small & ~large)
-    groups = _near(parts, large, small, REACH * float(parts.extent[main]))
-    return [parts.draw(np.isin(np.arange(len(parts.area)), group)) for group in groups]
+    if not digit_like[main]:
+        return mask if is_alone else None
+    extent = parts.extent / parts.extent[main]
+    digits = digit_like & (extent > 0.5) & (extent < 2.2)
+    if digits.sum() > MAX_DIGITS:
+        return None
+    pieces = (parts.area > MIN_PART * parts.area[main]) & (extent < 2.2)
+    return parts.draw(digits | pieces & _near(parts, digits, REACH * parts.extent[main]))
 
 
-def _beside(parts: Parts, main: int) -> Bool:
-    """(n,) the parts within a quarter of its size of one part, and that part."""
-    everything = np.arange(len(parts.area))
-    beside: Bool = (
-        _apart(parts, everything[main : main + 1], everything)[0] <= parts.extent[main] / 4
-    )
-    return beside
+def _near(parts: Parts, some: Bool, reach: float) -> Bool:
+    """(n,) the parts whose boxes lie within `reach` pixels of those of some, and these."""
+    first, last = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])  # (2, n)
+    before = first[:, some, np.newaxis] - last[:, np.newaxis]  # (2, m, n)
+    after = first[:, np.newaxis] - last[:, some, np.newaxis]
+    near: Bool = (np.maximum(before, after).max(axis=0) <= reach).any(axis=0)
+    return near
 
 
-def _near(parts: Parts, large: Int, small: Int, reach: float) -> list[Int]:
-    """Groups of large parts whose boxes lie close to one another, each with the small ones near."""
-    members = np.concatenate([large, small])
-    a, b = np.nonzero(_apart(parts, large, members) <= reach)
-    group = joined(len(members), a, b)[0]
-    return [members[group == i] for i in np.unique(group[: len(large)])]
-
-
-def _apart(parts: Parts, some: Int, others: Int) -> Int:
-    """(m,) and (n,) parts -> (m, n) pixels between their boxes, along the axis where it is more."""
-    first, last = np.stack([parts.top, parts.left]), np.stack([parts.bottom, parts.right])
-    before = first[:, some, None] - last[:, None, others]
-    after = first[:, None, others] - last[:, some, None]
-    pixels: Int = np.maximum(before, after).max(axis=0)
-    return pixels
-
-
-def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink, mask: Bool) -> Cut:
-    """Some of the strokes, at the photo's own resolution.
+def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Cut:
+    """The strokes, at the photo's own resolution.
 
     The photo is `k` times as large as the picture in which the ink was looked for.
     """
     k *= ink.scale
-    rows, columns = bounds(mask, margin=3)
-    mask, paper = mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
+    rows, columns = bounds(ink.mask, margin=3)
+    mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
-    scale = reduction(crop, CROP_PIXELS)
+    scale = reduction(crop, WORKING_PIXELS)
     crop = shrink(crop, scale) ^ inverted
     around = spread(mask.astype(np.uint8), 1)
     grown = resize(np.dstack([paper, mask, around]).astype(np.float32), crop.shape[:2])
@@ -301,24 +269,23 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink, mask: Bool) -> Cut
     return Cut(strokes, rows.start * k, columns.start * k, scale)
 
 
-def clean_strokes(photo: UInt8) -> Cut | None:
-    """The strokes of a digit on clean black or white, at most CROP_PIXELS; None if it is none.
+def clean_strokes(photo: UInt8) -> Cut:
+    """The strokes of a digit on clean black or white; raises NoDigit if it is none.
 
     A digit that was cut out already, such as a 16x16 scan, may fill its frame, so that no paper is
     left around it to find its ink by, and may be bolder than anything a photograph is searched for.
     What tells it from a piece of a photograph is its ground, which is of one grey.
     """
-    k = reduction(photo, CROP_PIXELS)
+    k = reduction(photo, WORKING_PIXELS)
     strokes = normalised(shrink(photo, k))
-    if strokes is None:
-        return None
     ink = strokes > 0.5
-    parts = connected(ink, np.rint(255 * strokes).astype(np.uint8))
+    parts = connected(ink, ink.astype(np.uint8))
     main = int(parts.area.argmax())
-    is_digit = (
-        (strokes < 0.03).mean() > MIN_GROUND
-        and likeness(parts)[main] > 0
-        and parts.area[main] > 0.8 * parts.area.sum()
-        and not holds_square(np.pad(ink, 1), MAX_SQUARE_CLEAN)
-    )
-    return Cut(strokes, 0, 0, k) if is_digit else None
+    if (
+        (strokes < 0.03).mean() < MIN_GROUND
+        or likeness(parts)[main] == 0
+        or parts.area[main] < 0.8 * parts.area.sum()
+        or holds_square(np.pad(ink, 1), MAX_SQUARE_CLEAN)
+    ):
+        raise NoDigit(NOTHING)
+    return Cut(strokes, 0, 0, k)

@@ -59,12 +59,11 @@ def difference(a: UInt8, b: UInt8) -> float:
 # ---------------------------------------------------------------------- the MNIST form
 
 
-def test_every_mnist_test_image_comes_back_as_it_is(mnist: UInt8) -> None:
-    assert all(np.array_equal(find_digit(image), image) for image in mnist)
-
-
-def test_an_inverted_mnist_image_comes_back_as_the_original(mnist: UInt8) -> None:
-    assert all(np.array_equal(find_digit(255 - image), image) for image in mnist)
+@pytest.mark.parametrize("flip", [0, 255])
+def test_mnist_images_black_on_white_or_white_on_black_come_back_as_they_are(
+    mnist: UInt8, flip: int
+) -> None:
+    assert all(np.array_equal(find_digit(image ^ np.uint8(flip)), image) for image in mnist[::10])
 
 
 def test_an_mnist_image_survives_the_way_through_an_rgb_png(mnist: UInt8) -> None:
@@ -77,7 +76,7 @@ def test_an_enlarged_mnist_image_comes_back_close_to_the_original(
     mnist: UInt8, inverted: bool
 ) -> None:
     differences = []
-    for image in mnist[:20]:
+    for image in mnist[:8]:
         paper = np.pad(image, 10)
         large = Image.fromarray(255 - paper if inverted else paper).resize((480, 480))
         differences.append(difference(find_digit(np.asarray(large)), image))
@@ -90,10 +89,6 @@ def test_the_digit_is_20_pixels_long_and_centred_by_mass() -> None:
     assert max(np.ptp(rows), np.ptp(columns)) + 1 == 20
     centre = np.average(np.stack([rows, columns]), axis=1, weights=digit[rows, columns])
     assert np.abs(centre - 14).max() <= 0.5
-
-
-def test_light_on_dark_gives_the_same_digit_as_dark_on_light() -> None:
-    assert difference(find_digit(seven(255, 0)), find_digit(seven())) < 6
 
 
 def test_a_thin_pen_is_thickened_to_what_mnist_holds() -> None:
@@ -154,28 +149,29 @@ def test_dust_away_from_the_digit_is_ignored() -> None:
     assert np.array_equal(find_digit(dusty), clean)
 
 
-def test_a_digit_that_touches_the_frame_is_found_whole() -> None:
-    image = seven()[:, 20:]
-    touching = np.pad(image[21:], ((0, 120), (0, 120)), constant_values=255)
-    assert difference(find_digit(touching), find_digit(seven())) < 20
+def coloured(paper: tuple[int, int, int], ink: tuple[int, int, int]) -> UInt8:
+    return np.where(seven()[..., None] < 128, ink, paper).astype(np.uint8)
 
 
-def test_shadow_over_half_the_digit_changes_little() -> None:
-    shaded = np.pad(seven(), 60, constant_values=255)
-    shaded[:, 115:] //= 2
-    assert difference(find_digit(shaded), find_digit(seven())) < 12
+SHADOW = np.where(np.arange(220) < 115, 1, 2).astype(np.uint8)
+OPAQUE = np.full_like(seven(), 255)
+SEVENS = {
+    "light on dark": seven(255, 0),
+    "half in a shadow": np.pad(seven(), 60, constant_values=255) // SHADOW,
+    "touching the frame": np.pad(seven()[21:, 20:], ((0, 120), (0, 120)), constant_values=255),
+    "yellow on white": coloured((255, 255, 255), (250, 230, 60)),
+    "red on green": coloured((120, 170, 110), (235, 110, 120)),
+    "lighter in one colour and darker in another": coloured((20, 70, 250), (150, 240, 20)),
+    "7.5 megapixels": seven().repeat(25, axis=0).repeat(25, axis=1),
+    "one channel": seven()[..., None],
+    "four channels": np.dstack([seven()] * 3 + [OPAQUE]),
+    "dark ink on nothing": np.dstack([OPAQUE * 0] * 3 + [255 - seven()]),
+    "light ink on nothing": np.dstack([OPAQUE] * 3 + [255 - seven()]),
+}
 
 
-def test_yellow_on_white_and_red_on_green_are_found() -> None:
-    ink = seven() < 128
-    for paper, colour in (((255, 255, 255), (250, 230, 60)), ((120, 170, 110), (235, 110, 120))):
-        image = np.where(ink[..., None], colour, paper).astype(np.uint8)
-        assert difference(find_digit(image), find_digit(seven())) < 12
-
-
-def test_ink_lighter_in_one_colour_and_darker_in_another_is_found() -> None:
-    ink = seven() < 128
-    image = np.where(ink[..., None], (150, 240, 20), (20, 70, 250)).astype(np.uint8)
+@pytest.mark.parametrize("image", SEVENS.values(), ids=SEVENS)
+def test_light_colour_and_size_change_little(image: UInt8) -> None:
     assert difference(find_digit(image), find_digit(seven())) < 12
 
 
@@ -203,12 +199,12 @@ def on_paper(paper: UInt8, ink: tuple[int, int, int], scale: float = 1.0) -> UIn
 def test_digits_that_fill_a_rough_sheet_of_strong_colour_are_found(mnist: UInt8) -> None:
     paper = speckled((150, 130), (206, 204, 96), 14, size=3)
     differences = []
-    for digit in mnist[:30]:
+    for digit in mnist[:10]:
         share = np.asarray(Image.fromarray(digit[3:25, 3:25]).resize((130, 150)))[..., None] / 255
         photo = (paper * (1 - share) + np.array([44, 96, 104]) * share).astype(np.uint8)
         with contextlib.suppress(NoDigit):
             differences.append(difference(find_digit(photo), digit))
-    assert len(differences) > 27
+    assert len(differences) > 8
     assert np.mean(differences) < 20
 
 
@@ -250,7 +246,7 @@ def row(digits: list[UInt8], gap: int, factor: int = 5) -> UInt8:
 
 @pytest.mark.parametrize("gap", [1, 3, 12])
 def test_one_of_two_digits_is_never_answered_alone(mnist: UInt8, gap: int) -> None:
-    for first, second in mnist[20:40].reshape(10, 2, 28, 28):
+    for first, second in mnist[20:30].reshape(5, 2, 28, 28):
         with pytest.raises(PhotoError):
             find_digit(row([first, second], gap))
 
@@ -342,48 +338,35 @@ def sheet_edge() -> UInt8:
     return image
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((28, 28), np.uint8),
-        np.full((1, 1), 7, np.uint8),
-        np.full((300, 400, 3), 200, np.uint8),
-        ramp(),
-        ramp().T,
-        ruled(),
-        noise(),
-        np.where(np.arange(300) < 40, 60, 240).astype(np.uint8)[None].repeat(200, axis=0),
-        disc(),
-        sheet_edge(),
-    ],
-    ids=[
-        "black",
-        "one pixel",
-        "one colour",
-        "ramp",
-        "upright ramp",
-        "ruled",
-        "noise",
-        "table",
-        "disc",
-        "sheet's edge",
-    ],
-)
+def empty_sheet() -> UInt8:
+    table = wood((480, 640))
+    table[90:390, 200:460] = 235
+    return table
+
+
+NO_DIGIT = {
+    "black": np.zeros((28, 28), np.uint8),
+    "one pixel": np.full((1, 1), 7, np.uint8),
+    "small and of one grey": np.full((16, 16), 255, np.uint8),
+    "small noise": noise()[:16, :16],
+    "one colour": np.full((300, 400, 3), 200, np.uint8),
+    "ramp": ramp(),
+    "upright ramp": ramp().T,
+    "ruled": ruled(),
+    "noise": noise(),
+    "table": np.where(np.arange(300) < 40, 60, 240).astype(np.uint8)[None].repeat(200, axis=0),
+    "disc": disc(),
+    "disc on clean white": np.where(disc() < 99, 0, 255).astype(np.uint8)[90:210, 140:260],
+    "sheet's edge": sheet_edge(),
+    "grain of wood": wood((480, 640)),
+    "empty sheet on wood": empty_sheet(),
+}
+
+
+@pytest.mark.parametrize("image", NO_DIGIT.values(), ids=NO_DIGIT)
 def test_a_picture_without_a_digit_is_refused(image: UInt8) -> None:
     with pytest.raises(NoDigit, match="no digit found"):
         find_digit(image)
-
-
-def test_the_grain_of_wood_is_no_digit() -> None:
-    with pytest.raises(NoDigit):
-        find_digit(wood((480, 640)))
-
-
-def test_an_empty_sheet_on_a_wooden_table_holds_no_digit() -> None:
-    table = wood((480, 640))
-    table[90:390, 200:460] = 235
-    with pytest.raises(NoDigit):
-        find_digit(table)
 
 
 # ------------------------------------------------------------------------- decoding
@@ -400,14 +383,6 @@ def test_exif_turns_the_picture_upright(orientation: int) -> None:
     assert np.array_equal(decoded, seven())
 
 
-@pytest.mark.parametrize("ink", [0, 255])
-def test_ink_alone_on_nothing_is_readable(ink: int) -> None:
-    alpha = 255 - seven()
-    pixels = np.concatenate([np.full((*alpha.shape, 3), ink, np.uint8), alpha[..., None]], axis=2)
-    digit = find_digit(decode_image(encoded(Image.fromarray(pixels)), "a.png"))
-    assert difference(digit, find_digit(seven())) < 6
-
-
 def test_transparent_corners_take_the_papers_colour() -> None:
     alpha = np.full(seven().shape, 255, np.uint8)
     alpha[:15, :15] = 0
@@ -415,12 +390,18 @@ def test_transparent_corners_take_the_papers_colour() -> None:
     assert np.array_equal(find_digit(decode_image(data, "a.png")), find_digit(seven()))
 
 
-def test_pgm_and_npy_hold_the_same_picture() -> None:
-    image = seven()
-    raw = b"P5 # made by hand\n100 120\n255\n" + image.tobytes()
-    plain = b"P2\n100 120 255\n" + b" ".join(b"%d" % value for value in image.ravel())
-    deep = b"P5 100 120 65535\n" + (image.astype(">u2") * 257).tobytes()
-    pictures = [raw, plain, deep, npy(image), npy(image / 255), npy(image > 127)]
+def test_netpbm_and_npy_hold_the_same_picture() -> None:
+    image, text = seven(), " ".join(map(str, seven().ravel())).encode()
+    bits = image < 128
+    pictures = [
+        b"P1 # by hand\n100 120\n" + b"".join(b"%d" % bit for bit in bits.ravel()),
+        b"P2\n100 120 255\n" + text,
+        b"P4 100 120\n" + np.packbits(bits, axis=1).tobytes(),
+        b"P5 # made by hand\n100 120\n255\n" + image.tobytes(),
+        b"P5 100 120 65535\n" + (image.astype(">u2") * 257).tobytes(),
+        b"P6 100 120 255\n" + image.repeat(3).tobytes(),
+        *(npy(array) for array in (image, image / 255, image > 127)),
+    ]
     for data in pictures:
         assert np.array_equal(decode_image(data, "a"), image)
 
@@ -432,21 +413,6 @@ def test_png_of_every_mode_is_read(mode: str) -> None:
     else:
         image = Image.fromarray(seven()).convert(mode)
     assert difference(decode_image(encoded(image), "a.png"), seven()) < 3
-
-
-def test_pbm_and_ppm_are_read() -> None:
-    bits = b"P4 100 120\n" + np.packbits(seven() < 128, axis=1).tobytes()
-    digits = b"P1 # by hand\n100 120\n" + b"".join(b"%d" % bit for bit in (seven() < 128).ravel())
-    colours = b"P6 100 120 255\n" + seven().repeat(3).tobytes()
-    for data in (bits, digits, colours):
-        assert np.array_equal(decode_image(data, "a"), seven())
-
-
-def test_a_large_array_gives_nearly_the_digit_of_a_small_one() -> None:
-    large = (
-        seven().repeat(25, axis=0).repeat(25, axis=1)
-    )  # 7.5 megapixels, not reduced by a decoder
-    assert difference(find_digit(large), find_digit(seven())) < 20
 
 
 def test_a_cmyk_jpeg_is_read() -> None:
@@ -622,33 +588,28 @@ STARTS = [
     b"P3 1 2 255\n1 2 3 4 5 6",
     encoded(Image.fromarray(seven()), "WEBP"),
     npy(seven()),
+    *(b"", b"P5", b"P2 3 3 9\n", b"\x93NUMPY\x01\x00"),
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     start=st.sampled_from(STARTS),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     keep=st.floats(0, 1),
+    tail=st.binary(max_size=20),
 )
 def test_damaged_pictures_raise_nothing_but_photo_error(
-    start: bytes, changes: list[tuple[float, int]], keep: float
+    start: bytes, changes: list[tuple[float, int]], keep: float, tail: bytes
 ) -> None:
     data = bytearray(start)
-    for where, value in changes:
+    for where, value in changes if start else ():
         data[int(where * len(data))] = value
     try:
-        image = decode_image(bytes(data[: int(keep * len(data)) + 1]), "x")
+        image = decode_image(bytes(data[: int(keep * len(data)) + 1]) + tail, "x")
         assert find_digit(image).shape == (28, 28)
     except (PictureError, PhotoError):
         pass
-
-
-@settings(max_examples=200, deadline=None)
-@given(head=st.sampled_from([b"", b"P5", b"P2 3 3 9\n", b"\x93NUMPY\x01\x00"]), tail=st.binary())
-def test_random_bytes_raise_nothing_but_photo_error(head: bytes, tail: bytes) -> None:
-    with contextlib.suppress(PictureError):
-        decode_image(head + tail, "x")
 
 
 @settings(max_examples=100, deadline=None)
@@ -679,21 +640,12 @@ def test_an_array_that_is_no_picture_is_refused(array: UInt8) -> None:
         find_digit(array)
 
 
-def test_arrays_with_one_or_four_channels_are_taken() -> None:
-    expected = find_digit(seven())
-    assert np.array_equal(find_digit(seven()[..., None]), expected)
-    opaque = np.dstack([seven()] * 3 + [np.full_like(seven(), 255)])
-    ink_alone = np.dstack([np.zeros_like(seven())] * 3 + [255 - seven()])
-    for image in (opaque, ink_alone):
-        assert difference(find_digit(image), expected) < 6
-
-
 def test_memory_stays_flat_over_many_pictures() -> None:
     data = encoded(Image.fromarray(seven()), "JPEG")
     held = []
     tracemalloc.start()
     for _ in range(2):  # Python and numpy keep some free lists, which the first pictures fill
-        for _ in range(10):
+        for _ in range(4):
             find_digit(decode_image(data, "a.jpg"))
         gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
@@ -708,14 +660,13 @@ def test_the_package_works_alone_and_without_pillow(tmp_path: Path) -> None:
     shutil.copytree(Path(photo.__file__).parent, tmp_path / "photo")
     shutil.copy(picture.__file__, tmp_path / "picture.py")
     (tmp_path / "seven.npy").write_bytes(npy(seven()))
-    bits = b"P4 100 120\n" + np.packbits(seven() < 128, axis=1).tobytes()
-    (tmp_path / "seven.pbm").write_bytes(bits)
+    (tmp_path / "seven.pgm").write_bytes(b"P5 100 120 255\n" + seven().tobytes())
     (tmp_path / "seven.png").write_bytes(encoded(Image.fromarray(seven())))
     script = """
 import sys
 sys.modules["PIL"] = None
 import photo, picture
-for name in ("seven.npy", "seven.pbm"):
+for name in ("seven.npy", "seven.pgm"):
     digit = photo.find_digit(picture.decode_image(open(name, "rb").read(), name))
     assert digit.shape == (28, 28)
 try:
@@ -745,13 +696,6 @@ def test_a_large_digit_cut_to_its_edges_is_found(mnist: UInt8) -> None:
         assert difference(find_digit(tight.repeat(8, axis=0).repeat(8, axis=1)), image) < 35
 
 
-def test_a_disc_on_clean_white_is_no_digit() -> None:
-    image = Image.new("L", (100, 100), 255)
-    ImageDraw.Draw(image).ellipse((20, 20, 80, 80), fill=0)
-    with pytest.raises(NoDigit):
-        find_digit(np.asarray(image))
-
-
 @pytest.mark.parametrize("side", [16, 28])
 def test_a_scan_that_fills_its_frame_is_centred_as_mnist_is(mnist, side):
     for image in mnist[:20]:
@@ -778,11 +722,3 @@ def test_a_frame_smaller_than_mnists_box_is_taken_whole_even_where_the_digit_bre
     assert found[6:8, 13].max() == 255
     assert found[12:22, 13].min() > 150
     assert found[10, 13] < 50  # the gap stays
-
-
-@pytest.mark.parametrize("grey", [0, 255])
-def test_a_small_frame_of_one_grey_or_of_noise_holds_no_digit(grey):
-    noise = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
-    for image in (np.full((16, 16), grey, np.uint8), noise):
-        with pytest.raises(NoDigit):
-            find_digit(image)

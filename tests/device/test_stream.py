@@ -152,17 +152,19 @@ def test_a_file_is_read_to_its_end_and_stable_prints_what_holds_and_is_new(
 ):
     seven, two, blank = seen
     order = [seven, seven, two, seven, seven, seven, two, two, blank, blank, blank, two, two]
-    (tmp_path / "stream").write_bytes(b"".join(order))
-    command = [sys.executable, RUNNER, "--json", "-m", exported / "lenet5_int8.tflite", "-"]
+    path = tmp_path / "stream.mjpeg"
+    path.write_bytes(b"".join(order))
+    command = [sys.executable, RUNNER, "--json", "-m", exported / "lenet5_int8.tflite"]
 
-    def labels(*options):
-        with (tmp_path / "stream").open("rb") as file:
-            run = subprocess.run([*command, *options], stdin=file, capture_output=True)
+    def labels(*options, name="-"):
+        with path.open("rb") as file:
+            run = subprocess.run([*command, name, *options], stdin=file, capture_output=True)
         assert run.returncode == 0, run.stderr
         return [json.loads(line)["label"] for line in run.stdout.splitlines()]
 
     all_labels = labels()
     assert len(all_labels) == len(order)
+    assert labels(name=path) == all_labels
     a, b = all_labels[0], all_labels[2]
     assert labels("--stable", "2") == ([a, b, None, b] if a != b else [a, None, a])
     assert labels("--stable", "3") == [a, None]
