@@ -141,4 +141,10 @@ def seed_figures(share):
     of = {"accuracy": share, "calibration_error": 0.01, "loss_pp": 0.0, "agreement": 1.0}
     shares = {"float": 0.9, "int8": 0.8}
     wild = {"wild": {"hooked ones": shares}, "non_digits_sure": {"letters": shares}}
-    return {"seconds": 1.0, "float": of, "artifacts": {"lenet5_int8.tflite": of}, **wild}
+    return {
+        "seconds": 1.0,
+        "teacher_seconds": 0.0,
+        "float": of,
+        "artifacts": {"lenet5_int8.tflite": of},
+        **wild,
+    }

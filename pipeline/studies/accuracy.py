@@ -295,8 +295,11 @@ def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, of in {FLOAT_MODEL: block, **block["artifacts"]}.items():
         lower, upper = (1 - bound for bound in reversed(of["ci95"]))
-        cells = [name, f"{1 - of['mean_test_accuracy']:.3%}", f"{of['sd']:.3%}"]
-        cells += [f"{lower:.3%} to {upper:.3%}", f"{of['mean_calibration_error']:.2%}"]
+        spread = [f"{of['sd']:.3%}", f"{lower:.3%} to {upper:.3%}"]
+        if len(block["seeds"]) == 1:
+            spread = ["", ""]
+        cells = [name, f"{1 - of['mean_test_accuracy']:.3%}", *spread]
+        cells.append(f"{of['mean_calibration_error']:.2%}")
         if "mean_loss_pp" in of:
             cells += [f"{of['mean_loss_pp']:+.3f}", f"{of['mean_agreement']:.3%}"]
         rows.append([*cells, *[""] * (7 - len(cells))])

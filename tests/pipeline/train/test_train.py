@@ -49,7 +49,7 @@ recipe, data, out = load_recipe(sys.argv[1]), load(Path(sys.argv[2])), Path(sys.
 import_tensorflow()
 from pipeline.train.training import train
 for seed in (recipe.seed + 1, recipe.seed):
-    train("short", dataclasses.replace(recipe, seed=seed), data, out)
+    train("short", dataclasses.replace(recipe, seed=seed), data, out, out / "teachers")
 """
 
 
