@@ -164,3 +164,16 @@ def test_manifest_names_the_kernels_that_each_file_was_judged_with():
         "judged": {"native/a/lenet5": ["avx2", "sse2"]},
         "not_judged": {"files": ["native/b/lenet5.so"], "kernels": ["neon"]},
     }
+
+
+def test_example_picture_is_the_first_test_image_that_every_model_reads_right():
+    images = np.arange(4 * 784, dtype=np.uint16).astype(np.uint8).reshape(4, 28, 28)
+    labels = np.array([0, 1, 0, 1], np.uint8)
+    split = Split(images, labels)
+    data = Dataset(split, split, split, ("a", "b"), Path("d"), "")
+    right = np.eye(2, dtype=np.float32)[labels]  # (4, 2)
+    wrong_at_0, wrong_at_1 = right.copy(), right.copy()
+    wrong_at_0[0] = 1 - right[0]
+    wrong_at_1[1] = 1 - right[1]
+    picture = pack.example_picture(data, {"one": wrong_at_0, "other": wrong_at_1})
+    assert picture == b"P5 28 28 255\n" + images[2].tobytes()
