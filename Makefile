@@ -39,7 +39,6 @@ RECIPE_FILE := $(if $(filter %.toml,$(RECIPE)),$(RECIPE),pipeline/train/recipes/
 data: .venv/.installed ## Import your own images, FROM=file-or-folder TO=my/images; FLAGS="--invert --transpose"
 	@$(STAGE) import "$${FROM:?make data FROM=your/images TO=a/new/folder}" "$${TO:?a new folder}" $(FLAGS)
 export: $(BUNDLE) ## Train, convert, check parity, pack; only what is out of date (RECIPE=, DATA=)
-
 bundle: export ## The same, signed by SIGN=~/.ssh/id_ed25519, for a Pi offline with WHEELS=aarch64-cp311
 	@test -z "$$SIGN" || tools/sign.sh "$(BUNDLE)" "$$SIGN"
 
@@ -66,7 +65,6 @@ ifneq ($(file <$(OUT)/.parity-passed),$(BUDGET))
 CHANGED_BUDGET := FORCE
 endif
 FORCE:
-
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(CHANGED_DATA) pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
 	@printf '%s\n' '$(RECIPE)' >$(OUT)/.recipe && printf '%s\n' "$$DATA" >$(OUT)/.data
