@@ -143,7 +143,7 @@ def packed(exported):
 
 @pytest.fixture
 def artifacts(exported, tmp_path):
-    """A copy of `exported` that a test may break."""
+    """A copy of `exported` that a test may break, or name as `--out`: one run at a time has it."""
     return Path(shutil.copytree(exported, tmp_path / "artifacts"))
 
 

@@ -242,9 +242,9 @@ def test_full_disk_during_parity_is_one_line(small_data, exported, small_disk):
     assert names(out) == sorted(path.name for path in inputs)
 
 
-def test_full_disk_during_packing_is_one_line(small_data, exported, small_disk):
+def test_full_disk_during_packing_is_one_line(small_data, artifacts, small_disk):
     dist = small_disk(128)
-    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", dist)
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
     assert_refused(run, dist, ".tar.gz: cannot be written (")
     assert names(dist) == []
 

@@ -23,8 +23,8 @@ def unpacked(packed, tmp_path):
     return folder
 
 
-def test_same_artifacts_give_the_same_bytes(packed, exported, small_data, tmp_path):
-    run = run_stage("bundle", "--data", small_data, "--out", exported, "--dist", tmp_path)
+def test_same_artifacts_give_the_same_bytes(packed, artifacts, small_data, tmp_path):
+    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", tmp_path)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / packed.name).read_bytes() == packed.read_bytes()
 
