@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.logits import softmax
 from pipeline.config import Distillation, EpochRecipe
 from pipeline.data import Dataset
 from pipeline.files import atomic_path, make_folder, read_json, sha256, write_json
@@ -99,9 +100,8 @@ def _answer(
     images, labels, _ = epochs.distort(recipe, data, epoch)
     answers = []
     for weights in teachers:
-        z = epochs.answer(weights, images) / how.temperature  # (N, classes)
-        exponentials = np.exp(z - z.max(axis=1, keepdims=True))
-        answers.append(exponentials / exponentials.sum(axis=1, keepdims=True))
+        z = epochs.answer(weights, images)  # (N, classes)
+        answers.append(softmax(z / np.float32(how.temperature)))
     mean: NDArray[np.float32] = np.mean(answers, axis=0)
     return {"images": images, "labels": labels, "answers": mean.astype(np.float16)}
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
-from pipeline.config import CookbookRecipe, EpochRecipe, Recipe, load_recipe
+from pipeline.config import CookbookRecipe, Recipe, load_recipe
 from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, warn
 from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, sha256, write_json
@@ -101,18 +101,18 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path, teachers: Path) -
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    draw, teacher_seconds = None, 0.0
-    if isinstance(recipe, EpochRecipe) and recipe.distillation:
-        draw, teacher_seconds = distillation.teach(recipe, recipe.distillation, data, teachers)
     keras.utils.set_random_seed(recipe.seed)
     model = lenet5.build(data.classes)
     model.summary(print_fn=print)
-    start = time.perf_counter()
+    start, teacher_seconds = time.perf_counter(), 0.0
     if isinstance(recipe, CookbookRecipe):
         history = cookbook.fit(model, recipe, data)
         steps, batch_size = recipe.steps, recipe.batch_size
     else:
-        draw = draw or functools.partial(epochs.distort, recipe, data)
+        draw: Callable[[int], epochs.Epoch] = functools.partial(epochs.distort, recipe, data)
+        if recipe.distillation:
+            draw, teacher_seconds = distillation.teach(recipe, recipe.distillation, data, teachers)
+            start = time.perf_counter()
         history, weights = epochs.fit(model.get_weights(), recipe, data, draw)
         model.set_weights(weights)
         logits = epochs.answer(weights, data.validation.images)
