@@ -174,10 +174,10 @@ RECEIPT = ResultFile(
 SEEDS = ResultFile(
     ACCURACY_JSON.name,
     "make accuracy",
-    ("machine", "data_sha256", "recipe"),
+    ("data_sha256", "recipe"),
     {
         "recipes": (
-            *("recipe", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"),
+            *("recipe", "machine", "artifacts", "seeds", "mean_test_accuracy", "sd", "ci95"),
             *("wild", "non_digits_sure"),
         )
     },

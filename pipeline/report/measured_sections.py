@@ -13,7 +13,7 @@ from pipeline.report.gather import ReportData
 from pipeline.report.page import Section, Table
 from pipeline.report.plots import short
 from pipeline.studies import photos as studied_photos
-from pipeline.studies.accuracy import artifact_cells, pair_cells
+from pipeline.studies.accuracy import artifact_cells, count_seeds, pair_cells
 from pipeline.studies.robustness import table_cells
 
 
@@ -134,18 +134,19 @@ def seeds(report: ReportData) -> Section:
     result = report.seeds
     tables, takeaways = [], []
     for block in result["recipes"]:
-        recipe, n = f"Recipe {block['recipe']}", len(block["seeds"])
+        recipe, count = f"Recipe {block['recipe']}", count_seeds(block)
         takeaways.append(
             f"{recipe} errs on {1 - block['mean_test_accuracy']:.2%} of the test images, mean of "
-            f"{n} seeds."
+            f"{count}."
         )
-        tables.append(Table(f"{recipe}, {n} seeds", *artifact_cells(block)))
+        tables.append(Table(f"{recipe}, {count}", *artifact_cells(block)))
         for part, what in (("wild", "read right"), ("non_digits_sure", "answered")):
             if shares := pair_cells(block[part]):
                 caption = f"{recipe}, generated images that are {what}, mean"
                 tables.append(Table(caption, ("images", "float", "int8"), shares))
+    machines = dict.fromkeys(block["machine"] for block in result["recipes"])
     text = (
         "Each seed was trained, converted and judged by itself; the intervals are Student's. "
-        f"Measured on: {result['machine']}.",
+        f"Measured on: {'; '.join(machines)}.",
     )
     return Section(" ".join(takeaways), text=text, tables=tables)

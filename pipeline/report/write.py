@@ -1,4 +1,4 @@
-"""The report stage: `report.html` and `artifacts.MODEL_CARD.md`."""
+"""The report stage: `report.html` and `MODEL_CARD.md`."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
         seeds: list[dict[str, Any]] = []
         for seed in SEEDS:
             folder = out / "accuracy" / f"{name}-{seed}"
-            make(name, dataclasses.replace(recipe, seed=seed), data, folder)
+            make(name, dataclasses.replace(recipe, seed=seed), data, folder, out / TEACHERS)
             seeds.append(measure(folder, data))
             blocks[name] = summarise(name, recipe.epochs, seeds)
             result = describe(list(blocks.values()), data)
@@ -110,7 +110,7 @@ def describe(blocks: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:
 # --- One seed -----------------------------------------------------------------------------------
 
 
-def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
+def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path, teachers: Path) -> None:
     """Train, convert and judge one seed, as far as it is not finished."""
     make_folder(folder)
     trained = key.training_key(recipe, data)
@@ -118,7 +118,7 @@ def make(name: str, recipe: EpochRecipe, data: Dataset, folder: Path) -> None:
     state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if state.get("trained") != trained:
         print(f"{name}, seed {recipe.seed}: training", flush=True)
-        train(name, recipe, data, folder, folder.parent.parent / TEACHERS)
+        train(name, recipe, data, folder, teachers)
         state = {"trained": trained}
         write_json(folder / STATE, state)
     if state.get("judged") != judged:
@@ -265,9 +265,8 @@ def render(result: dict[str, Any]) -> str:
 
 def _render_recipe(block: dict[str, Any]) -> list[str]:
     seeds = block["seeds"]
-    count = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
     return [
-        f"## `{block['recipe']}`: {block['epochs']} epochs, {count}",
+        f"## `{block['recipe']}`: {block['epochs']} epochs, {count_seeds(block)}",
         _time_taken(block),
         markdown_table(*artifact_cells(block)),
         "Errors on the test images, seed by seed, and what the threshold of each seed gives "
@@ -287,6 +286,11 @@ def _time_taken(block: dict[str, Any]) -> str:
         f"Training took {block['mean_seconds']:.0f} s a seed{before if teachers else ''}. "
         f"Measured on: {block['machine']}."
     )
+
+
+def count_seeds(block: dict[str, Any]) -> str:
+    n = len(block["seeds"])
+    return f"{n} seed{'s' * (n > 1)}"
 
 
 def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -115,7 +115,7 @@ def make_seed(tmp_path, monkeypatch, mnist):
 
     def make(recipe=RECIPE):
         made.clear()
-        accuracy.make("best", recipe, mnist, tmp_path / "seed")
+        accuracy.make("best", recipe, mnist, tmp_path / "seed", tmp_path / "teachers")
         return list(made)
 
     make.tree = tree
