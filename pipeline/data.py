@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.idx import FileError, open_plain, parse_idx, read_bytes
-from device.runner import first_line
-from pipeline.files import UserError, sha256
+from pipeline.files import UserError, first_line, sha256
 
 SIDE = 28  # pixels
 PADDING = 2

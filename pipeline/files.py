@@ -20,6 +20,14 @@ class UserError(Exception):
     """A mistake in what the user gave; the message names it and says what to do (exit code 2)."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message: an error is one line here.
+
+    `device/runner.py` has its own, since it stands alone; and a changed runner trains nothing anew.
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or folder to; rename it when the block succeeds.

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import InputError, Model, first_line, one_at_a_time
+from device.runner import InputError, Model, one_at_a_time
+from pipeline.files import first_line
 
 RUNTIME = "wasmtime"
 

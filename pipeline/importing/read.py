@@ -23,9 +23,8 @@ from PIL import Image
 from device.idx import FileError, is_idx, open_plain
 from device.photo import opaque
 from device.picture import PictureError, decode_image, is_picture
-from device.runner import first_line
 from pipeline.data import SIDE, Array, Images, read_file, read_idx, read_npz
-from pipeline.files import UserError
+from pipeline.files import UserError, first_line
 
 PACKED = {".zip", ".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"}
 FORMS = "IDX files, an .npz, a .csv with a column a pixel, or a folder of pictures for each class"

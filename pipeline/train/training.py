@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.runner import first_line
 from pipeline.artifacts import FLOAT_MODEL, TRAIN_JSON
 from pipeline.config import CookbookRecipe, Recipe, load_recipe
 from pipeline.data import Dataset, Images, Labels, Probabilities, preprocess, warn
 from pipeline.data import load as load_data
-from pipeline.files import UserError, atomic_path, sha256, write_json
+from pipeline.files import UserError, atomic_path, first_line, sha256, write_json
 from pipeline.train import cookbook, distillation, epochs, figures, lenet5
 from pipeline.train.confidence import Confidence, answers, choose_threshold
 from pipeline.train.temperature import (
