@@ -100,7 +100,7 @@ def _parts(
     places = (source, source.parent)  # where a loose array is one of the set's
     arrays = [p for p in files if p.suffix == ".npz" or (p.suffix == ".npy" and p.parent in places)]
     pictures = [path for path in files if is_picture(path)]
-    tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz"))]
+    tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz", ".tsv"))]
     if idx:
         yield from _read_idx_files(idx, source)
     elif arrays:

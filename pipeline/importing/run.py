@@ -222,8 +222,10 @@ def _numbered(
     if any(y.dtype.kind == "U" for y in labels.values()):
         labels = {split: y.astype(str) for split, y in labels.items()}
     values = np.unique(np.concatenate(list(labels.values())))
-    if not 2 <= len(values) <= 256:
-        raise UserError(f"{source}: labels of {len(values)} classes; 2 to 256 are possible")
+    if len(values) == 1:
+        raise UserError(f"{source}: all of one class, {values[0]}; give at least two")
+    if len(values) > 256:
+        raise UserError(f"{source}: {len(values)} different labels; 256 classes are possible")
     numeric = values.dtype.kind != "U"
     names = [str(value) for value in values]
     if found.names and len(found.names) != len(values):
