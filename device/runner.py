@@ -25,6 +25,7 @@ import threading
 import zlib
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
 
@@ -95,10 +96,11 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
 
 def load_tflite(path: Path, runtime: str, num_threads: int) -> Model:
     """Load a TFLite file, static batch 1, in ai-edge-litert or tflite-runtime."""
-    if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) > 1:
+    module = runtime.replace("-", "_")
+    if module == "tflite_runtime" and find_spec(module) and np.__version__ >= "2":
         # Its last release was built for numpy 1 without saying so, and fails in many lines.
         raise InputError(f"{runtime} needs numpy 1, not {np.__version__}: pip install 'numpy<2'")
-    create = import_module(runtime.replace("-", "_") + ".interpreter").Interpreter
+    create = import_module(f"{module}.interpreter").Interpreter
     interpreter = create(model_content=read_model(path), num_threads=num_threads)
     interpreter.allocate_tensors()
     given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
@@ -199,8 +201,6 @@ def native_library(source: Path) -> Path:
 
 def usable_runtimes(model: Path) -> list[str]:
     """The installed runtimes that read a model, the fastest first."""
-    from importlib.util import find_spec
-
     if model.suffix == ".c":
         return ["native"] if native_library(model).is_file() else []
     return [name for name in RUNTIMES.get(model.suffix, ()) if find_spec(name.replace("-", "_"))]

@@ -290,6 +290,9 @@ def test_no_runtime_says_what_to_install(exported, digits, bare_python):
 
 def test_tflite_runtime_with_numpy_2_is_one_line(exported, monkeypatch):
     monkeypatch.setattr(runner.np, "__version__", "2.4.0")
+    with pytest.raises(InputError, match=r"No module named 'tflite_runtime'\): pip install"):
+        Classifier(exported / INT8, "tflite-runtime")  # it is not in this environment
+    monkeypatch.setattr(runner, "find_spec", lambda _: "there")
     with pytest.raises(InputError, match=r"needs numpy 1, not 2.4.0: pip install 'numpy<2'"):
         Classifier(exported / INT8, "tflite-runtime")
 
