@@ -66,12 +66,12 @@ class BenchSubject:
     @property
     def batches(self) -> tuple[int, ...]:
         """How many images at once are timed: a TFLite graph of batch 1 takes no more."""
-        return (1,) if self.artifact.suffix == ".tflite" else (1, *BATCHES)
+        return (1,) if self.artifact.suffix in (".tflite", ".wasm") else (1, *BATCHES)
 
     @property
     def uses_threads(self) -> bool:
         """Whether more than one thread can help."""
-        return self.artifact.suffix != ".c"
+        return self.artifact.suffix not in (".c", ".wasm")
 
     def start(self, mode: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `main` with a mode in a process of its own."""

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from device.bench.rows import median_ci95, name, percentile, ratios_of, three_figures, valid_rows
-from pipeline.artifacts import subjects
+from device.runner import RUNTIMES
 
 Row = Mapping[str, Any]
 READS_WORSE = 0.02  # below the best accuracy: no longer the model that was trained
@@ -51,12 +51,12 @@ def reads_worse(row: Row, rows: Sequence[Row]) -> bool:
 
 
 def rows_to_ship(result: Mapping[str, Any]) -> list[Row]:
-    """The valid rows that a device can run (Keras is only what people start from), fastest first.
+    """The valid rows that a device can run (Keras and WebAssembly are for others), fastest first.
 
     Without those that read far worse than the best.
     """
     single = valid_rows(result)
-    runtimes = {subject.runtime for subject in subjects()}
+    runtimes = {runtime for names in RUNTIMES.values() for runtime in names}
     usable = [row for row in single if row["runtime"] in runtimes and not reads_worse(row, single)]
     return sorted(usable, key=p50_us)
 

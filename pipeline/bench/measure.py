@@ -13,7 +13,7 @@ from typing import Any
 from device.bench import rows as bench_rows
 from device.bench.processes import BenchSubject
 from device.bench.rounds import FULL, Benchmark, Effort
-from pipeline import artifacts
+from pipeline import artifacts, wasm
 from pipeline.bench.findings import findings
 from pipeline.data import Dataset
 from pipeline.files import write_json
@@ -38,8 +38,12 @@ def subjects(folder: Path, effort: Effort) -> Iterator[BenchSubject]:
         share=1.0 if effort is FULL else KERAS_SHARE,
     )
     for judged in artifacts.subjects():
-        if judged.artifact != artifacts.NATIVE_WASM:  # the report times it in the browser
-            yield BenchSubject(folder / judged.artifact, judged.runtime, str(judged.python))
+        path, python = folder / judged.artifact, str(judged.python)
+        if judged.runtime == wasm.RUNTIME:  # the runner has no part in it
+            module = "pipeline.bench.wasm_module"
+            yield BenchSubject(path, judged.runtime, python, artifacts.ROOT, module)
+        else:
+            yield BenchSubject(path, judged.runtime, python)
 
 
 def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
