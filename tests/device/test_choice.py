@@ -1,5 +1,6 @@
 """Which model and runtime are used: the receipt's fastest, else the first that can run here."""
 
+import hashlib
 import json
 import re
 import zlib
@@ -84,6 +85,7 @@ def test_without_a_receipt_the_first_model_that_can_run_is_taken(present, runtim
     [
         ([], "auto", "no model in {}: name one with --model"),
         (["a.onnx"], "native", "no model for native in {}: name one with --model"),
+        (["b.c"], "auto", "no runtime for b.c: pip install ai-edge-litert"),
         (["b.c", "a.c"], "auto", "no runtime for b.c: pip install ai-edge-litert"),
     ],
 )
@@ -126,19 +128,17 @@ def test_file_without_one_place_for_the_checksum_is_not_sealed(places):
 
 
 @pytest.mark.parametrize("code", [b"", b"code"])
-def test_library_whose_checksum_is_wrong_is_not_loaded(code, tmp_path):
-    library = runner.native_library(tmp_path / "lenet5_int8.c")
-    with pytest.raises(runner.InputError, match=r"not compiled for this machine: make -C native"):
-        runner.load_native(tmp_path / "lenet5_int8.c", "native", 1)
-    library.parent.mkdir()
+def test_library_is_refused_if_it_is_missing_or_its_checksum_is_wrong(code, tmp_path):
+    library = tmp_path / "m.so"
+    with pytest.raises(runner.InputError, match=r"\.so: not compiled for this machine: make -C na"):
+        runner.check_library(library)
     sealed = code + (zlib.crc32(code) + (len(code) << 32)).to_bytes(8, "little")
     library.write_bytes(sealed)
-    with pytest.raises(ImportError):  # it is no library, but was tried
-        runner.load_native(tmp_path / "lenet5_int8.c", "native", 1)
+    runner.check_library(library)
     for wrong in (sealed[:-1], sealed + b"\0", sealed[:-8] + b"\1" + sealed[-7:], b"", b"1234567"):
         library.write_bytes(wrong)
         with pytest.raises(runner.InputError, match=r"\.so: damaged; compile it or copy it again"):
-            runner.load_native(tmp_path / "lenet5_int8.c", "native", 1)
+            runner.check_library(library)
 
 
 # --- The receipt --------------------------------------------------------------------------------
@@ -245,16 +245,23 @@ def test_receipt_is_written_whole_or_not_at_all(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["device.json"]
 
 
+CHOICE = {"artifact": "a.onnx", "runtime": "onnxruntime"}
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """A function that runs `receipt` where judging chooses this; (exit code, output, subjects)."""
     monkeypatch.setattr(receipt, "HERE", tmp_path)
-    models = ("a.onnx", "b.tflite")
-    digests = dict.fromkeys(models, "0" * 64)
-    monkeypatch.setattr(receipt, "read_promises", lambda folder: (digests, dict.fromkeys(models)))
     monkeypatch.setattr(receipt, "usable_runtimes", lambda model: [RUNTIME[model.suffix]])
+    models, files = ("a.onnx", "b.tflite"), ("runner.py", "golden.npz", "a.onnx", "b.tflite")
+    for name in files:
+        (tmp_path / name).write_text("")
+    empty = {"sha256": hashlib.sha256(b"").hexdigest()}
+    manifest = {"schema_version": 1, "files": dict.fromkeys(files, empty)}
+    manifest["models"] = {name: {"tolerance": 0.1} for name in models}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
 
-    def run_it(choice, problems=()):
+    def run_it(choice):
         asked = []
 
         def judge(subjects):
@@ -262,31 +269,38 @@ def run(tmp_path, monkeypatch, capsys):
             return {"rows": [], "throttled": "", "choice": choice}
 
         monkeypatch.setattr(receipt, "judge", judge)
-        monkeypatch.setattr(receipt, "check_hashes", lambda folder, hashes: list(problems))
         return receipt.run(None), capsys.readouterr().out.splitlines(), asked
 
     return run_it
 
 
 def test_every_model_is_judged_on_its_runtimes_and_the_choice_is_kept(run, tmp_path):
-    choice = {"artifact": "a.onnx", "runtime": "onnxruntime"}
-    code, lines, asked = run(choice)
+    code, lines, asked = run(CHOICE)
     wanted = [("a.onnx", "onnxruntime"), ("b.tflite", "ai-edge-litert")]
     assert asked == [(tmp_path / name, runtime) for name, runtime in wanted]
     assert (code, lines[-2:]) == (0, ["chosen: a.onnx on onnxruntime", "PASS"])
-    assert json.loads((tmp_path / "device.json").read_text())["choice"] == choice
+    assert json.loads((tmp_path / "device.json").read_text())["choice"] == CHOICE
 
 
 def test_where_nothing_answers_right_no_receipt_is_written(run, tmp_path):
     code, lines, _ = run(None)
     assert (code, lines[-1]) == (1, "FAIL")
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "device.json").exists()
 
 
-def test_altered_file_fails_before_any_model_is_run(run, tmp_path):
-    said = run({"artifact": "a.onnx", "runtime": "onnxruntime"}, ["x\ny: altered", "z: missing"])
-    assert said == (1, [r"differs  x\ny: altered", "differs  z: missing", "FAIL"], [])
-    assert not list(tmp_path.iterdir())
+def test_altered_files_fail_before_any_model_is_run(run, tmp_path):
+    (tmp_path / "a.onnx").write_text("x")
+    (tmp_path / "b.tflite").unlink()
+    assert run(CHOICE) == (
+        1,
+        [
+            "differs  a.onnx: altered; its SHA-256 is not the manifest's",
+            "differs  b.tflite: missing; unpack the bundle again",
+            "FAIL",
+        ],
+        [],
+    )
+    assert not (tmp_path / "device.json").exists()
 
 
 def test_without_a_runtime_one_line_says_so(run, monkeypatch):
