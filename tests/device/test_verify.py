@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from commands import build_parser
 from onnx import TensorProto, helper, numpy_helper
-from runner import HERE, InputError
+from runner import HERE, Classifier, InputError
 
 from device import verify
-from device.runner import Classifier
 from export import seal
 
 MODEL = "lenet5_fp32.onnx"
