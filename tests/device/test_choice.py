@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 import zlib
 from types import SimpleNamespace
 
@@ -205,11 +206,13 @@ def test_what_cannot_be_timed_is_not_chosen_and_says_why(us, reason, judged):
     assert judged(a=("differs", 1))["choice"] is None
 
 
-def test_receipt_says_what_it_is_of(judged, tmp_path):
+def test_receipt_says_what_it_is_of(judged, monkeypatch):
+    moment = time.struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0))
+    monkeypatch.setattr(time, "gmtime", lambda: moment)
     said = judged(a=("", 30))
     about = {"schema_version": 1, "board": "Pi", "bundle_sha256": "abc", "throttled": None}
     assert said.items() >= about.items()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", said["time"])
+    assert said["time"] == "2026-01-02T03:04:05Z"
     assert said.keys() - about.keys() == {"system", "python", "time", "rows", "choice"}
 
 
