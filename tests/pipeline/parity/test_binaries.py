@@ -95,6 +95,8 @@ def test_processor_without_emulator_is_not_run_and_says_what_to_install(
         (0, "9 of 9 outputs equal (neon kernels)\n", "", "pass"),
         (1, "9 of 9 outputs equal (neon kernels)\n", "", "fail"),
         (0, "8 of 9 outputs equal (neon kernels)\n", "", "fail"),
+        (0, "9 of 9 outputs equal (neon kernels)\n8 of 9\n", "", "fail"),
+        (0, "1\n9 of 9 outputs equal (neon kernels)\n", "", "fail"),
         (0, "", "", "fail"),
         (-4, "", "qemu: uncaught target signal 4 (Illegal instruction)\n", "fail"),
     ],
