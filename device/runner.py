@@ -169,11 +169,11 @@ def read_model(path: Path) -> bytes:
     The CRC-32 stands in the file's metadata (export/seal.py), taken with zeros in its place.
     """
     data = path.read_bytes()
-    start = data.find(b'"crc32": "') + 10
-    if start < 10:
+    before, key, rest = data.partition(b'"crc32": "')
+    if not key:
         raise InputError(f"{path}: not a model of this project (no checksum): use `make export`")
-    crc = zlib.crc32(data[start + 8 :], zlib.crc32(data[:start] + b"0" * 8))
-    if data[start : start + 8] != b"%08x" % crc:
+    crc = zlib.crc32(before + key + b"0" * 8 + rest[8:])
+    if rest[:8] != b"%08x" % crc:
         raise InputError(f"{path}: damaged (wrong checksum); copy it again")
     return data
 
