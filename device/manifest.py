@@ -121,7 +121,7 @@ def chosen() -> tuple[Path, str] | None:
 def bundle_sha256(folder: Path) -> str:
     """The SHA-256 of the installed bundle; where it was unpacked by hand, of its manifest."""
     try:
-        return (folder / DIGEST).read_text("ascii").strip()
+        return (folder / DIGEST).read_text().strip()
     except OSError:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 

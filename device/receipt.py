@@ -146,7 +146,7 @@ def write(path: Path, receipt: dict[str, Any]) -> None:
     """Write it whole or not at all."""
     partial = path.with_suffix(".new")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("w") as file:
             file.write(json.dumps(receipt, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -159,8 +159,8 @@ def format_receipt(receipt: dict[str, Any]) -> str:
     """The table, a line of what throttled the machine, and the choice."""
     cells = [("artifact", "runtime", "version", "us an image")]
     for row in receipt["rows"]:
-        figure = "" if row["latency_us"] is None else f"{row['latency_us']:.1f}"
-        figure = figure if not row["reason"] else f"not used: {one_line(row['reason'])}"
+        reason = one_line(row["reason"])
+        figure = f"not used: {reason}" if reason else f"{row['latency_us']:.1f}"
         cells.append((row["artifact"], row["runtime"], row["runtime_version"] or "", figure))
     lines = aligned(cells)
     if receipt["throttled"]:

@@ -74,12 +74,7 @@ def load_native(path: Path, runtime: str, num_threads: int) -> Model:
     from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
     file = native_library(path)
-    if not file.is_file():
-        raise InputError(f"{file}: not compiled for this machine: make -C native")
-    data = file.read_bytes()  # its last eight bytes: the CRC-32 and the length of all before
-    checksum = zlib.crc32(data[:-8]) + (max(len(data) - 8, 0) << 32)
-    if data[-8:] != checksum.to_bytes(8, "little"):
-        raise InputError(f"{file}: damaged; compile it or copy it again")
+    check_library(file)
     loader = ExtensionFileLoader("lenet5_int8", str(file.resolve()))
     library: Any = loader.create_module(ModuleSpec(loader.name, loader, origin=loader.path))
     loader.exec_module(library)
@@ -176,13 +171,26 @@ def read_model(path: Path) -> bytes:
     The CRC-32 stands in the file's metadata (export/seal.py), taken with zeros in its place.
     """
     data = path.read_bytes()
-    start = data.find(b'"crc32": "') + 10
-    if start < 10:
+    before, key, rest = data.partition(b'"crc32": "')
+    if not key:
         raise InputError(f"{path}: not a model of this project (no checksum): use `make export`")
-    crc = zlib.crc32(data[start + 8 :], zlib.crc32(data[:start] + b"0" * 8))
-    if data[start : start + 8] != b"%08x" % crc:
+    crc = zlib.crc32(before + key + b"0" * 8 + rest[8:])
+    if rest[:8] != b"%08x" % crc:
         raise InputError(f"{path}: damaged (wrong checksum); copy it again")
     return data
+
+
+def check_library(file: Path) -> None:
+    """Refuse a compiled library that is missing or damaged: it would run as it is.
+
+    Its last eight bytes are the CRC-32 and the length of all before.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: not compiled for this machine: make -C native")
+    data = file.read_bytes()
+    checksum = zlib.crc32(data[:-8]) + (max(len(data) - 8, 0) << 32)
+    if data[-8:] != checksum.to_bytes(8, "little"):
+        raise InputError(f"{file}: damaged; compile it or copy it again")
 
 
 def first_line(error: BaseException) -> str:

@@ -82,12 +82,12 @@ def verify_models(
     args: argparse.Namespace,
 ) -> list[str]:
     """Run each model on the golden images, print what is ok, and return what differs."""
-    problems, ran = [], 0
+    problems, ran = [], False
     for name, model in models.items():
         if args.all and not usable_runtimes(model):
             print(f"not run  {one_line(name)}: no runtime installed")
             continue
-        ran += 1
+        ran = True
         classifier = load(args, model)
         got = classifier.predict(golden["images"]).probabilities
         differences = compare(got, golden[name], tolerances[name])

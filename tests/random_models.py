@@ -8,18 +8,23 @@ from tflite_builder import Numbers, build_lenet5
 SHAPES = ((6, 5, 5, 1), (16, 5, 5, 6), (120, 400), (84, 120))
 
 
-def realistic_lenet5(classes=10, edit=lambda model: None):
+USUAL_INPUT, USUAL_ZERO_POINTS = (1 / 255, -128), (-128, -128, -128, -128, -19)
+
+
+def realistic_lenet5(
+    classes=10, edit=lambda model: None, image=USUAL_INPUT, zero_points=USUAL_ZERO_POINTS
+):
     """LeNet-5 as the pipeline exports it, with random weights of realistic size."""
     rng = np.random.default_rng(0)
     layers = []
-    scales, zero_points = (0.0064, 0.0156, 0.0366, 0.0599, 0.1782), (-128, -128, -128, -128, -19)
+    scales = (0.0064, 0.0156, 0.0366, 0.0599, 0.1782)
     for shape, scale, zero_point in zip((*SHAPES, (classes, 84)), scales, zero_points, strict=True):
         values = np.clip(np.round(rng.normal(0, 40, shape)), -127, 127).astype(np.int8)
         bias = rng.integers(-2000, 2000, shape[0]).astype(np.int32)
         weight_scales = rng.uniform(0.001, 0.004, shape[0]).astype(np.float32)
         relu = len(layers) < 4
         layers.append(Numbers(values, bias, weight_scales, scale, zero_point, relu))
-    return build_lenet5((1 / 255, -128), layers, edit=edit)
+    return build_lenet5(image, layers, edit=edit)
 
 
 def random_lenet5(seed):

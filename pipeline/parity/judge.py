@@ -195,7 +195,7 @@ def with_layers(
             own = [noise for noise in layers if noise.artifact == row.artifact]
             noisy = [noise for noise in own if not noise.loss_db <= limit_db]  # or NaN
             if not own:
-                reason = "its layers are not the float model's"
+                reason = "not the float model's layers in int8"
             elif noisy:
                 worst = max(noisy, key=lambda noise: noise.loss_db)
                 reason = (

@@ -41,7 +41,7 @@ class TensorNoise:
 def measure(path: Path, weights: Sequence[Floats], images: Floats) -> tuple[TensorNoise, ...]:
     """Compare every layer's output of an int8 file with the float model's.
 
-    Layers are matched by position and shape: the file must have exactly a LeNet-5's.
+    Layers are matched by position and shape: the file must have exactly a LeNet-5's, in int8.
 
     Args:
         path: The int8 .tflite or .onnx file.
@@ -172,6 +172,8 @@ def tflite_outputs(path: Path, images: Floats) -> list[Floats]:
     details = {d["index"]: d for d in interpreter.get_tensor_details()}
     source, tensors = layers[0]["inputs"][0], [layer["inputs"][0] for layer in layers[1:]]
     tensors.append(interpreter.get_output_details()[0]["index"])
+    if any(details[tensor]["dtype"] != np.int8 for tensor in (source, *tensors)):
+        raise ValueError(f"{path}: its layers are not int8")
     scale, zero_point = details[source]["quantization"]
     inputs = np.clip(np.rint(images / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
     rows: list[list[NDArray[Any]]] = [[] for _ in tensors]
@@ -194,6 +196,9 @@ def onnx_outputs(path: Path, images: Floats) -> list[Floats]:
     if [layer.op_type.replace("Gemm", "MatMul") for layer in layers] != ONNX_OPERATORS:
         raise ValueError(f"{path}: not a LeNet-5's layers")
     tensors = [layer.input[0] for layer in layers[1:]] + [model.graph.output[0].name]
+    rounded = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    if not rounded.issuperset(tensors[:6]):  # the logits are not rounded again
+        raise ValueError(f"{path}: its layers are not int8")
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     session = onnxruntime.InferenceSession(

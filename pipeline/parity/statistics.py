@@ -100,10 +100,12 @@ def _phi(e: int, f: int, g: int, h: int) -> float:
     return numerator / math.sqrt(product)
 
 
-def mean_ci95(values: Sequence[float]) -> tuple[float, float, tuple[float, float]]:
+def mean_ci95(
+    values: Sequence[float],
+) -> tuple[float, float | None, tuple[float, float] | None]:
     """Mean, sample standard deviation and Student's 95 % confidence interval of the mean.
 
-    Of a single value the deviation and the interval's width are given as 0.
+    A single value says nothing of its spread: deviation and interval are None.
 
     Source: Student, "The probable error of a mean", Biometrika 6, 1908.
     """
@@ -112,7 +114,7 @@ def mean_ci95(values: Sequence[float]) -> tuple[float, float, tuple[float, float
     n = len(values)
     mean = math.fsum(values) / n
     if n == 1:
-        return mean, 0.0, (mean, mean)
+        return mean, None, None
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return mean, deviation, (mean - half, mean + half)

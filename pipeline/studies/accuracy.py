@@ -298,10 +298,9 @@ def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     header = ["artifact", "mean error", "sd", "95 % interval of the error", "calibration error"]
     rows = []
     for name, of in {FLOAT_MODEL: block, **block["artifacts"]}.items():
-        lower, upper = (1 - bound for bound in reversed(of["ci95"]))
-        spread = [f"{of['sd']:.3%}", f"{lower:.3%} to {upper:.3%}"]
-        if len(block["seeds"]) == 1:
-            spread = ["", ""]
+        spread = ["", ""]
+        if of["ci95"]:
+            spread = [f"{of['sd']:.3%}", "{1:.3%} to {0:.3%}".format(*(1 - b for b in of["ci95"]))]
         cells = [name, f"{1 - of['mean_test_accuracy']:.3%}", *spread]
         cells.append(f"{of['mean_calibration_error']:.2%}")
         if "mean_loss_pp" in of:

@@ -1,16 +1,17 @@
-"""`runner.py verify` on a small bundle put together here: every way to differ is told."""
+"""`verify` on a small bundle put together here: every way to differ is told."""
 
 import hashlib
 import json
+import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_runner
+from commands import build_parser
 from onnx import TensorProto, helper, numpy_helper
+from runner import HERE, Classifier, InputError
 
-from device.runner import Classifier
+from device import verify
 from export import seal
 
 MODEL = "lenet5_fp32.onnx"
@@ -41,58 +42,53 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(model, mnist):
+def expected(model):
     """uint8 (12, 28, 28) images and the model's own probabilities, float32 (12, 10)."""
-    images = mnist.test.images[:12]
+    images = np.random.default_rng(1).integers(0, 256, (12, 28, 28), np.uint8)
     return images, Classifier(model).predict(images).probabilities
 
 
 @pytest.fixture
-def bundle(model, expected, tmp_path):
-    """A function that writes a bundle with some things changed and verifies it."""
-    folder = tmp_path / "bundle"
-    shutil.copytree(ROOT / "device", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(model, folder)
+def bundle(model, expected, tmp_path, capsys):
+    """A function that writes a bundle with some things changed and verifies one of its models.
+
+    It returns the exit code and what was printed.
+    """
+    shutil.copy(model, tmp_path)
+    (tmp_path / "runner.py").write_text("# the runner")
     images, probabilities = expected
 
-    def verify(
-        *arguments,
-        golden=probabilities,
-        tolerance=1e-4,
-        python=sys.executable,
-        files=None,
-        **models,
-    ):
-        labels = np.zeros(len(images), np.uint8)
-        np.savez(folder / "golden.npz", images=images, labels=labels, **{MODEL: golden})
-        hashes = {
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            for name in ("runner.py", "golden.npz", MODEL)
-        }
-        hashes.update(files or {})
+    def verify_it(*options, name=MODEL, golden=probabilities, tolerance=1e-4, files=None, **others):
+        arrays = {"images": images, "labels": np.zeros(12, np.uint8), MODEL: golden, **others}
+        np.savez(tmp_path / "golden.npz", **{n: a for n, a in arrays.items() if a is not None})
+        hashes = {n: sha256(tmp_path / n) for n in ("runner.py", "golden.npz", MODEL)}
+        tolerances = dict.fromkeys((*others, MODEL), tolerance)
         content = {
             "schema_version": 1,
-            "files": {name: {"sha256": value} for name, value in hashes.items()},
-            "models": {MODEL: {"tolerance": tolerance}, **models},
+            "files": {n: {"sha256": value} for n, value in {**hashes, **(files or {})}.items()},
+            "models": {n: {"tolerance": value} for n, value in tolerances.items()},
         }
-        (folder / "manifest.json").write_text(json.dumps(content))
-        command = ["verify", *(arguments or ["-m", folder / MODEL])]
-        return run_runner(*command, runner=folder / "runner.py", python=python)
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        arguments = ["verify", "--model", str(tmp_path / name), *options]
+        return verify.run(build_parser().parse_args(arguments)), capsys.readouterr().out
 
-    verify.folder = folder
-    return verify
+    return verify_it
 
 
-def fails_with(run, line):
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1] == "FAIL"
-    assert line in run.stdout
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def fails_with(said, line):
+    code, stdout = said
+    assert (code, stdout.splitlines()[-1]) == (1, "FAIL")
+    assert line in stdout.splitlines()
 
 
 def test_equal_answers_pass_and_name_the_model(bundle):
-    run = bundle()
-    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "PASS"), run.stderr
-    assert run.stdout.startswith(f"ok       {MODEL} on onnxruntime ")
+    code, stdout = bundle()
+    assert code == 0
+    assert re.fullmatch(rf"ok       {MODEL} on onnxruntime [0-9.]+\nPASS\n", stdout)
 
 
 @pytest.mark.parametrize(("difference", "passes"), [(0.9e-3, True), (1.1e-3, False)])
@@ -101,70 +97,133 @@ def test_probabilities_may_differ_by_the_tolerance_and_no_more(
 ):
     golden = expected[1].copy()
     golden[3, 4] += difference
-    run = bundle(golden=golden, tolerance=1e-3)
+    said = bundle(golden=golden, tolerance=1e-3)
     if passes:
-        assert run.returncode == 0
+        assert said[0] == 0
     else:
-        fails_with(run, f"differs  {MODEL}: probabilities differ by 0.0011, over 0.001")
+        fails_with(said, f"differs  {MODEL}: probabilities differ by 0.0011, over 0.001")
+
+
+def test_a_difference_of_exactly_the_tolerance_is_none():
+    zeros = np.zeros((1, 2), np.float32)
+    assert verify.compare(zeros, zeros + np.float32([0.0, -0.5]), 0.5) == []
 
 
 def test_another_label_fails_though_the_tolerance_covers_the_difference(bundle, expected):
-    golden = expected[1].copy()
+    golden, label = expected[1].copy(), expected[1][5].argmax()
     golden[5] = 0.0
-    golden[5, (expected[1][5].argmax() + 1) % 10] = 0.5
-    run = bundle(golden=golden, tolerance=0.9999999)
-    fails_with(run, f"differs  {MODEL}: golden image 5 is ")
-    assert "probabilities differ" not in run.stdout
+    golden[5, (label + 1) % 10] = 0.5
+    said = bundle(golden=golden, tolerance=0.9999999)
+    fails_with(said, f"differs  {MODEL}: golden image 5 is {label}, not {(label + 1) % 10}")
+    assert said[1].count("\n") == 2
 
 
 def test_nan_among_the_golden_outputs_fails(bundle, expected):
     golden = expected[1].copy()
     golden[2, 9] = np.nan
-    fails_with(bundle(golden=golden), "probabilities differ by nan")
+    fails_with(bundle(golden=golden), f"differs  {MODEL}: probabilities differ by nan, over 0.0001")
 
 
 @pytest.mark.parametrize("shape", [(12, 9), (11, 10)])
 def test_golden_outputs_of_another_shape_fail(bundle, expected, shape):
     golden = expected[1][: shape[0], : shape[1]]
-    fails_with(bundle(golden=golden), f"golden outputs of shape {shape}, not (12, 10)")
+    fails_with(
+        bundle(golden=golden), f"differs  {MODEL}: golden outputs of shape {shape}, not (12, 10)"
+    )
 
 
-@pytest.mark.parametrize("tolerance", [-1e-9, 1.0, float("nan"), "x"])
+@pytest.mark.parametrize("tolerance", [-1e-9, 1.0, float("nan"), "x", [], 10**400])
 def test_tolerance_that_is_none_is_a_damaged_manifest(bundle, tolerance):
-    run = bundle(tolerance=tolerance)
-    assert run.returncode == 2
-    assert run.stderr.endswith("manifest.json: damaged; unpack the bundle again\n")
+    with pytest.raises(InputError, match=r"manifest\.json: damaged; unpack the bundle again"):
+        bundle(tolerance=tolerance)
 
 
-def test_model_without_a_tolerance_is_refused(bundle):
-    other = bundle.folder / "other.onnx"
-    shutil.copy(bundle.folder / MODEL, other)
-    run = bundle("-m", other)
-    assert run.returncode == 2
-    assert "other.onnx: not a model of this bundle's manifest" in run.stderr
-    run = bundle("--all", **{"other.onnx": {"tolerance": 0.1}})  # without a hash
-    assert run.returncode == 2
-    assert "manifest.json: damaged" in run.stderr
+@pytest.mark.parametrize("tolerance", [0.0, 0.9999])
+def test_tolerance_from_0_to_1_is_taken(bundle, tolerance):
+    assert bundle(tolerance=tolerance)[0] == 0
+
+
+def test_model_without_a_promise_is_refused(bundle, tmp_path, model):
+    shutil.copy(model, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"other\.onnx: not a model of this bundle's manifest"):
+        bundle(name="other.onnx")
+    with pytest.raises(InputError, match=r"none\.onnx: no such model; name one with --model"):
+        bundle(name="none.onnx")
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):  # it has no hash
+        bundle("--all", **{"other.onnx": np.zeros(1, np.float32)})
+    with pytest.raises(InputError, match=r"golden\.npz: damaged"):  # it has no golden outputs
+        bundle(golden=None)
+
+
+@pytest.mark.parametrize("gone", ["runner.py", "golden.npz"])
+def test_manifest_without_a_hash_of_the_runner_or_the_golden_vectors_is_damaged(
+    bundle, tmp_path, gone
+):
+    bundle()
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][gone]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        verify.read_promises(tmp_path)
+
+
+def test_folder_without_a_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(
+        InputError, match=r"verify works in an unpacked bundle; here is no manifest"
+    ):
+        verify.read_promises(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "a\nb", "a\x1b[2J"])
-def test_missing_file_and_a_name_that_does_not_print_fail(bundle, name):
+def test_missing_file_and_a_name_that_does_not_print_fail(bundle, tmp_path, name):
     if name != "gone.txt":
-        (bundle.folder / name).write_bytes(b"")
-    run = bundle(files={name: hashlib.sha256(b"").hexdigest()})
-    assert run.returncode == 1
-    assert "missing; unpack the bundle again" in run.stdout
-    assert "\x1b" not in run.stdout
-    assert run.stdout.count("\n") == 2
+        (tmp_path / name).write_bytes(b"")
+    said = bundle(files={name: hashlib.sha256(b"").hexdigest()})
+    shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
+    fails_with(said, f"differs  {shown}: missing; unpack the bundle again")
+    assert said[1].count("\n") == 2
 
 
 def test_altered_file_fails_and_no_model_is_run(bundle):
-    run = bundle(files={"runner.py": "0" * 64})
-    fails_with(run, "differs  runner.py: altered; its SHA-256 is not the manifest's")
-    assert "ok " not in run.stdout
+    said = bundle(files={"runner.py": "0" * 64})
+    fails_with(said, "differs  runner.py: altered; its SHA-256 is not the manifest's")
+    assert said[1].count("\n") == 2
 
 
-def test_nothing_run_is_a_failure(bundle, bare_python):
-    run = bundle("--all", python=bare_python)
-    fails_with(run, f"not run  {MODEL}: no runtime installed")
-    assert "no model could be run: install a runtime" in run.stdout
+def uncompiled(folder):
+    """What a bundle says of a model that no runtime here can read."""
+    (folder / "native").mkdir()
+    source = folder / "native" / "m.c"
+    source.write_text("")
+    return {"files": {"native/m.c": sha256(source)}, "native/m.c": np.zeros((12, 10), np.float32)}
+
+
+def test_what_cannot_run_here_is_told_and_the_rest_decides(bundle, tmp_path):
+    changes = uncompiled(tmp_path)
+    code, stdout = bundle("--all", name="native/m.c", **changes)
+    lines = stdout.splitlines()
+    assert (code, lines[0]) == (0, "not run  native/m.c: no runtime installed")
+    assert lines[1].startswith(f"ok       {MODEL} on onnxruntime ")
+    with pytest.raises(InputError, match="not compiled for this machine"):  # asked for by name
+        bundle(name="native/m.c", **changes)
+
+
+def test_what_differs_is_told_of_every_model(bundle, tmp_path, model, expected):
+    shutil.copy(model, tmp_path / "other.onnx")
+    wrong = {"golden": expected[1] + np.float32(0.1), "other.onnx": expected[1] - np.float32(0.1)}
+    said = bundle("--all", files={"other.onnx": sha256(model)}, **wrong)
+    for name in (MODEL, "other.onnx"):
+        fails_with(said, f"differs  {name}: probabilities differ by 0.1, over 0.0001")
+
+
+def test_the_bundle_of_this_runner_is_verified_if_no_model_is_named():
+    with pytest.raises(InputError, match=f"{re.escape(str(HERE))}: verify works in an unpacked"):
+        verify.run(build_parser().parse_args(["verify", "--all"]))
+
+
+def test_nothing_run_is_a_failure(bundle, monkeypatch):
+    monkeypatch.setattr(verify, "usable_runtimes", lambda model: [])
+    said = bundle("--all")
+    fails_with(said, "differs  no model could be run: install a runtime")
+    assert said[1].startswith(f"not run  {MODEL}: no runtime installed\n")

@@ -8,7 +8,8 @@ from conftest import judge_only
 from native_helpers import require
 
 from pipeline import native
-from pipeline.parity.binaries import BinaryRow, judge_binaries, verdict
+from pipeline.parity import binaries
+from pipeline.parity.binaries import HERE, BinaryRow, judge_binaries, processors_of, verdict
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,8 @@ def test_processor_without_emulator_is_not_run_and_says_what_to_install(
         (0, "9 of 9 outputs equal (neon kernels)\n", "", "pass"),
         (1, "9 of 9 outputs equal (neon kernels)\n", "", "fail"),
         (0, "8 of 9 outputs equal (neon kernels)\n", "", "fail"),
+        (0, "9 of 9 outputs equal (neon kernels)\n8 of 9\n", "", "fail"),
+        (0, "1\n9 of 9 outputs equal (neon kernels)\n", "", "fail"),
         (0, "", "", "fail"),
         (-4, "", "qemu: uncaught target signal 4 (Illegal instruction)\n", "fail"),
     ],
@@ -102,3 +105,23 @@ def test_only_all_outputs_and_exit_code_0_are_a_pass(code, stdout, stderr, statu
     row = BinaryRow("native/aarch64/lenet5", "", "cortex-a53", "", "pass", "")
     done = subprocess.CompletedProcess([], code, stdout, stderr)
     assert verdict(row, done).status == status
+
+
+@pytest.mark.parametrize(
+    ("processor", "kernels", "status"),
+    [(HERE, "avx2", "pass"), (HERE, "", "not_run"), ("", "avx2", "not_run")],
+)
+def test_a_library_passes_only_if_parity_ran_it_here(processor, kernels, status):
+    row = BinaryRow("native/x86_64/lenet5_int8.so", "", processor, "", "pass", "")
+    judged = binaries._library(row, kernels)
+    assert (judged.status, judged.kernels) == (status, kernels if status == "pass" else "")
+    assert bool(judged.reason) == (status != "pass")
+
+
+def test_every_file_has_a_row_a_processor_and_this_machine_is_one(monkeypatch):
+    monkeypatch.setattr(binaries, "PROCESSORS", {"aarch64": ("a", "b"), "x86_64": ("c",)})
+    monkeypatch.setattr(binaries, "this_architecture", lambda: "x86_64")
+    assert processors_of("native/aarch64/lenet5") == ["a", "b"]
+    assert processors_of("native/x86_64/lenet5") == [HERE, "c"]
+    assert processors_of("native/aarch64/lenet5_int8.so") == [""]
+    assert processors_of("native/x86_64/lenet5_int8.so") == [HERE]

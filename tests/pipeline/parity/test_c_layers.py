@@ -1,12 +1,17 @@
 """Every layer of the C is compared with tflite-runtime's, on images made to excite."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from pipeline import native
 from pipeline.artifacts import NATIVE_SOURCE
+from pipeline.files import UserError
 from pipeline.parity import c_layers
+from pipeline.parity.c_layers import LayersRow
 
-pytestmark = pytest.mark.usefixtures("this_machine_alone", "device_python")
+this_machine_alone = pytest.mark.usefixtures("this_machine_alone", "device_python")
 
 
 def replace_rounding(source, wrong):
@@ -15,6 +20,7 @@ def replace_rounding(source, wrong):
     source.write_text(source.read_text().replace(right, wrong))
 
 
+@this_machine_alone
 def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifacts, mnist):
     replace_rounding(artifacts / NATIVE_SOURCE, "(int32_t)steps")
     (row,), exciting = c_layers.judge_layers(artifacts, mnist.test.images[:100])
@@ -24,6 +30,7 @@ def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifact
     assert exciting.shape[1:] == (28, 28)
 
 
+@this_machine_alone
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [("\n#error\n", "compiling failed"), ("(__builtin_trap(), 0)", "ended early")],
@@ -37,6 +44,7 @@ def test_source_that_does_not_compile_or_crashes_fails_and_excites_nothing(
     assert reason in row.reason
 
 
+@this_machine_alone
 def test_without_tflite_runtime_nothing_is_compared_and_the_reason_is_told(
     exported, mnist, tmp_path
 ):
@@ -45,3 +53,74 @@ def test_without_tflite_runtime_nothing_is_compared_and_the_reason_is_told(
     assert row.reason.endswith("python: missing; run `make .venv-device/.installed`")
     again = c_layers.judge_layers(exported, mnist.test.images[:1], tmp_path / "python")[1]
     np.testing.assert_array_equal(again, exciting)
+
+
+NETWORK = SimpleNamespace(probabilities=SimpleNamespace(channels=10))
+VALUES = 1176 + 400 + 120 + 84 + 10 + 10
+IMAGE = np.zeros((1, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "whole"),
+    [(VALUES, 0, True), (VALUES, 1, False), (VALUES - 1, 0, False), (2 * VALUES, 0, False)],
+)
+def test_layers_count_only_if_the_program_gave_them_all(values, code, whole):
+    script = f"printf avx2; head -c {12 + values} /dev/zero; exit {code}"
+    if whole:
+        kernels, layers = c_layers.run_layers(["sh", "-c", script], NETWORK, IMAGE)
+        assert (kernels, layers.shape) == ("avx2", (1, VALUES))
+    else:
+        with pytest.raises(UserError, match="ended early"):
+            c_layers.run_layers(["sh", "-c", script], NETWORK, IMAGE)
+
+
+@pytest.mark.parametrize("processor", [c_layers.HERE, "aarch64 cortex-a53"])
+def test_only_a_processor_that_gave_every_byte_passes(processor, monkeypatch, tmp_path):
+    right = np.zeros((1, VALUES), np.int8)
+    wrong = right.copy()
+    wrong[0, -1] = 1
+    found = {"right": lambda *_: ("neon", right), "wrong": lambda *_: ("neon", wrong)}
+
+    def ends_early(*_):
+        raise UserError("ended early")
+
+    monkeypatch.setattr(native, "emulator", lambda arch, processor: [arch, processor])
+    monkeypatch.setattr(c_layers, "this_architecture", lambda: "x86_64")
+
+    def judged(run, wanted=right):
+        monkeypatch.setattr(c_layers, "run_layers", run)
+        row = c_layers._judge(
+            LayersRow(processor, "", 1, "pass", ""), tmp_path, NETWORK, IMAGE, wanted
+        )
+        return row.status, row.kernels, bool(row.reason)
+
+    assert judged(found["right"]) == ("pass", "neon", False)
+    assert judged(found["wrong"]) == ("fail", "neon", True)
+    assert judged(ends_early) == ("fail", "", True)
+    assert judged(found["right"], "not installed") == ("not_run", "", True)
+
+
+@pytest.mark.parametrize("processor", [c_layers.HERE, "aarch64 cortex-a53"])
+def test_processor_that_nothing_here_can_play_is_not_run(processor, monkeypatch, tmp_path):
+    monkeypatch.setattr(c_layers, "this_architecture", lambda: "riscv64")
+    monkeypatch.setattr(native.shutil, "which", lambda program: None)
+    layers = np.zeros((1, VALUES), np.int8)
+    monkeypatch.setattr(c_layers, "run_layers", lambda *_: ("neon", layers))
+    row = c_layers._judge(LayersRow(processor, "", 1, "pass", ""), tmp_path, NETWORK, IMAGE, layers)
+    assert (row.status, row.kernels, bool(row.reason)) == ("not_run", "", True)
+
+
+def test_search_keeps_the_best_image_of_each_output_and_goes_on_from_it(monkeypatch):
+    def scores(network, command, images):  # white in the upper half, black in the lower
+        halves = images[:, :14].mean(axis=(1, 2)), images[:, 14:].mean(axis=(1, 2))
+        return [np.stack([halves[0], -halves[1]], axis=1), (halves[0] - halves[1])[:, None]]
+
+    monkeypatch.setattr(c_layers, "_scores", scores)
+    images = c_layers.exciting(NETWORK, [])
+    assert images[0, :14].min() == 255
+    assert images[1, 14:].max() == 0
+    assert images[2, :14].mean() - images[2, 14:].mean() > 250
+    noise, pixels = images[3:103], images[103:]
+    assert 127 < noise.mean() < 128
+    lit = np.flatnonzero(pixels.any(axis=0).ravel())
+    assert (len(pixels), len(lit), set(pixels.sum(axis=(1, 2)).tolist())) == (196, 196, {255})

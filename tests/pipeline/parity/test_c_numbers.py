@@ -70,3 +70,74 @@ def test_first_layer_that_differs_is_named_with_its_first_value():
         "layer dense1 differs in 2 of 4 values; the first is value 0 of image 1: 7, not 0"
     )
     assert "shape" in difference(sizes, wrong[:1], right)
+
+
+ONES = {("dense1_rows", "a"): np.ones(3, np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, "its tables are not a LeNet-5's: ('dense1_rows', 'a')"),
+        ({**ONES, ("x", ""): np.ones(1)}, "its tables are not a LeNet-5's: ('x', '')"),
+        (
+            {("dense1_rows", "b"): np.ones(3)},
+            "its tables are not a LeNet-5's: ('dense1_rows', 'a')",
+        ),
+        (ONES, "dense1_rows (a) has another size than its kernels take"),
+    ],
+)
+def test_table_that_is_missing_too_many_or_of_another_size_is_named(found, said):
+    assert compare(found, ONES) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1, 2, 0, 0], ""),
+        ([1, 2, 0, 3], "a differs from the model in 1 of 4 numbers; the first is 3, not 0"),
+        ([2, 2, 0, 4], "a differs from the model in 2 of 4 numbers; the first is 2, not 1"),
+        ([1], "a () has another size than its kernels take"),
+    ],
+)
+def test_table_holds_the_models_numbers_and_then_zeros(values, said):
+    assert compare({("a", ""): np.array(values)}, {("a", ""): np.array([1, 2])}) == said
+
+
+def test_tables_are_read_with_the_conditions_that_they_stand_under():
+    text = """\
+#if A
+#if B
+static const int8_t t[2] = {
+    -1,
+    2};
+#else
+static const int64_t t[1] = {
+    INT64_C(3)};
+#endif
+static const float f[1] = {
+    0x1.8p+1f};
+#endif
+static const int8_t t[1] = {
+    4};
+"""
+    read = {key: values.tolist() for key, values in c_numbers.read_tables(text).items()}
+    assert read == {
+        ("t", "A and B"): [-1, 2],
+        ("t", "A and not B"): [3],
+        ("f", "A"): [3.0],
+        ("t", ""): [4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("static const int8_t t[2] = {\n1};", "t is there twice, or has not the 2 numbers it says"),
+        ("static const int8_t t[1] = {\n1};\n" * 2, "t is there twice"),
+        ("static const int8_t t[1] = {\n1,", "a table does not end"),
+    ],
+)
+def test_text_that_holds_other_tables_than_it_says_is_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        c_numbers.read_tables(text)

@@ -257,7 +257,7 @@ def test_the_noisiest_layer_is_named_with_its_figures():
 @pytest.mark.parametrize("layers", [[], noise_of(0.0, artifact="lenet5_int8.tflite")])
 def test_an_int8_row_without_its_own_layers_fails(layers):
     (judged,) = judge.with_layers([row("pass")], layers, BUDGET)
-    assert (judged.status, judged.reason) == ("fail", "its layers are not the float model's")
+    assert (judged.status, judged.reason) == ("fail", "not the float model's layers in int8")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Where an int8 artifact loses precision: every layer is found, and bad quantization shows."""
 
 import re
+import shutil
+from pathlib import Path
 
 import broken
 import numpy as np
@@ -109,6 +111,14 @@ def test_renamed_tensors_hide_no_layer_and_other_layers_are_no_layers(
     assert layer_noise.measure(path, [*wider, *float_weights[7:]], samples) == ()
     next(node for node in model.graph.node if node.op_type == "MaxPool").op_type = "Relu"
     onnx.save(model, path)
+    assert layer_noise.measure(path, float_weights, samples) == ()
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_float_model_under_an_int8_name_has_no_int8_layers(
+    kind, exported, float_weights, samples, tmp_path
+):
+    path = Path(shutil.copy(exported / f"lenet5_fp32.{kind}", tmp_path / f"lenet5_int8.{kind}"))
     assert layer_noise.measure(path, float_weights, samples) == ()
 
 
