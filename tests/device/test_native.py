@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RECIPE, judge_only, run_stage
+from conftest import TINY_RECIPE, idx_bytes, judge_only, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from native_helpers import (
@@ -175,7 +175,7 @@ def test_no_address_is_wrong_and_no_integer_wraps_or_loses_bits_unmeant(
     flags = ("-O1", *SANITIZERS, "-fsanitize=integer,implicit-conversion")
     path, compiler = tmp_path / "lenet5", require("clang")
     binary = build_command(lenet5, path, f"-DKERNELS_{kernels}", *flags, compiler=compiler)
-    (tmp_path / "digits.idx").write_bytes(_idx(lenet5.images[:3]))
+    (tmp_path / "digits.idx").write_bytes(idx_bytes(lenet5.images[:3]))
     runs = [["--verify", golden], [tmp_path / "digits.idx"]]
     if kernels == x86_kernels()[-1]:
         runs.append(["--bench"])  # thousands of images, slow with all these checks
@@ -279,14 +279,10 @@ def _pgm(image):
     return b"P5\n# a comment\n28 28\n255\n" + image.tobytes()
 
 
-def _idx(images):
-    return struct.pack(">IIII", 0x803, len(images), 28, 28) + images.tobytes()
-
-
 @pytest.mark.parametrize("kind", ["pgm", "raw", "idx"])
 def test_command_prints_label_and_probability(kind, command, lenet5, tmp_path):
     images = lenet5.images[: 1 if kind == "pgm" else 3]
-    contents = {"pgm": _pgm(images[0]), "raw": images.tobytes(), "idx": _idx(images)}
+    contents = {"pgm": _pgm(images[0]), "raw": images.tobytes(), "idx": idx_bytes(images)}
     path = tmp_path / f"digits.{kind}"
     path.write_bytes(contents[kind])
     done = _run(command, path)
@@ -316,7 +312,7 @@ def test_command_writes_what_would_steer_a_terminal_as_escapes(command, lenet5, 
         (b"P5\n28 28\n65535\n" + b"x" * 1568, "not 255"),
         (b"P5\n28 28", "damaged PGM"),
         (b"P2\n28 28\n255\n", "neither"),
-        (_idx(np.zeros((2, 28, 28), np.uint8))[:-1], "does not match"),
+        (idx_bytes(np.zeros((2, 28, 28), np.uint8))[:-1], "does not match"),
         (struct.pack(">IIII", 0x803, 1, 27, 28) + b"x" * 756, "wrong size"),
         (struct.pack(">I", 0x803), "cut short"),
         (gzip.compress(b"x", mtime=0), "gunzip"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, as_nobody
+from conftest import ROOT, as_nobody, idx_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -25,12 +25,6 @@ from pipeline.files import UserError
 VALIDATION_SHA256 = "cd8b37610ab2cc8990c1b3906a48bcefd4cf8128b4873f02f29740325dd682fe"
 IMAGES, LABELS = 24, 12  # training and test images of the sets made here
 COUNTS = {"y_train": IMAGES, "y_test": LABELS}
-
-
-def idx_bytes(array):
-    """An IDX file as the format's description has it, written apart from the reader."""
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.tobytes()
 
 
 def make_arrays(classes=3):
