@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,23 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from deploy_helpers import absent, lock, make_fake_bundle, need, write_commands, write_os_packages
+from deploy_helpers import (
+    SITE_PACKAGES,
+    absent,
+    lock,
+    make_fake_bundle,
+    need,
+    repack,
+    write_commands,
+    write_os_packages,
+)
 
 INSTALL = ROOT / "device" / "install.sh"
 SYSTEM = "/usr/bin:/bin:/usr/sbin:/sbin"
+RECEIPT = ["schema_version", "board", "system", "python", "time", "bundle_sha256", "throttled"]
+RECEIPT += ["rows", "choice"]
+RECEIPT_ROW = ["artifact", "runtime", "runtime_version", "verified", "reason"]
+RECEIPT_ROW += ["latency_us", "invoke_us"]
 
 
 class Board:
@@ -667,6 +681,59 @@ def test_with_runtimes_native_only_numpy_is_installed_and_without_it_the_rest_ag
     assert packages_of() == {"numpy", "runtime"}
 
 
+# --- The compiled C -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("system_has", ["numpy", "nothing"])
+def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
+    system_has, real_pip, packed
+):
+    if system_has == "numpy":
+        for path in SITE_PACKAGES.glob("numpy*"):
+            if not path.name.endswith("-info"):  # pip does not count it as installed
+                (real_pip.packages / path.name).symlink_to(path)
+    run = installed(real_pip, packed, PIP_NO_INDEX="1")
+    assert "no packages for this machine and its Python: ERROR: No matching" in run.stdout
+    current = real_pip.home / "current"
+    if system_has == "numpy":
+        assert "chosen: native/lenet5_int8.c on native\nPASS\n" in run.stdout
+        assert (current / ".venv").is_dir()
+    else:
+        assert "using the command lenet5 (native/" in run.stdout
+        assert re.search(r"^320 of 320 outputs equal", run.stdout, re.M)
+        assert not (current / ".venv").exists()
+        command = [current / "lenet5", "--verify", current / "native" / "golden.bin"]
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    receipt = json.loads((current / "device.json").read_text())
+    assert list(receipt) == RECEIPT
+    assert all(list(row) == RECEIPT_ROW for row in receipt["rows"])
+    assert receipt["bundle_sha256"] == hashlib.sha256(packed.read_bytes()).hexdigest()
+    assert receipt["choice"] == {"artifact": "native/lenet5_int8.c", "runtime": "native"}
+    assert "was in use already" in installed(real_pip, packed, PIP_NO_INDEX="1").stdout
+
+
+def test_compiled_c_that_answers_otherwise_here_is_not_used(real_pip, packed, tmp_path):
+    with tarfile.open(packed) as archive:
+        name = f"{packed.name.removesuffix('.tar.gz')}/native/golden.bin"
+        golden = bytearray(archive.extractfile(name).read())
+    golden[-1] ^= 1  # of the last output
+    bundle = repack(packed, tmp_path, {"native/golden.bin": bytes(golden)})
+    run = real_pip.install(bundle, PIP_NO_INDEX="1")
+    assert run.returncode == 1
+    assert "319 of 320 outputs equal" in run.stderr
+    assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
+    assert real_pip.versions() == []
+
+
+def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(real_pip, tmp_path):
+    locked = lock(("runtime-1.0-py3-none-any.whl", b""))
+    bundle = make_fake_bundle(tmp_path, further={"requirements.lock": locked})
+    run = real_pip.install(bundle, PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="1")
+    assert run.returncode == 1
+    assert "install: cannot install the packages" in run.stderr
+    assert real_pip.versions() == []
+
+
 # --- Packages -----------------------------------------------------------------------------------
 
 
@@ -692,9 +759,8 @@ RUNNER_NEEDS = b"import %s\nprint('PASS')"
 @pytest.fixture
 def real_pip(board):
     """A board whose operating system has the real pip."""
-    (pip,) = (ROOT / ".venv-device" / "lib").glob("python3*/site-packages/pip")
     shutil.rmtree(board.packages / "pip")
-    (board.packages / "pip").symlink_to(pip)
+    (board.packages / "pip").symlink_to(SITE_PACKAGES / "pip")
     return board
 
 
