@@ -73,6 +73,12 @@ def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runn
     return subprocess.run(command, capture_output=True, **kwargs)
 
 
+def idx_bytes(array):
+    """An array of uint8 as an IDX file, by the format's description and not by our reader."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()
+
+
 @contextlib.contextmanager
 def as_nobody():
     """Run the block without root's right to read and write everything."""

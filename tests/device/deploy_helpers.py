@@ -1,14 +1,19 @@
 """Bundles of a few hundred bytes that install in less than a second, and a python3 for it."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from export.bundle import write_bundle
+
+SITE_PACKAGES = next((ROOT / ".venv-device" / "lib").glob("python3*")) / "site-packages"
 
 # `receipt` says what the file `answer` says. `bench` lasts until Ctrl-C, or with --full no time.
 RUNNER = b"""
@@ -70,6 +75,17 @@ def make_fake_bundle(folder, version="1.0.0", further=None):
     files = {"runner.py": RUNNER, "answer": b"PASS", "requirements.lock": b"", **(further or {})}
     path = folder / f"lenet5-edge-{version}.tar.gz"
     write_bundle(files, {"version": version}, f"lenet5-edge-{version}", path)
+    return path
+
+
+def repack(packed, folder, further):
+    """Pack a bundle as version 1.0.0, with `further` files or others in their place."""
+    with tarfile.open(packed) as archive:
+        files = {m.name.partition("/")[2]: archive.extractfile(m).read() for m in archive}
+    manifest = {**json.loads(files.pop("manifest.json")), "version": "1.0.0"}
+    del manifest["files"]
+    path = folder / "lenet5-edge-1.0.0.tar.gz"
+    write_bundle({**files, **further}, manifest, "lenet5-edge-1.0.0", path)
     return path
 
 

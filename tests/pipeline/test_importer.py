@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import idx_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_data import idx_bytes
 
 from pipeline import data
 from pipeline.__main__ import main

@@ -1,12 +1,10 @@
 """What a benchmark says in words, and what it says of two: from figures made up by hand."""
 
 import json
-import os
 import re
-import subprocess
 
 import pytest
-from conftest import ROOT, run_stage
+from conftest import run_stage
 from example_results import not_run, result, row
 
 from pipeline import __main__ as pipeline_main
@@ -263,54 +261,3 @@ def test_figures_that_cannot_be_written_have_been_shown(stage_bench, tmp_path, m
     assert code == 2
     assert "p50 20.0 µs" in said.out
     assert "bench.json: cannot be written" in said.err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([""], "name a device"),
-        *(([bad], "not user@host") for bad in ("-oProxyCommand=x", "@", "pi@", "@host")),
-        (["pi@host", "x"], "not a number"),
-        *((["pi@host", bad], "not a port") for bad in ("99999", "0", "9" * 20)),
-        (["pi@host", "22", "a b"], "letters, digits"),
-        (["pi@host", "22", "d", "r.json", "--evil"], "only --full"),
-    ],
-)
-def test_bench_pi_refuses_bad_arguments_in_one_line(arguments, said, tmp_path):
-    missing = ["pi@host", "22", "d", "r.json"][len(arguments) :]
-    command = [ROOT / "tools" / "bench-pi.sh", *arguments, *missing]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 2
-    assert said in run.stderr
-    assert len(run.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "remote_code", "code", "files"),
-    [
-        ("{}", 0, 0, {"r.json": "{}"}),
-        ("{}", 130, 130, {"r.json": "earlier", "r-interrupted.json": "{}"}),
-        ("{", 130, 130, {"r.json": "earlier"}),
-        ("{}", 1, 1, {"r.json": "{}"}),
-        ("{", 0, 1, {"r.json": "earlier"}),
-        ("", 255, 1, {"r.json": "earlier"}),
-    ],
-)
-def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.parent.mkdir()
-    bench = f"*runner.py*) printf %s '{answer}'; exit {remote_code} ;;"
-    ssh.write_text(f'#!/bin/sh\ncase "$*" in {bench} esac\n')
-    ssh.chmod(0o755)
-    folder = tmp_path / "results"
-    folder.mkdir()
-    (folder / "r.json").write_text("earlier")
-    run = subprocess.run(
-        [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json"],
-        env={**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == code
-    assert {path.name: path.read_text() for path in folder.iterdir()} == files
-    assert len(run.stderr.splitlines()) == (code != 0)
