@@ -163,7 +163,10 @@ install_packages() { # VERSION_FOLDER
 # Where pip has no packages: the runner with the compiled C, if the system has numpy; else the first
 # command that runs here and verifies, fastest first, as VERSION_FOLDER/lenet5.
 use_native() { # VERSION_FOLDER
-    say "no packages for this machine and its Python: $(say "$output" | tail -n 1)"
+    where=
+    [ ! -d "$1/wheels" ] || where=" in the bundle's wheels/"
+    say "no packages for $(uname -m) and $(python3 -V)$where: $(say "$output" | tail -n 1)"
+    say "trying the compiled C"
     if result=$(verify "$1"); then
         return
     fi
