@@ -90,6 +90,21 @@ def as_nobody():
         os.seteuid(user)
 
 
+def need(*programs):
+    """Skip the test without these programs."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [program for program in programs if not shutil.which(program, path=path)]
+    if missing:
+        absent(f"not installed: {', '.join(missing)}")
+
+
+def absent(message):
+    """Skip the test, except in CI, where skipping would hide that nothing ran."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
 @pytest.fixture(scope="session")
 def mnist():
     return data.load(ROOT / "data" / "mnist")

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import os
-import shutil
 import sys
 import tarfile
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 from export.bundle import write_bundle
@@ -119,17 +116,3 @@ def write_os_packages(folder):
     (folder / "pip").mkdir(parents=True)
     (folder / "pip" / "__main__.py").touch()
     return folder
-
-
-def need(*programs):
-    """Skip without the programs, except in CI, where skipping would hide that nothing ran."""
-    missing = [p for p in programs if not shutil.which(p, path=f"{os.environ['PATH']}:/usr/sbin")]
-    if missing:
-        absent(f"{', '.join(missing)} missing: apt install openssh-server iproute2 e2fsprogs")
-
-
-def absent(message):
-    """Skip, or fail in CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from chromium import Chromium
-from conftest import ROOT, run_runner, run_stage
+from conftest import ROOT, need, run_runner, run_stage
 from example_results import seed_figures, write_measured
 from PIL import Image
 
@@ -83,8 +83,7 @@ def folder(measured, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not shutil.which("chromium"):
-        pytest.skip("needs chromium: apt install chromium")
+    need("chromium")
     with Chromium() as chromium:
         yield chromium
 
