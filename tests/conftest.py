@@ -73,6 +73,13 @@ def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runn
     return subprocess.run(command, capture_output=True, **kwargs)
 
 
+def write_script(path, text):
+    """Write a shell script that can be run, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
 def idx_bytes(array):
     """An array of uint8 as an IDX file, by the format's description and not by our reader."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()

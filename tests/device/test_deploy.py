@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, absent, need
+from conftest import ROOT, absent, need, write_script
 from deploy_helpers import make_fake_bundle, write_commands, write_os_packages
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -33,7 +33,7 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 ForceCommand {folder}/login
 """
 # A device has a home of its own, and nothing of the user's shell start-up files.
-LOGIN = """#!/bin/sh
+LOGIN = """
 export HOME={folder}/home PATH={folder}/bin:/usr/bin:/bin OS_PACKAGES={folder}/packages
 cd && exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
@@ -72,8 +72,7 @@ class Device:
             shutil.copy(keys / name, folder)
         write_commands(folder / "bin", folder)
         write_os_packages(folder / "packages")
-        (folder / "login").write_text(LOGIN.format(folder=folder))
-        (folder / "login").chmod(0o755)
+        write_script(folder / "login", LOGIN.format(folder=folder))
         (folder / "sshd_config").write_text(SSHD_CONFIG.format(folder=folder, port=self.port))
 
     def start(self):
@@ -143,15 +142,13 @@ def keys(tmp_path_factory):
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
     subprocess.run(command, check=True)
     (folder / "config").write_text(SSH_CONFIG.format(folder=folder))
-    program = folder / "ssh"
-    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
-    program.chmod(0o755)
+    write_script(folder / "ssh", f'exec {shutil.which("ssh")} -F {folder}/config "$@"')
     return folder
 
 
-def environment(keys, **more):
-    """With that `ssh` and that key."""
-    return {**os.environ, "PATH": f"{keys}:{os.environ['PATH']}", **more}
+def environment(folder, **more):
+    """With the `ssh` of a folder."""
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **more}
 
 
 @pytest.fixture
@@ -303,17 +300,14 @@ def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start
     ],
 )
 def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.parent.mkdir()
     bench = f"*'bench --json --full'*) printf %s '{answer}'; exit {remote_code} ;;"
-    ssh.write_text(f'#!/bin/sh\ncase "$*" in {bench} esac\n')
-    ssh.chmod(0o755)
+    write_script(tmp_path / "bin" / "ssh", f'case "$*" in {bench} esac')
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "r.json").write_text("earlier")
     run = subprocess.run(
         [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json", "--full"],
-        env={**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"},
+        env=environment(tmp_path / "bin"),
         capture_output=True,
         text=True,
     )

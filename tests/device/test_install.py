@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, absent, need
+from conftest import ROOT, absent, need, write_script
 from deploy_helpers import (
     SITE_PACKAGES,
     lock,
@@ -62,8 +62,7 @@ class Board:
 
     def command(self, name, script):
         """Put a shell script in a command's place."""
-        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
-        (self.bin / name).chmod(0o755)
+        write_script(self.bin / name, script)
 
     def before_each(self, names, script):
         """Run a shell script before each of these commands."""
