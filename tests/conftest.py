@@ -73,6 +73,13 @@ def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runn
     return subprocess.run(command, capture_output=True, **kwargs)
 
 
+def write_script(path, text):
+    """Write a shell script that can be run, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
 def idx_bytes(array):
     """An array of uint8 as an IDX file, by the format's description and not by our reader."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
@@ -88,6 +95,21 @@ def as_nobody():
         yield
     finally:
         os.seteuid(user)
+
+
+def need(*programs):
+    """Skip the test without these programs."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [program for program in programs if not shutil.which(program, path=path)]
+    if missing:
+        absent(f"not installed: {', '.join(missing)}")
+
+
+def absent(message):
+    """Skip the test, except in CI, where skipping would hide that nothing ran."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

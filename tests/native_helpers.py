@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
+from conftest import need
 from numpy.typing import NDArray
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
@@ -103,8 +101,6 @@ def compiled_run(source, kernels, classes, *flags):
 
 
 def require(program):
-    """Skip the test unless the program is installed; CI installs all of them."""
-    if shutil.which(program) is None:
-        assert not os.environ.get("CI"), f"{program} is not installed"
-        pytest.skip(f"{program} is not installed")
+    """The program's name; the test is skipped unless it is installed."""
+    need(program)
     return program

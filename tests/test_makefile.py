@@ -9,7 +9,7 @@ import time
 import tomllib
 
 import pytest
-from conftest import ROOT, TINY_RECIPE
+from conftest import ROOT, TINY_RECIPE, write_script
 
 MODELS = ["export"]
 PARITY, BUNDLE = ["parity"], ["bundle"]
@@ -43,7 +43,7 @@ def run_make(folder, *arguments, **kwargs):
 
 # `make -n` does not see that a rule with two targets renews both. So this stands in for Python:
 # it touches what the stage would write, and make says what it ran. CI runs the real ones.
-STAND_IN = """#!/bin/sh
+STAND_IN = """
 case $3 in
   train) mkdir -p artifacts && touch artifacts/lenet5.keras artifacts/train.json ;;
   export) touch artifacts/lenet5_fp32.tflite artifacts/lenet5_int8.tflite \
@@ -63,9 +63,7 @@ PARSE += """m.build_parser().parse_args(sys.argv[3:])' "$@" || exit\ncase"""
 def export(tree, *settings, script=STAND_IN):
     """Run `make export`; the stages touch their files and do nothing else."""
     version = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
-    stand_in = tree / "stand-in"
-    stand_in.write_text(script.replace("BUNDLE", f"lenet5-edge-{version}.tar.gz"))
-    stand_in.chmod(0o755)
+    write_script(tree / "stand-in", script.replace("BUNDLE", f"lenet5-edge-{version}.tar.gz"))
     run = run_make(tree, "export", "PY=./stand-in", *settings)
     time.sleep(0.02)  # files' times move in steps of up to 10 ms: what is touched next is newer
     return run
@@ -237,9 +235,7 @@ def test_an_exported_out_or_arch_does_not_reach_the_stages(tree, monkeypatch):
 
 def test_a_target_that_uses_the_artifacts_does_not_train(tree):
     (tree / "pipeline" / "train" / "lenet5.py").touch()
-    script = tree / "stand-in"
-    script.write_text("#!/bin/sh\n")
-    script.chmod(0o755)
+    write_script(tree / "stand-in", "")
     for target in ("run", "bench", "report", "photos", "robustness", "native"):
         run = run_make(tree, target, "PY=./stand-in", "IMAGE=missing.png")
         assert not re.search("pipeline (train|export)", run.stdout), target

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
-import shutil
 import sys
 import tarfile
 from pathlib import Path
 
-import pytest
-from conftest import ROOT
+from conftest import ROOT, write_script
 
 from export.bundle import write_bundle
 
@@ -39,7 +36,7 @@ sys.exit(130 if interrupted else 0)
 # A device's python3. With OS_PACKAGES, the operating system has the packages of that folder, among
 # them pip, and an environment is made in no time. While the file `vanish` is there, making an
 # environment takes the device off the network half-way: its sshd, session and server, is killed.
-PYTHON3 = """#!/bin/sh
+PYTHON3 = """
 is_sshd() {{ case $(cat /proc/$pid/comm) in sshd*) return 0 ;; *) return 1 ;; esac; }}
 parent() {{ sed 's/.*) . //; s/ .*//' /proc/$pid/stat; }}
 case "$1 $2 $3" in
@@ -104,14 +101,9 @@ def write_commands(bin_folder, folder):
     """Write that python3, which looks for `vanish` in a folder, and a `sync` that does nothing."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     python = Path(sys._base_executable).resolve().with_name(version)
-    bin_folder.mkdir(parents=True, exist_ok=True)
+    write_script(bin_folder / "python3", PYTHON3.format(folder=folder, python=python))
     # The real one would write the disk of this machine, whatever else is at work on it.
-    for name, text in (
-        ("python3", PYTHON3.format(folder=folder, python=python)),
-        ("sync", "#!/bin/sh\n"),
-    ):
-        (bin_folder / name).write_text(text)
-        (bin_folder / name).chmod(0o755)
+    write_script(bin_folder / "sync", "")
 
 
 def write_os_packages(folder):
@@ -119,17 +111,3 @@ def write_os_packages(folder):
     (folder / "pip").mkdir(parents=True)
     (folder / "pip" / "__main__.py").touch()
     return folder
-
-
-def need(*programs):
-    """Skip without the programs, except in CI, where skipping would hide that nothing ran."""
-    missing = [p for p in programs if not shutil.which(p, path=f"{os.environ['PATH']}:/usr/sbin")]
-    if missing:
-        absent(f"{', '.join(missing)} missing: apt install openssh-server iproute2 e2fsprogs")
-
-
-def absent(message):
-    """Skip, or fail in CI."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)

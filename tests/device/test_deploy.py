@@ -1,12 +1,8 @@
-"""Deployment for real: sshd on loopback, and three devices in network namespaces of their own.
-
-A "device" is an sshd with a folder of its own.
-"""
+"""Deployment for real: a "device" is an sshd on loopback with a folder of its own."""
 
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import re
@@ -16,29 +12,18 @@ import socket
 import subprocess
 import tempfile
 import time
-import zipfile
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from deploy_helpers import (
-    SITE_PACKAGES,
-    absent,
-    lock,
-    make_fake_bundle,
-    need,
-    repack,
-    write_commands,
-    write_os_packages,
-)
+from conftest import ROOT, absent, need, write_script
+from deploy_helpers import make_fake_bundle, write_commands, write_os_packages
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 USER = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 SSHD_CONFIG = """
 Port {port}
-ListenAddress {address}
+ListenAddress 127.0.0.1
 HostKey {folder}/key
 AuthorizedKeysFile {folder}/key.pub
 PidFile none
@@ -48,8 +33,8 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 ForceCommand {folder}/login
 """
 # A device has a home of its own, and nothing of the user's shell start-up files.
-LOGIN = """#!/bin/sh
-export HOME={folder}/home PATH={folder}/bin:/usr/bin:/bin {environment}
+LOGIN = """
+export HOME={folder}/home PATH={folder}/bin:/usr/bin:/bin OS_PACKAGES={folder}/packages
 cd && exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
 SSH_CONFIG = """
@@ -75,27 +60,27 @@ def bundles(tmp_path_factory):
 class Device:
     """An sshd and its files; `lenet5` is where the versions go."""
 
-    def __init__(self, folder, address, port, keys, environment="", namespace=None):
-        self.folder, self.address, self.port = folder, address, port
+    def __init__(self, folder, keys):
+        self.folder, self.keys = folder, keys
         self.lenet5 = folder / "home" / "lenet5-edge"
-        self.prefix = ["ip", "netns", "exec", namespace] if namespace else []
         self.process = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
         (folder / "home").mkdir(parents=True)
         for name in ("key", "key.pub"):
             shutil.copy(keys / name, folder)
         write_commands(folder / "bin", folder)
-        (folder / "login").write_text(LOGIN.format(folder=folder, environment=environment))
-        (folder / "login").chmod(0o755)
-        (folder / "sshd_config").write_text(
-            SSHD_CONFIG.format(folder=folder, address=address, port=port)
-        )
+        write_os_packages(folder / "packages")
+        write_script(folder / "login", LOGIN.format(folder=folder))
+        (folder / "sshd_config").write_text(SSHD_CONFIG.format(folder=folder, port=self.port))
 
     def start(self):
         self.stop()
-        command = [*self.prefix, SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        command = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        probe = [*self.prefix, "ssh-keyscan", "-p", str(self.port), self.address]
+        probe = ["ssh-keyscan", "-p", str(self.port), "127.0.0.1"]
         for _ in range(100):
             if subprocess.run(probe, capture_output=True).stdout:
                 return
@@ -122,6 +107,23 @@ class Device:
         with self.locked():
             pass
 
+    def start_deploy(self, bundle):
+        """Start tools/deploy.sh as `make deploy` does."""
+        return subprocess.Popen(
+            [ROOT / "tools/deploy.sh", bundle, f"{USER}@127.0.0.1", str(self.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(self.keys),
+        )
+
+    def deploy(self, bundle):
+        """Run it to its end."""
+        process = self.start_deploy(bundle)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
+
     def in_use(self):
         """The version that `current` leads to, such as "1.0.0"."""
         return (self.lenet5 / "current").resolve(strict=True).name.partition("-")[0]
@@ -140,21 +142,21 @@ def keys(tmp_path_factory):
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"]
     subprocess.run(command, check=True)
     (folder / "config").write_text(SSH_CONFIG.format(folder=folder))
-    program = folder / "ssh"
-    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
-    program.chmod(0o755)
+    write_script(folder / "ssh", f'exec {shutil.which("ssh")} -F {folder}/config "$@"')
     return folder
+
+
+def environment(folder, **more):
+    """With the `ssh` of a folder."""
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **more}
 
 
 @pytest.fixture
 def make_device(keys, tmp_path):
     devices = []
 
-    def make(environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        device = Device(tmp_path / "device", "127.0.0.1", port, keys, environment)
+    def make(name):
+        device = Device(tmp_path / name, keys)
         devices.append(device)
         device.start()
         return device
@@ -164,98 +166,34 @@ def make_device(keys, tmp_path):
         device.stop()
 
 
-@pytest.fixture(scope="module")
-def os_packages(tmp_path_factory):
-    """What an operating system has that has the packages already."""
-    return f"OS_PACKAGES={write_os_packages(tmp_path_factory.mktemp('os') / 'packages')}"
-
-
 @pytest.fixture
-def device(make_device, os_packages):
-    return make_device(os_packages)
-
-
-@pytest.fixture
-def start(keys):
-    """Start tools/deploy.sh as `make deploy` does."""
-
-    def run(bundle, device):
-        return subprocess.Popen(
-            [ROOT / "tools/deploy.sh", bundle, f"{USER}@{device.address}", str(device.port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PATH": f"{keys}:{os.environ['PATH']}"},
-        )
-
-    return run
-
-
-@pytest.fixture
-def deploy(start):
-    """Run tools/deploy.sh to its end."""
-
-    def run(bundle, device):
-        process = start(bundle, device)
-        stdout, stderr = process.communicate()
-        return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
-
-    return run
+def device(make_device):
+    return make_device("device")
 
 
 # --- One device ---------------------------------------------------------------------------------
 
 
-def numpy_wheel():
-    """(file name, content) of numpy of .venv-device as a wheel again: no index is asked for it."""
-    (numpy,) = distributions(name="numpy", path=[str(SITE_PACKAGES)])
-    tag = re.search(r"^Tag: (.*)$", numpy.read_text("WHEEL"), re.MULTILINE)[1]
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as wheel:
-        for file in numpy.files:
-            if ".." not in file.parts and "__pycache__" not in file.parts:
-                wheel.write(SITE_PACKAGES / file, file)
-    return f"wheels/numpy-{numpy.version}-{tag}.whl", stream.getvalue()
-
-
-def test_deploy_installs_packed_wheels_without_an_index_and_again_changes_nothing(
-    make_device, packed, deploy, tmp_path
-):
-    device = make_device("PIP_INDEX_URL=http://127.0.0.1:9/")  # where nothing answers
-    name, content = numpy_wheel()
-    further = {name: content, "requirements.lock": lock((name, content))}
-    bundle = repack(packed, tmp_path, further)
-    run = deploy(bundle, device)
-    assert run.returncode == 0, run.stderr
-    assert "PASS\n1.0.0-" in run.stdout
-    assert device.in_use() == "1.0.0"
-    environment = (device.lenet5 / "current" / ".venv").resolve()
-    for program in ("python", "python -m pip", "pip"):
-        command = f"{environment}/bin/{program} --version"
-        assert subprocess.run(command.split(), capture_output=True).returncode == 0
-    assert list(environment.glob("lib/python3*/site-packages/numpy/__init__.py"))
-    again = deploy(bundle, device)
-    assert again.returncode == 0, again.stderr
-    assert "was in use already" in again.stdout
-
-
-def test_when_the_connection_is_lost_the_version_before_stays_in_use(device, bundles, deploy):
-    assert deploy(bundles[0], device).returncode == 0
+def test_when_the_connection_is_lost_the_version_before_stays_in_use(device, bundles):
+    assert device.deploy(bundles[0]).returncode == 0
     (device.folder / "vanish").touch()
-    run = deploy(bundles[1], device)
+    run = device.deploy(bundles[1])
     assert run.returncode == 1
     assert run.stderr.startswith("deploy: the connection to ")
     device.wait_for_install()
     assert (device.in_use(), device.versions()) == ("1.0.0", ["1.0.0"])
 
 
-def test_of_two_deployments_at_once_each_says_truly_what_became_of_its_version(
-    device, bundles, start
-):
+def test_a_bundle_that_does_not_verify_is_exit_1(device, tmp_path):
+    run = device.deploy(make_fake_bundle(tmp_path, further={"answer": b"FAIL"}))
+    assert run.returncode == 1
+    assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
+
+
+def test_of_two_deployments_at_once_each_says_truly_what_became_of_its_version(device, bundles):
     (device.lenet5 / "versions").mkdir(parents=True)
     with device.locked():  # until both are there
-        runs = [start(bundle, device) for bundle in bundles]
+        runs = [device.start_deploy(bundle) for bundle in bundles]
         while len(list(device.lenet5.glob("bundle-*.tar.gz"))) < 2:
             time.sleep(0.05)
         time.sleep(0.5)
@@ -271,27 +209,27 @@ def test_of_two_deployments_at_once_each_says_truly_what_became_of_its_version(
     assert device.versions() == ["1.0.0", "2.0.0"]
 
 
-def test_what_was_cut_off_on_the_way_is_sent_again(device, bundles, deploy):
+def test_what_was_cut_off_on_the_way_is_sent_again(device, bundles):
     digest = hashlib.sha256(bundles[0].read_bytes()).hexdigest()[:12]
     device.lenet5.mkdir()
     sent = device.lenet5 / f"bundle-{digest}.tar.gz"
     sent.write_bytes(bundles[0].read_bytes()[:100])
-    run = deploy(bundles[0], device)
+    run = device.deploy(bundles[0])
     assert run.returncode == 0, run.stderr
     assert sent.read_bytes() == bundles[0].read_bytes()
 
 
-def test_the_signature_goes_with_the_bundle(device, bundles, deploy, keys, tmp_path):
+def test_the_signature_goes_with_the_bundle(device, bundles, keys, tmp_path):
     device.lenet5.mkdir()
     signer = f"me@home {(keys / 'key.pub').read_text()}"
     (device.lenet5 / "allowed_signers").write_text(signer)
     bundle = shutil.copy(bundles[0], tmp_path)
-    run = deploy(bundle, device)
+    run = device.deploy(bundle)
     assert run.returncode == 2
     assert "sign it with: make bundle SIGN=KEYFILE" in run.stderr
     assert not (device.lenet5 / "versions").exists()
     subprocess.run([ROOT / "tools/sign.sh", bundle, keys / "key"], check=True, capture_output=True)
-    run = deploy(bundle, device)
+    run = device.deploy(bundle)
     assert run.returncode == 0, run.stderr
     assert device.in_use() == "1.0.0"
 
@@ -300,15 +238,15 @@ def test_the_signature_goes_with_the_bundle(device, bundles, deploy, keys, tmp_p
 
 
 @pytest.fixture
-def start_bench(device, bundles, deploy, keys, tmp_path):
+def start_bench(device, bundles, keys, tmp_path):
     """Start tools/bench-pi.sh on a device with a bundle, and wait for its first progress."""
-    assert deploy(bundles[0], device).returncode == 0
+    assert device.deploy(bundles[0]).returncode == 0
 
-    def start():
-        command = [ROOT / "tools/bench-pi.sh", f"{USER}@{device.address}", str(device.port)]
+    def start(*flags):
+        command = [ROOT / "tools/bench-pi.sh", f"{USER}@127.0.0.1", str(device.port)]
         process = subprocess.Popen(
-            [*command, "lenet5-edge", tmp_path / "bench-pi.json"],
-            env={**os.environ, "PATH": f"{keys}:{os.environ['PATH']}"},
+            [*command, "lenet5-edge", tmp_path / "bench-pi.json", *flags],
+            env=environment(keys),
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # its own foreground, as on a terminal
@@ -317,6 +255,13 @@ def start_bench(device, bundles, deploy, keys, tmp_path):
         return process
 
     return start
+
+
+def test_bench_pi_brings_the_devices_figures_and_ends(start_bench, tmp_path):
+    process = start_bench("--full")
+    _, said = process.communicate()
+    assert (process.returncode, said) == (0, "")
+    assert json.loads((tmp_path / "bench-pi.json").read_text()) == {"interrupted": False}
 
 
 def test_ctrl_c_brings_the_figures_until_then_and_leaves_the_result_alone(start_bench, tmp_path):
@@ -355,17 +300,14 @@ def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start
     ],
 )
 def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
-    ssh = tmp_path / "bin" / "ssh"
-    ssh.parent.mkdir()
     bench = f"*'bench --json --full'*) printf %s '{answer}'; exit {remote_code} ;;"
-    ssh.write_text(f'#!/bin/sh\ncase "$*" in {bench} esac\n')
-    ssh.chmod(0o755)
+    write_script(tmp_path / "bin" / "ssh", f'case "$*" in {bench} esac')
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "r.json").write_text("earlier")
     run = subprocess.run(
         [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json", "--full"],
-        env={**os.environ, "PATH": f"{ssh.parent}:{os.environ['PATH']}"},
+        env=environment(tmp_path / "bin"),
         capture_output=True,
         text=True,
     )
@@ -409,71 +351,35 @@ def test_bad_usage_is_one_line_and_exit_2(tool, arguments, message):
 
 
 class Fleet:
-    """Three devices, each in a network namespace, and one more namespace to deploy from."""
+    """Several devices, their inventory, and a home for Ansible."""
 
-    def __init__(self, keys, folder, os_packages):
-        self.keys = keys
+    def __init__(self, devices, keys, inventory):
+        self.devices, self.keys, self.inventory = devices, keys, inventory
         self.home = Path(tempfile.mkdtemp())  # short: ssh's sockets are limited to 104 characters
-        self.inventory = folder / "hosts.ini"
-        name = f"lenet5-{os.getpid()}"
-        self.namespaces = [f"{name}-{i}" for i in range(4)]
-        self.devices = [
-            Device(folder / f"pi{i}", f"10.77.{i}.2", 22, keys, os_packages, self.namespaces[i])
-            for i in (1, 2, 3)
-        ]
-        self.inventory.write_text(
-            "".join(f"pi{i} ansible_host={d.address}\n" for i, d in enumerate(self.devices, 1))
-        )
-
-    def start(self):
-        for namespace in self.namespaces:
-            ip("netns", "add", namespace)
-            ip("-n", namespace, "link", "set", "lo", "up")
-        here = self.namespaces[0]
-        for i, there in enumerate(self.namespaces[1:], 1):
-            ip("-n", here, "link", "add", f"pi{i}", "type", "veth", "peer", "eth0", "netns", there)
-            for namespace, link, host in ((here, f"pi{i}", 1), (there, "eth0", 2)):
-                ip("-n", namespace, "address", "add", f"10.77.{i}.{host}/30", "dev", link)
-                ip("-n", namespace, "link", "set", link, "up")
-        for device in self.devices:
-            device.start()
+        ports = {f"pi{i}": device.port for i, device in enumerate(devices, 1)}
+        rows = [f"{pi} ansible_host=127.0.0.1 ansible_port={port}\n" for pi, port in ports.items()]
+        inventory.write_text("".join(rows))
 
     def stop(self):
-        for namespace in self.namespaces:
-            pids = subprocess.run(
-                ["ip", "netns", "pids", namespace], capture_output=True, text=True
-            )
-            for pid in pids.stdout.split():
-                subprocess.run(["kill", "-9", pid], capture_output=True)
-            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
-        for device in self.devices:
-            device.stop()
+        for connection in self.home.glob("connections/*"):  # kept open for the next run
+            command = ["ssh", "-o", f"ControlPath={connection}", "-O", "exit", "127.0.0.1"]
+            subprocess.run(command, capture_output=True)
         shutil.rmtree(self.home)
 
     def deploy(self, bundle, *flags):
         """Run tools/fleet.sh as `make deploy INVENTORY=...` does."""
-        command = [*self.devices[0].prefix[:3], self.namespaces[0], ROOT / "tools" / "fleet.sh"]
-        environment = {
-            **os.environ,
-            "PATH": f"{self.keys}:{os.environ['PATH']}",
-            "ANSIBLE_HOME": str(self.home),
-        }
+        home = {"ANSIBLE_HOME": str(self.home)}
+        home["ANSIBLE_SSH_CONTROL_PATH_DIR"] = str(self.home / "connections")
         return subprocess.run(
-            [*command, bundle, self.inventory, *flags],
+            [ROOT / "tools" / "fleet.sh", bundle, self.inventory, *flags],
             capture_output=True,
             text=True,
-            env=environment,
+            env=environment(self.keys, **home),
             stdin=subprocess.DEVNULL,
         )
 
     def in_use(self):
         return [device.in_use() for device in self.devices]
-
-
-def ip(*arguments):
-    run = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    if run.returncode:
-        absent(f"no network namespaces here (ip {' '.join(arguments)}: {run.stderr.strip()})")
 
 
 def recap(run):
@@ -489,14 +395,11 @@ def ansible():
 
 
 @pytest.fixture
-def fleet(ansible, keys, tmp_path, os_packages):
-    need("ip")
-    fleet = Fleet(keys, tmp_path, os_packages)
-    try:
-        fleet.start()
-        yield fleet
-    finally:
-        fleet.stop()
+def fleet(ansible, make_device, keys, tmp_path):
+    devices = [make_device(name) for name in ("pi1", "pi2", "pi3")]
+    fleet = Fleet(devices, keys, tmp_path / "hosts.ini")
+    yield fleet
+    fleet.stop()
 
 
 ALL_AT_ONCE = ("-e", "lenet5_edge_serial=3", "-e", "lenet5_edge_max_fail_percentage=50")

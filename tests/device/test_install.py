@@ -16,13 +16,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, absent, need, write_script
 from deploy_helpers import (
     SITE_PACKAGES,
-    absent,
     lock,
     make_fake_bundle,
-    need,
     repack,
     write_commands,
     write_os_packages,
@@ -65,8 +63,7 @@ class Board:
 
     def command(self, name, script):
         """Put a shell script in a command's place."""
-        (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
-        (self.bin / name).chmod(0o755)
+        write_script(self.bin / name, script)
 
     def before_each(self, names, script):
         """Run a shell script before each of these commands."""
@@ -529,6 +526,13 @@ def test_files_keep_their_times_by_which_python_tells_old_bytecode(board, bundle
         for member in archive:
             path = board.home / "current" / member.name.partition("/")[2]
             assert path.stat().st_mtime == member.mtime
+
+
+def test_programs_of_a_real_environment_run_under_its_final_name(board, bundles):
+    installed(board, bundles[0], OS_PACKAGES="")  # venv and pip are the real ones
+    for program in ("python", "pip"):
+        command = [board.home / "current" / ".venv" / "bin" / program, "--version"]
+        assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_no_code_from_the_folders_that_it_works_in_is_run(board, bundles, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gzip
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RECIPE, idx_bytes, run_stage
+from conftest import TINY_RECIPE, absent, idx_bytes, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from native_helpers import (
@@ -373,8 +372,7 @@ int main(void)
 def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path):
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").is_file():
-        assert not os.environ.get("CI"), "Python.h is not installed"
-        pytest.skip("Python.h is not installed")
+        absent("Python.h is not installed")
     source = tmp_path / "layout.c"
     source.write_text(_LAYOUT)
     printed = []

@@ -14,15 +14,14 @@ from pipeline import data
 from pipeline.__main__ import main
 
 RNG = np.random.default_rng(1)
-NAMES = ("train", "train", "test", "test")
 
 
-def make_set(classes=3, train=24, test=9, side=28):
+def make_set(classes=3, train=24, test=9):
     """Images with a bright square on black, and labels: x_train, y_train, x_test, y_test."""
     arrays = {}
     for name, count in (("train", train), ("test", test)):
-        x = np.zeros((count, side, side), np.uint8)
-        x[:, 4:-4, 4:-4] = RNG.integers(0, 256, (count, side - 8, side - 8))
+        x = np.zeros((count, 28, 28), np.uint8)
+        x[:, 4:-4, 4:-4] = RNG.integers(0, 256, (count, 20, 20))
         x[:, 9, 9] = 255
         arrays[f"x_{name}"], arrays[f"y_{name}"] = x, (np.arange(count) % classes).astype(np.uint8)
     return arrays

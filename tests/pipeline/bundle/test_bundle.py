@@ -103,33 +103,6 @@ def test_files_of_another_bundle_have_another_time_so_that_no_old_bytecode_is_ru
     assert all(1_577_836_800 <= time_s < 1_577_836_800 + 2**26 for time_s in times)
 
 
-def test_a_row_that_failed_refuses_to_bundle_whatever_the_status_says(artifacts, small_data):
-    path = artifacts / "parity.json"
-    parity = json.loads(path.read_text())
-    parity["rows"][0]["status"] = "fail"
-    path.write_text(json.dumps(parity))
-    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
-    assert run.returncode == 2
-    assert "failed; only what passed is packed" in run.stderr
-
-
-def test_artifact_that_changed_since_parity_is_not_packed(artifacts, small_data):
-    with (artifacts / "lenet5_int8.tflite").open("ab") as stream:
-        stream.write(b"x")
-    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
-    assert run.returncode == 2
-    assert "lenet5_int8.tflite: changed since parity" in run.stderr
-
-
-@pytest.mark.parametrize("status", ["fail", "not_run"])
-def test_parity_that_did_not_pass_refuses_to_bundle(artifacts, small_data, status):
-    path = artifacts / "parity.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
-    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
-    assert run.returncode == 2
-    assert not list(artifacts.glob("*.tar.gz"))
-
-
 @pytest.mark.parametrize(
     "content",
     [

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_stage
+from conftest import ROOT, run_stage, write_script
 
 from pipeline.bundle import wheels
 from pipeline.pi_test import matrix as pi_matrix
@@ -180,7 +180,7 @@ def test_a_tree_is_of_the_main_suites_and_links_numpys_libraries_where_numpy_is_
     assert all(any("/-security/d" in word for word in command) for command in commands.values())
 
 
-FAKE_MMDEBSTRAP = """#!/bin/sh
+FAKE_MMDEBSTRAP = """
 for archive; do :; done
 mkdir -p usr/bin && touch usr/bin/qemu-arm usr/bin/qemu-aarch64 && tar -cf "$archive" ./usr
 """
@@ -188,9 +188,7 @@ mkdir -p usr/bin && touch usr/bin/qemu-arm usr/bin/qemu-aarch64 && tar -cf "$arc
 
 def test_each_emulator_is_taken_once_and_kept(monkeypatch, tmp_path):
     program = tmp_path / "bin" / "mmdebstrap"
-    program.parent.mkdir()
-    program.write_text(FAKE_MMDEBSTRAP)
-    program.chmod(0o755)
+    write_script(program, FAKE_MMDEBSTRAP)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     folder = pi_tree.make_emulator(tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["qemu-aarch64", "qemu-arm"]

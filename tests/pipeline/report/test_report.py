@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from chromium import Chromium
-from conftest import ROOT, run_runner, run_stage
+from conftest import ROOT, need, run_runner, run_stage
 from example_results import seed_figures, write_measured
 from PIL import Image
 
@@ -67,12 +67,10 @@ def measured(exported, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "artifacts"
     shutil.copytree(exported, folder)
     write_measured(folder)
-    change(folder / "train.json", confidence={"threshold": 0.9, **NO_ANSWERS})
+    threshold = {"threshold": 0.9, "test": {"coverage": 0.5, "error": 0.0}}
+    change(folder / "train.json", confidence=threshold)  # so small a data set has none
     write.write(folder, small)
     return folder
-
-
-NO_ANSWERS = {"test": {"coverage": 0.5, "error": 0.0}}  # so small a data set has no threshold
 
 
 @pytest.fixture
@@ -83,17 +81,14 @@ def folder(measured, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    if not shutil.which("chromium"):
-        pytest.skip("needs chromium: apt install chromium")
+    need("chromium")
     with Chromium() as chromium:
         yield chromium
 
 
 def change(path, **values):
-    """Replace some values of a JSON file; returns what it held."""
-    text = path.read_text()
-    path.write_text(json.dumps({**json.loads(text), **values}))
-    return text
+    """Replace some values of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def section(folder, title):
@@ -142,63 +137,62 @@ def test_gallery_shows_every_flipped_and_every_misread_image_and_no_other(
     assert f"{len(shown) - 3} more are left out" in gallery.text[-1]
 
 
-@pytest.mark.parametrize(
-    ("values", "allowed", "loss_db", "expected"),
-    [
-        (
-            *({"agreement": 0.9997, "delta_pp": -0.04}, INT8, 1.5),
-            {"3 flips of 10": 0.3, "0.04 pp of 0.10 lost": 0.4, "noise 1.5 of 3.0 dB": 0.5},
-        ),
-        ({"max_abs_dp": 2e-5}, FLOAT, None, {"0 flips of 0": 0.0, "max |dp| 20.0%": 0.2}),
-        (
-            *({"agreement": 0.9997, "max_abs_dp": 0.05}, FLOAT, None),
-            {"3 flips of 0": 2.0, "max |dp| 50000.0%": 500.0},
-        ),
-        (
-            *({"delta_pp": -1.0}, Limits(0.0, 0.0, 0.0), None),
-            {"0 flips of 0": 0.0, "max |dp| 0.0%": 0.0, "1.00 pp of 0.00 lost": 2.0},
-        ),
-    ],
-)
-def test_bars_show_how_much_of_each_budget_is_used(values, allowed, loss_db, expected):
-    row = {"agreement": 1.0, "n": 10_000, "max_abs_dp": 0.0, "delta_pp": 0.0, **values}
+def used(allowed, loss_db=None, **figures):
+    """The share of each budget that a row uses, by what its bar says."""
+    row = {"agreement": 1.0, "n": 10_000, "max_abs_dp": 0.0, "delta_pp": 0.0, **figures}
     bars = model_sections.budget_bars(row, allowed, loss_db, 3.0)
-    assert {bar.label: round(bar.used, 2) for bar in bars} == expected
+    return {bar.label: round(bar.used, 2) for bar in bars}
+
+
+def test_bars_show_how_much_of_each_budget_is_used():
+    flips, loss, noise = "3 flips of 10", "0.04 pp of 0.10 lost", "noise 1.5 of 3.0 dB"
+    got = used(INT8, 1.5, agreement=0.9997, delta_pp=-0.04)
+    assert got == {flips: 0.3, loss: 0.4, noise: 0.5}
+    assert used(FLOAT, max_abs_dp=2e-5) == {"0 flips of 0": 0.0, "max |dp| 20.0%": 0.2}
+    got = used(FLOAT, agreement=0.9997, max_abs_dp=0.05)
+    assert got == {"3 flips of 0": 2.0, "max |dp| 50000.0%": 500.0}
+    got = used(Limits(0.0, 0.0, 0.0), delta_pp=-1.0)
+    assert got == {"0 flips of 0": 0.0, "max |dp| 0.0%": 0.0, "1.00 pp of 0.00 lost": 2.0}
 
 
 def test_a_loss_of_nothing_can_be_drawn():
     assert plots.loss({"epoch": [1, 2], "train_loss": [0.1, 0.0], "validation_loss": [0.2, 0.0]})
 
 
-def test_the_verdict_is_to_ship_only_what_was_checked_and_did_not_fail(folder, small):
-    report = gather(folder, small)
-    assert first_screen.verdict(report).ships
-    assert first_screen.verdict(report).title == "Ship it: lenet5_int8.c, compiled."
-    figures = first_screen.figures(report)
+def test_the_first_screen_says_what_to_ship_and_five_figures(measured, small):
+    report = gather(measured, small)
+    verdict, figures = first_screen.verdict(report), first_screen.figures(report)
+    assert (verdict.ships, verdict.title) == (True, "Ship it: lenet5_int8.c, compiled.")
     assert len(figures) == 5
     assert figures["Boards proven"][0] == "1"
     assert figures["Time for an image, here"] == (
         "2 µs",
         "lenet5_int8.c, compiled; next: lenet5_fp32.tflite on ai-edge-litert, 9 times as long",
     )
-    for name, key in (("parity.json", "rows"), ("pi-matrix.json", "cells")):
-        first, *others = json.loads((folder / name).read_text())[key]
-        kept = change(folder / name, **{key: [{**first, **FAILED}, *others]})
-        bad = first_screen.verdict(gather(folder, small))
-        assert not bad.ships
-        assert bad.reasons[0].endswith("broken")
-        (folder / name).write_text(kept)
+
+
+@pytest.mark.parametrize(("name", "key"), [("parity.json", "rows"), ("pi-matrix.json", "cells")])
+def test_one_failed_row_is_enough_not_to_ship(folder, small, name, key):
+    first, *others = json.loads((folder / name).read_text())[key]
+    failed = {**first, "status": "fail", "reason": "broken"}
+    change(folder / name, **{key: [failed, *others]})
+    verdict = first_screen.verdict(gather(folder, small))
+    assert not verdict.ships
+    assert verdict.reasons[0].endswith("broken")
+
+
+def test_a_board_on_which_nothing_is_right_is_enough_not_to_ship(folder, small):
     change(folder / "devices" / "pi.json", choice=None)
     assert not first_screen.verdict(gather(folder, small)).ships
+
+
+def test_without_parity_it_is_not_known_whether_to_ship(folder, small):
     (folder / "parity.json").unlink()
     (folder / "bench.json").unlink()
-    unknown = gather(folder, small)
-    assert first_screen.verdict(unknown).title == "Do not ship: parity is not known."
-    values = [value for value, _ in first_screen.figures(unknown).values()]
+    report = gather(folder, small)
+    assert first_screen.verdict(report).title == "Do not ship: parity is not known."
+    values = [value for value, _ in first_screen.figures(report).values()]
     assert values[:3] == ["?", "?", "?"]
-
-
-FAILED = {"status": "fail", "reason": "broken"}
 
 
 def test_boards_are_told_by_their_receipts_and_a_damaged_one_is_named(folder, small):
