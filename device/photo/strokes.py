@@ -104,7 +104,7 @@ def _find_ink(image: UInt8) -> Ink:
     while scale == 1 or min(planes.shape[1:]) >= 48:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in ink_layers(planes, radius):
-            score, ink = _best_strokes(layer, scale, thinnest, 1.25 * radius, best_score)
+            score, ink = _best_strokes(layer, scale, thinnest, radius, best_score)
             if score > best_score:
                 best_score, best = score, ink
         planes = shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
@@ -115,7 +115,7 @@ def _find_ink(image: UInt8) -> Ink:
 
 
 def _best_strokes(
-    layer: Layer, scale: int, thinnest: float, thickest: float, beaten: float
+    layer: Layer, scale: int, thinnest: float, radius: int, beaten: float
 ) -> tuple[float, Ink | None]:
     """The score of the most digit-like part at any threshold, and that part made whole.
 
@@ -130,7 +130,9 @@ def _best_strokes(
         mask = contrast > level
         parts = connected(mask, contrast)
         score = likeness(parts)
-        score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
+        share = parts.thickness / radius  # a thick stroke's loops are blots wider than the window:
+        score *= (2 - 1.25 * share).clip(0.4, 1)  # at the next scale they are not
+        score *= (parts.thickness > thinnest) & (share <= 1.25)
         if score.any():
             score *= _sharpness(parts, mask, layer.edges) > MIN_SHARPNESS
         for part in np.argsort(-score)[:MAX_TRIES]:

@@ -21,7 +21,9 @@ from PIL import Image, ImageDraw
 
 from device import photo, picture
 from device.photo import NoDigit, PhotoError, SeveralDigits, find_digit, find_digits
+from device.photo.form import in_mnist_form
 from device.picture import PictureError, decode_image
+from pipeline.studies.skeletons import all_digits, smooth_curve
 
 UInt8 = npt.NDArray[np.uint8]
 MNIST = Path(__file__).parents[2] / "data" / "mnist" / "t10k-images-idx3-ubyte.gz"
@@ -102,6 +104,17 @@ def test_a_thin_pen_is_thickened_to_what_mnist_holds() -> None:
 def test_size_does_not_matter(side: int) -> None:
     scaled = Image.fromarray(seven()).resize((side, side * 6 // 5), Image.Resampling.BOX)
     assert difference(find_digit(np.asarray(scaled)), find_digit(seven())) < 20
+
+
+@pytest.mark.parametrize("width", [16, 26])
+def test_a_bold_loop_that_is_closed_by_its_own_ink_is_left_whole(width: int) -> None:
+    (points,) = all_digits(2)["looped"]
+    curve = smooth_curve(np.array(points)) * 7 * width + 280 / 2 - 3.5 * width
+    image = Image.new("L", (280, 280))
+    for x, y in curve:
+        ImageDraw.Draw(image).circle((x, y), width / 2, fill=255)
+    drawn = in_mnist_form(np.asarray(image) / np.float32(255))
+    assert (find_digit(255 - np.asarray(image))[drawn > 220] > 150).all()
 
 
 def test_a_detached_bar_belongs_to_the_digit() -> None:
