@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -265,10 +266,21 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Cut:
     core = share > 0.5
     colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
     strength = difference @ colour  # (h, w)
-    full = np.percentile(strength[core], 75)
+    full = np.full(core.shape, np.percentile(strength[core], 75), np.float32)
+    for level, box in sorted(_levels(core, strength), key=lambda digit: -digit[0]):
+        full[box] = level  # the faintest last, so that its neighbour does not hide it
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
     return Cut(strokes, rows.start * k, columns.start * k, scale)
+
+
+def _levels(core: Bool, strength: Float) -> Iterator[tuple[float, tuple[slice, slice]]]:
+    """The strength of full ink in each digit, and its box: one may be in pencil."""
+    parts = connected(core, core.astype(np.uint8))
+    for part in np.flatnonzero(parts.extent > 0.5 * parts.extent.max()):
+        rows = slice(parts.top[part], parts.bottom[part])
+        box = rows, slice(parts.left[part], parts.right[part])
+        yield float(np.percentile(strength[box][core[box]], 75)), box
 
 
 def clean_strokes(photo: UInt8) -> Cut:
