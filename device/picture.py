@@ -26,6 +26,8 @@ BAND_PIXELS = 1_000_000  # converted at once
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".npy"}
 SUFFIXES |= {".tif", ".tiff", ".heic", ".heif"}  # refused, with the command that converts them
+# 'P5', width, height and largest value, apart by space or comments.
+PGM_HEADER = re.compile(rb"P5%b%b%b\s" % (3 * (rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})",)))
 START = re.compile(
     rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|P[1-6]\s|\x93NUMPY", re.DOTALL
 )
@@ -127,13 +129,9 @@ def _scaled(values: npt.NDArray[Any], largest: float) -> UInt8:
     return np.rint(wide, out=wide).astype(np.uint8)
 
 
-# 'P5', width, height and largest value, apart by space or comments.
-_PGM_HEADER = re.compile(rb"P5%b%b%b\s" % (3 * (rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})",)))
-
-
 def _decode_pgm(data: bytes) -> UInt8:
     """Binary PGM of 8 or 16 bits (https://netpbm.sourceforge.net/doc/pgm.html)."""
-    header = _PGM_HEADER.match(data)
+    header = PGM_HEADER.match(data)
     if header is None:
         raise PictureError("damaged PGM header; save it again")
     width, height, largest = map(int, header.groups())

@@ -14,14 +14,14 @@ import time
 from collections import deque
 from typing import Callable, Iterator
 
-MAX_FRAME_BYTES = 60_000_000  # as of any picture (picture.MAX_BYTES)
+from picture import MAX_BYTES, PGM_HEADER
+
 MAX_WAITING = 8  # frames
 CHUNK_BYTES = 2**16
 PATIENCE_S = 1.0  # an input that is still open after this is a stream
 FIRST_BYTES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|P5\s")
 OTHER_PICTURE = re.compile(rb"\x93NUMPY|P[12346]\s|BM|GIF8|RIFF|II\*\0|MM\0\*|....ftyp", re.DOTALL)
 GAP = re.compile(rb"[\n\r \0]+")  # that some programs leave between frames
-PGM_HEADER = re.compile(rb"P5%b%b%b\s" % (3 * (rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})",)))
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # behind a scan; the rest is of the scan
 
 
@@ -47,7 +47,7 @@ class Splitter:
         """Where a pattern is, or where the input ends; -1 if that is further than a frame."""
         while not (match := pattern.search(self.buffer, start)):
             start = max(start, len(self.buffer) - 7)
-            if len(self.buffer) > MAX_FRAME_BYTES:
+            if len(self.buffer) > MAX_BYTES:
                 return -1
             if not self.has(len(self.buffer) + 1):
                 return len(self.buffer)
@@ -63,7 +63,7 @@ class Splitter:
         """The frames, also damaged ones and what lies between; of any other input, all of it."""
         self.has(8)
         if not self.buffer or OTHER_PICTURE.match(self.buffer) or self.find_mpf():
-            while self.has(len(self.buffer) + 1) and len(self.buffer) <= MAX_FRAME_BYTES:
+            while self.has(len(self.buffer) + 1) and len(self.buffer) <= MAX_BYTES:
                 pass
             yield self.cut(len(self.buffer))
             return
@@ -73,7 +73,7 @@ class Splitter:
                 del self.buffer[: gap.end()]
                 continue
             size = self.frame_size()
-            if not 0 < size <= MAX_FRAME_BYTES or not self.has(size):
+            if not 0 < size <= MAX_BYTES or not self.has(size):
                 size = self.find(FIRST_BYTES, 1)  # damaged: go on where the next begins
                 size = size if size > 0 else len(self.buffer)
                 if count == 1 and not FIRST_BYTES.match(self.buffer) and not self.has(size + 1):
@@ -104,7 +104,7 @@ class Splitter:
     def jpeg_size(self, only_header: bool = False) -> int:
         """Marker by marker (ITU T.81, B.1.1): a thumbnail in a marker has an end of its own."""
         at = 2
-        while at <= MAX_FRAME_BYTES and self.has(at + 2) and self.buffer[at] == 0xFF:
+        while at <= MAX_BYTES and self.has(at + 2) and self.buffer[at] == 0xFF:
             marker = self.buffer[at + 1]
             if marker == 0xD9:
                 return at + 2
@@ -123,7 +123,7 @@ class Splitter:
     def png_size(self) -> int:
         """Chunk by chunk (PNG, 5.3)."""
         at = 8
-        while 0 < at <= MAX_FRAME_BYTES and self.has(at + 8):
+        while 0 < at <= MAX_BYTES and self.has(at + 8):
             kind = bytes(self.buffer[at + 4 : at + 8])
             if not kind.isalpha():
                 return 0
@@ -151,7 +151,7 @@ class Newest:
             for frame in Splitter(lambda: os.read(descriptor, CHUNK_BYTES)).frames():
                 with self.changed:
                     self.waiting.append(frame)
-                    while len(self.waiting) > 1 and sum(map(len, self.waiting)) > MAX_FRAME_BYTES:
+                    while len(self.waiting) > 1 and sum(map(len, self.waiting)) > MAX_BYTES:
                         self.waiting.popleft()
                     self.changed.notify()
         finally:

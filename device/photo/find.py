@@ -74,10 +74,10 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
     if max(height, width) < BOX:
         return [(_whole_frame(photo), (0, 0, width, height))]
     try:
-        cut = find_strokes(photo)
+        cuts = find_strokes(photo)
     except NoDigit:
-        cut = clean_strokes(photo)
-    digits = in_reading_order(separate(cut))
+        cuts = [clean_strokes(photo)]
+    digits = in_reading_order([digit for cut in cuts for digit in separate(cut)])
     return [(in_mnist_form(digit.strokes), digit.box()) for digit in digits]
 
 

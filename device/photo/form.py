@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .parts import connected
-from .pixels import BOX, SIDE, Float, SeveralDigits, UInt8, bounds, fit, spread
+from .pixels import BOX, NOTHING, SIDE, Float, NoDigit, SeveralDigits, UInt8, bounds, fit, spread
 
 MAX_ACROSS = 2.1  # strokes of one digit from left to right, on average; 998 of 1,000 in MNIST
 MAX_BRIDGED = 0.85  # of the height, on both sides of one thin stroke; 998 of 1,000 in MNIST
@@ -26,10 +26,15 @@ def is_mnist(image: UInt8) -> bool:
 
 
 def in_mnist_form(strokes: Float) -> UInt8:
-    """(h, w) 0..1 -> (28, 28) 0..255; refuses two digits that touch, by their many strokes."""
+    """(h, w) 0..1 -> (28, 28) 0..255; refuses what has no full ink, such as a ruled line's bits.
+
+    Two digits that touch are refused by their many strokes.
+    """
     boxed = fit(_even_thickness(strokes), BOX)
     digit = _centre_by_mass(np.rint(boxed * 255).astype(np.uint8))
     ink = np.pad(digit > 160, ((0, 0), (1, 0)))
+    if not ink.any():
+        raise NoDigit(NOTHING)
     strokes_across = (ink[:, 1:] & ~ink[:, :-1]).sum() / ink.any(axis=1).sum()
     if strokes_across > MAX_ACROSS or _bridged(digit) > MAX_BRIDGED:
         raise SeveralDigits("digits that touch, or a letter: leave a gap between digits")

@@ -70,12 +70,14 @@ class Layer:
     """Dark or light ink of one range of thickness, before strokes are chosen.
 
     Attributes:
+        is_dark: whether the ink is darker than its paper.
         picture: (C, h, w) uint8.
         paper: (C, h, w) uint8, the picture with its ink painted over by what is around it.
         contrast: (h, w) uint8, 0 (paper) to 255, how far each pixel is from its paper.
         edges: (h, w) uint8, the contrast among the pixels close by.
     """
 
+    is_dark: bool
     picture: UInt8
     paper: UInt8
     contrast: UInt8
@@ -89,9 +91,9 @@ def ink_layers(planes: UInt8, radius: int) -> Iterator[Layer]:
     edges = near - shrunk(planes, reach)
     brightest, darkest = spread(planes, radius), shrunk(planes, radius)
     dark_paper, light_paper = shrunk(brightest, radius), spread(darkest, radius)
-    for paper, difference, lit in (
-        (dark_paper, dark_paper - planes, np.maximum(dark_paper, near)),
-        (light_paper, planes - light_paper, brightest),
+    for is_dark, paper, difference, lit in (
+        (True, dark_paper, dark_paper - planes, np.maximum(dark_paper, near)),
+        (False, light_paper, planes - light_paper, brightest),
     ):
         # Relative to the light that falls there, so that ink in a shadow counts as much: as light
         # as paper, or as light ink. The strongest channel tells; a colour's weakest is noisy.
@@ -99,7 +101,7 @@ def ink_layers(planes: UInt8, radius: int) -> Iterator[Layer]:
         contrast, near_edges = (
             np.minimum(x.max(axis=0) * gain, 255).astype(np.uint8) for x in (difference, edges)
         )
-        yield Layer(planes, paper, contrast, near_edges)
+        yield Layer(is_dark, planes, paper, contrast, near_edges)
 
 
 def blurred(planes: UInt8) -> UInt8:

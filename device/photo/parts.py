@@ -53,6 +53,11 @@ class Parts:
         """Of a long stroke: twice its area over its outline."""
         return (2.0 * self.area / np.maximum(self.edge, 1)).astype(np.float32)
 
+    def box(self, part: int) -> tuple[slice, slice]:
+        """The bounding box of one part, as (rows, columns)."""
+        rows = slice(int(self.top[part]), int(self.bottom[part]))
+        return rows, slice(int(self.left[part]), int(self.right[part]))
+
     def draw(self, chosen: Bool) -> Bool:
         """(n,) chosen parts -> (h, w) mask."""
         height, width = self.shape

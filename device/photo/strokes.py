@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
 from .ink import Layer, blurred, ink_layers, noise_floor, opposed_channels, sheet_alone
 from .parts import Parts, connected
 from .pixels import (
+    MAX_WIDTH,
     MIN_GROUND,
     MIN_PART,
     NOTHING,
@@ -35,6 +38,7 @@ MIN_SCORE = 4.0  # contrast times share of the frame: the fainter, the larger it
 MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
 MAX_CROSSINGS = 3.0  # of a line across it, on average; the most of 1,500 digits: 2.6
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
+MIN_OTHER = 0.15  # of the best score; what is less is no digit beside it
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
@@ -71,26 +75,34 @@ class Ink:
     """The strokes of a digit, or of several, on a coarse grid.
 
     Attributes:
-        mask: (h, w), True on the strokes.
-        paper: (C, h, w) uint8, the picture with the strokes painted over by their surroundings.
+        score: how much like a digit.
+        mask: (h, w), True on the strokes; on none where too many things are as much like a digit.
+        layer: the picture on this grid.
         scale: pixels of the searched picture to one of this grid, along each side.
     """
 
+    score: float
     mask: Bool
-    paper: UInt8
+    layer: Layer
     scale: int
 
+    @property
+    def extent(self) -> int:
+        """The longer side, in pixels of the searched picture."""
+        return self.scale * max(side.stop - side.start for side in bounds(self.mask))
 
-def find_strokes(photo: UInt8) -> Cut:
-    """The strokes of a digit, or of several, in a photograph."""
+
+def find_strokes(photo: UInt8) -> list[Cut]:
+    """The strokes of the digits in a photograph; digits of unlike pens are cut out apart."""
     k = reduction(photo, WORKING_PIXELS)
     small = shrink(photo, k)
     inverted = opposed_channels(small)
-    return _cut_out(photo, k, inverted, _find_ink(sheet_alone(small) ^ inverted))
+    inks = _find_inks(sheet_alone(small) ^ inverted)
+    return [_cut_out(photo, k, inverted, ink) for ink in inks]
 
 
-def _find_ink(image: UInt8) -> Ink:
-    """(h, w, C) -> the strokes of the digit.
+def _find_inks(image: UInt8) -> list[Ink]:
+    """(h, w, C) -> the strokes of the digits, the most digit-like first.
 
     Ink is what is thin: a grey closing (for dark ink) or opening (for light) wider than any
     stroke paints it over with the paper around it, and leaves shadows, tables and the edges of
@@ -99,28 +111,46 @@ def _find_ink(image: UInt8) -> Ink:
     a marker's measure, such as a ruled line, is passed over.
     """
     planes = blurred(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    best_score, best = 0.0, None
+    found: list[Ink] = []
     scale, thinnest = 1, 0.0
     while scale == 1 or min(planes.shape[1:]) >= 48:
         radius = min(WINDOW_RADIUS, min(planes.shape[1:]) // 4)
         for layer in ink_layers(planes, radius):
-            score, ink = _best_strokes(layer, scale, thinnest, 1.25 * radius, best_score)
-            if score > best_score:
-                best_score, best = score, ink
+            beaten = MIN_OTHER * max((ink.score for ink in found), default=0.0)
+            found += _best_strokes(layer, scale, thinnest, radius, beaten)
         planes = shrink(planes.transpose(1, 2, 0), 2).transpose(2, 0, 1)
         scale, thinnest = 2 * scale, 0.25 * WINDOW_RADIUS
-    if best is None:
+    found.sort(key=lambda ink: -ink.score)
+    if not found or not found[0].mask.any():
         raise NoDigit(NOTHING)
-    return best
+    inks = found[:1]
+    for ink in found[1:]:
+        if ink.score > MIN_OTHER * found[0].score and ink.layer.is_dark == found[0].layer.is_dark:
+            inks += _beside(ink, inks)
+    return inks
+
+
+def _beside(ink: Ink, inks: list[Ink]) -> list[Ink]:
+    """What of an ink lies beside those that were found, if it is a digit of about their size.
+
+    So a ball pen's digit is not lost beside a marker's, which is found at another scale.
+    """
+    mask = ink.mask.copy()
+    for other in inks:
+        k = other.scale / ink.scale
+        rows, columns = (slice(int(x.start * k), ceil(x.stop * k)) for x in bounds(other.mask))
+        mask[rows, columns] = False
+    parts = connected(mask, mask.astype(np.uint8))
+    extent = parts.extent * ink.scale / inks[0].extent
+    wanted = (likeness(parts) > 0) & (extent > 0.5) & (extent < 2.2)
+    wanted &= (parts.rim == 0) & (parts.width < MAX_WIDTH * parts.height)  # no finger, no line
+    return [replace(ink, mask=parts.draw(wanted))] if wanted.any() else []
 
 
 def _best_strokes(
-    layer: Layer, scale: int, thinnest: float, thickest: float, beaten: float
-) -> tuple[float, Ink | None]:
-    """The score of the most digit-like part at any threshold, and that part made whole.
-
-    The score is 0 if none is above `beaten`; the part is None if others are as much like a digit.
-    """
+    layer: Layer, scale: int, thinnest: float, radius: int, beaten: float
+) -> list[Ink]:
+    """The most digit-like parts at any threshold, made whole; those with a score above `beaten`."""
     contrast = layer.contrast
     floor = max(MIN_CONTRAST, noise_floor(contrast))
     least = max(250.0, MIN_SCORE * min(contrast.shape), beaten / scale)
@@ -130,7 +160,9 @@ def _best_strokes(
         mask = contrast > level
         parts = connected(mask, contrast)
         score = likeness(parts)
-        score *= (parts.thickness > thinnest) & (parts.thickness <= thickest)
+        share = parts.thickness / radius  # a thick stroke's loops are blots wider than the window:
+        score *= (2 - 1.25 * share).clip(0.4, 1)  # at the next scale they are not
+        score *= (parts.thickness > thinnest) & (share <= 1.25)
         if score.any():
             score *= _sharpness(parts, mask, layer.edges) > MIN_SHARPNESS
         for part in np.argsort(-score)[:MAX_TRIES]:
@@ -138,7 +170,11 @@ def _best_strokes(
                 candidates.append((float(score[part]), int(part), parts, score))
         level *= 2
     candidates.sort(key=lambda candidate: -candidate[0])
+    found: list[Ink] = []
+    seen = np.zeros(contrast.shape, bool)
     for best_score, part, parts, score in candidates:
+        if seen[parts.box(part)].any():
+            continue
         chosen = np.arange(len(score)) == part
         alike, beside = score > 0.25 * best_score, _near(parts, chosen, parts.extent[part] / 4)
         if parts.area[alike | beside].sum() < MIN_SHARE * parts.area.sum():
@@ -146,11 +182,14 @@ def _best_strokes(
         strokes = parts.draw(chosen)
         if not _is_stroke(strokes, float(parts.thickness[part]), layer):
             continue
-        whole: Bool | None = None
+        whole = np.zeros_like(strokes)
         if alike.sum() <= MAX_DIGITS:
             whole = _complete(strokes, contrast, floor, is_alone=(alike & ~beside).sum() < 2)
-        return scale * best_score, None if whole is None else Ink(whole, layer.paper, scale)
-    return 0.0, None
+        found.append(Ink(scale * best_score, whole, layer, scale))
+        if not whole.any():
+            break
+        seen[bounds(whole)] = True
+    return found
 
 
 def likeness(parts: Parts) -> Float:
@@ -215,10 +254,10 @@ def _is_stroke(mask: Bool, thickness: float, layer: Layer) -> bool:
     return bool(np.percentile(step, 85) < MAX_STEP * layer.contrast[window][inside].mean())
 
 
-def _complete(mask: Bool, contrast: UInt8, floor: float, is_alone: bool) -> Bool | None:
+def _complete(mask: Bool, contrast: UInt8, floor: float, is_alone: bool) -> Bool:
     """Grows a part to all ink of about its own strength, with what broke off it or is like it.
 
-    None if that is too much, or if the part runs into a line or the frame and is not alone.
+    Nothing if that is too much, or if the part runs into a line or the frame and is not alone.
     """
     strength = float(np.percentile(contrast[mask], 90))
     shared = mask.astype(np.uint8)
@@ -226,11 +265,11 @@ def _complete(mask: Bool, contrast: UInt8, floor: float, is_alone: bool) -> Bool
     main = int(parts.mass.argmax())
     digit_like = likeness(replace(parts, mass=parts.area)) > 0
     if not digit_like[main]:
-        return mask if is_alone else None
+        return mask if is_alone else np.zeros_like(mask)
     extent = parts.extent / parts.extent[main]
     digits = digit_like & (extent > 0.5) & (extent < 2.2)
     if digits.sum() > MAX_DIGITS:
-        return None
+        return np.zeros_like(mask)
     pieces = (parts.area > MIN_PART * parts.area[main]) & (extent < 2.2)
     return parts.draw(digits | pieces & _near(parts, digits, REACH * parts.extent[main]))
 
@@ -251,7 +290,7 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Cut:
     """
     k *= ink.scale
     rows, columns = bounds(ink.mask, margin=3)
-    mask, paper = ink.mask[rows, columns], ink.paper[:, rows, columns].transpose(1, 2, 0)
+    mask, paper = ink.mask[rows, columns], ink.layer.paper[:, rows, columns].transpose(1, 2, 0)
     crop = photo[rows.start * k : rows.stop * k, columns.start * k : columns.stop * k]
     scale = reduction(crop, WORKING_PIXELS)
     crop = shrink(crop, scale) ^ inverted
@@ -263,10 +302,20 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Cut:
     core = share > 0.5
     colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
     strength = difference @ colour  # (h, w)
-    full = np.percentile(strength[core], 75)
+    full = np.full(core.shape, np.percentile(strength[core], 75), np.float32)
+    for level, box in sorted(_levels(core, strength), key=lambda digit: -digit[0]):
+        full[box] = level  # the faintest last, so that its neighbour does not hide it
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
     return Cut(strokes, rows.start * k, columns.start * k, scale)
+
+
+def _levels(core: Bool, strength: Float) -> Iterator[tuple[float, tuple[slice, slice]]]:
+    """The strength of full ink in each digit, and its box: one may be in pencil."""
+    parts = connected(core, core.astype(np.uint8))
+    for part in np.flatnonzero(parts.extent > 0.5 * parts.extent.max()).tolist():
+        box = parts.box(part)
+        yield float(np.percentile(strength[box][core[box]], 75)), box
 
 
 def clean_strokes(photo: UInt8) -> Cut:

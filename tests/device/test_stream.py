@@ -1,5 +1,6 @@
 """A stream of frames on standard input: each is answered by itself, in a line, at once."""
 
+import importlib
 import io
 import json
 import os
@@ -12,8 +13,6 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from device import stream
-
 RUNNER = ROOT / "device" / "runner.py"
 
 
@@ -24,10 +23,17 @@ def frame(image, kind):
     return file.getvalue()
 
 
-def split(data, size=7):
-    """The frames that come in pieces of so many bytes."""
-    source = io.BytesIO(data)
-    return list(stream.Splitter(lambda: source.read(size)).frames())
+@pytest.fixture
+def split(monkeypatch):
+    """A function: the frames of data that comes in pieces of so many bytes."""
+    monkeypatch.syspath_prepend(RUNNER.parent)  # where modules import each other by plain names
+    stream = importlib.import_module("stream")
+
+    def frames(data, size=7):
+        source = io.BytesIO(data)
+        return list(stream.Splitter(lambda: source.read(size)).frames())
+
+    return frames
 
 
 GREY = np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)
@@ -35,11 +41,11 @@ FRAMES = [frame(GREY, kind) for kind in ("JPEG", "PNG", "PGM")]
 
 
 @pytest.mark.parametrize("size", [1, 1000, 10**6])
-def test_frames_of_each_kind_are_cut_apart_however_they_arrive(size):
+def test_frames_of_each_kind_are_cut_apart_however_they_arrive(split, size):
     assert split(b"".join(FRAMES * 2), size) == FRAMES * 2
 
 
-def test_a_thumbnail_in_a_jpeg_is_no_frame_of_its_own():
+def test_a_thumbnail_in_a_jpeg_is_no_frame_of_its_own(split):
     jpeg = FRAMES[0]
     exif = b"\xff\xe1" + struct.pack(">H", 2 + len(jpeg)) + jpeg
     whole = jpeg[:2] + exif + jpeg[2:]
@@ -47,7 +53,7 @@ def test_a_thumbnail_in_a_jpeg_is_no_frame_of_its_own():
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_what_is_cut_off_or_no_frame_costs_no_other_frame(kind):
+def test_what_is_cut_off_or_no_frame_costs_no_other_frame(split, kind):
     one = FRAMES[kind]
     broken = one[: len(one) // 2]
     assert split(one + broken + one + one)[-2:] == [one, one]
@@ -56,11 +62,11 @@ def test_what_is_cut_off_or_no_frame_costs_no_other_frame(kind):
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 99, b"P2\n1 1\n255\n7\n", b"GIF89a" + FRAMES[0]])
-def test_what_is_no_stream_comes_whole(data):
+def test_what_is_no_stream_comes_whole(split, data):
     assert split(data) == [data]
 
 
-def test_what_a_camera_appends_to_a_picture_and_the_second_picture_of_a_phone_are_left_out():
+def test_what_a_camera_appends_to_a_picture_and_the_second_picture_of_a_phone_are_left_out(split):
     assert split(FRAMES[0] + b"appended") == [FRAMES[0]]
     mpf = b"\xff\xe2" + struct.pack(">H", 6) + b"MPF\0"
     phone = FRAMES[0][:2] + mpf + FRAMES[0][2:] + FRAMES[0]
