@@ -21,6 +21,8 @@ WIDE = "defined(KERNELS_WIDE)"
 NOT_WIDE = "!defined(KERNELS_WIDE)"
 MADD = "defined(KERNELS_MADD)"
 DSP = "defined(KERNELS_DSP)"
+VNNI = "defined(KERNELS_AVX512VNNI)"
+TWO_STEPS = f"!{VNNI} || {MADD}"  # how they requantize
 GROUPS = "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)"
 NEON = "defined(KERNELS_NEON)"
 
@@ -31,13 +33,13 @@ def tables(model: QuantizedLenet5) -> str:
     parts = [
         _requantization("conv1", conv1),
         _guarded(PORTABLE, "int32_t", "conv1_rows", conv1.weights),
-        _guarded(MADD, "int16_t", "conv1_pairs", pack_image_pairs(conv1.weights)),
+        _guarded(MADD, "int16_t", "conv1_points", pack_image_points(conv1.weights)),
         _guarded(DSP, "int32_t", "conv1_words", pack_image_words(conv1.weights)),
         _guarded(GROUPS, "int8_t", "conv1_groups", pack_image_groups(conv1.weights)),
         _guarded(NEON, "int8_t", "conv1_spread", pack_image_spread(conv1.weights)),
         _requantization("conv2", conv2),
         _guarded(PORTABLE, "int32_t", "conv2_rows", conv2.weights),
-        _guarded(MADD, "int16_t", "conv2_pairs", pack_conv(conv2.weights, 2)),
+        _guarded(MADD, "int16_t", "conv2_points", pack_conv_points(conv2.weights)),
         _guarded(DSP, "int32_t", "conv2_words", pack_conv_words(conv2.weights)),
         _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
         _guarded(NEON, "int8_t", "conv2_rows", pack_conv_rows(conv2.weights)),
@@ -69,9 +71,28 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
 # --- Layouts of weights -------------------------------------------------------------------------
 
 
-def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(6, 5, 5, 1) -> [6][5 rows][3 pairs][2 taps]."""
-    return _pad(weights[..., 0], 2, 2).reshape(-1, 5, 3, 2)
+def at_points(weights: NDArray[np.int8]) -> NDArray[np.int16]:
+    """(channels, rows, 5 taps, ...) -> (channels, rows, 6 points, ...).
+
+    24 times the polynomials with the taps as coefficients at 0, 1, -1, 2, -2 and infinity, divided
+    as Lagrange's interpolation needs it: what `to_points` of madd.c.in gives the inputs belongs
+    to it. At most 31 times a weight.
+    """
+    points = np.vander([0, 1, -1, 2, -2], 5, increasing=True) * [[6], [-4], [-4], [1], [1]]
+    matrix = np.append(points, [[0, 0, 0, 0, 24]], axis=0)  # (6 points, 5 taps)
+    values = np.tensordot(matrix, weights.astype(np.int64), (1, 2))  # (6, channels, rows, ...)
+    return np.moveaxis(values, 0, 2).astype(np.int16)
+
+
+def pack_image_points(weights: NDArray[np.int8]) -> NDArray[np.int16]:
+    """(6, 5, 5, 1) -> [6 points][6][even, odd][3 pairs of rows]; odd starts with a zero row."""
+    rows = at_points(weights[..., 0]).transpose(2, 0, 1)  # (6 points, 6, 5 rows)
+    return np.stack([np.pad(rows, [(0, 0), (0, 0), pad]) for pad in ((0, 1), (1, 0))], axis=2)
+
+
+def pack_conv_points(weights: NDArray[np.int8]) -> NDArray[np.int16]:
+    """(16, 5, 5, 6) -> [6 points][5 rows][3 pairs of inputs][16 channels][2]."""
+    return at_points(weights).reshape(16, 5, 6, 3, 2).transpose(2, 1, 3, 0, 4)
 
 
 def pack_image_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -166,21 +187,26 @@ def _requantization(name: str, layer: Layer) -> str:
 
     return f"""\
 {array("int32_t", "multiplier", multiplier)}
-#if {WIDE}
-{array("int32_t", "shift", shift)}
+#if {VNNI}
+{array("int32_t", "whole_shift", shift)}
 {array("int64_t", "offset", numbers[128].offset)}
-static const requantization {name}_requantization = {{
-    {name}_multiplier, {name}_offset, {name}_shift, {lowest} + STORED_BIAS}};
-#else
+static const folded_vnni {name}_folded = {{
+    {name}_multiplier, {name}_offset, {name}_whole_shift, {lowest} + STORED_BIAS}};
+#endif
+#if {TWO_STEPS}
 {array("int32_t", "shift", shift - 31)}
 #if STORED_BIAS == 128
 {array("int32_t", "bias", numbers[128].bias)}
 #else
 {array("int32_t", "bias", numbers[0].bias)}
 #endif
+{_guarded(MADD, "int32_t", f"{name}_scale", _pad(2**30 >> (shift - 31), 0, LANES))}
 static const requantization {name}_requantization = {{
-    {name}_multiplier, {name}_bias, {name}_shift, {zero_point} + STORED_BIAS,
-    {lowest} + STORED_BIAS}};
+    {name}_multiplier, {name}_bias, {name}_shift,
+#if {MADD}
+    {name}_scale,
+#endif
+    {zero_point} + STORED_BIAS, {lowest} + STORED_BIAS}};
 #endif"""
 
 

@@ -6,12 +6,12 @@ half up, as the default kernels of tflite-runtime 2.14 do, the two steps equal o
     (((x * m + 2^30) >> 31) + 2^(r-1)) >> r  ==  (x * m + 2^30 + 2^(30+r)) >> (31 + r)
 
 because floor(floor(a / n) / k) = floor(a / (n * k)). Everything else that is added before or
-after (bias, zero points) joins the same 64-bit offset, so a C kernel computes
+after (bias, zero points) joins the same 64-bit offset, so the AVX-512 kernels compute
 
     stored output = clamp((sum(stored input * weight) * multiplier + offset) >> shift).
 
-On ARM each of the two steps is one instruction, and a kernel keeps them apart. It needs the bias
-of the sum and the second shift alone.
+The others keep the two steps apart: on ARM each is one instruction, and elsewhere the steps fit
+32-bit lanes. They need the bias of the sum and the second shift alone.
 """
 
 from __future__ import annotations

@@ -63,15 +63,16 @@ class BenchSubject:
         """Such as "lenet5_int8.tflite on tflite-runtime"."""
         return f"{self.file} on {self.runtime}"
 
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """How many images at once are timed: a TFLite graph of batch 1 takes no more."""
-        return (1,) if self.artifact.suffix in (".tflite", ".wasm") else (1, *BATCHES)
+    def batches(self, threads: int) -> tuple[int, ...]:
+        """How many images at once are timed: a TFLite graph of batch 1 takes no more.
 
-    @property
-    def uses_threads(self) -> bool:
-        """Whether more than one thread can help."""
-        return self.artifact.suffix not in (".c", ".wasm")
+        The C has no threads of its own: only a batch can be shared out. WebAssembly has none.
+        """
+        if self.artifact.suffix == ".wasm":
+            return (1,) if threads == 1 else ()
+        if self.artifact.suffix == ".tflite":
+            return (1,)
+        return BATCHES if self.artifact.suffix == ".c" and threads > 1 else (1, *BATCHES)
 
     def start(self, mode: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `main` with a mode in a process of its own."""

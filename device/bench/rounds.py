@@ -182,7 +182,7 @@ class Benchmark:
         workers: list[Worker] = []
         try:
             for subject in self.subjects:
-                if subject not in self.failed and (threads == 1 or subject.uses_threads):
+                if subject not in self.failed:
                     workers.append(Worker(subject, threads, core, images))
             yield [pair for worker in workers for pair in self.begin(worker, threads)]
         finally:
@@ -203,7 +203,8 @@ class Benchmark:
                 measurement.reason = str(error)
             return []
         if not known:
-            known = {b: Measurement(subject, threads, b, about) for b in subject.batches}
+            batches = subject.batches(threads)
+            known = {b: Measurement(subject, threads, b, about) for b in batches}
             self.measurements += known.values()
         for measurement in known.values():
             measurement.launches.append([])

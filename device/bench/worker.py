@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
@@ -63,7 +64,23 @@ def load(model: Path, runtime: str, threads: int) -> Loaded:
         file = native_library(model) if runtime == "native" else model
         return {"runtime_version": runtime_version(runtime), "size_bytes": file.stat().st_size}
 
-    return Loaded(classifier.classify, classifier.predict, classifier.model.invoke, about)
+    predict: Callable[[np.ndarray], Any] = classifier.predict
+    if runtime == "native" and threads > 1:
+        predict = shared_out(classifier.predict, threads)
+    return Loaded(classifier.classify, predict, classifier.model.invoke, about)
+
+
+def shared_out(
+    predict: Callable[[np.ndarray], Any], threads: int
+) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """`predict` of a batch by that many threads at once, as an application would share it out."""
+    pool = ThreadPoolExecutor(threads)
+
+    def predict_parts(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        parts = np.array_split(images, min(threads, len(images)))
+        return tuple(map(np.concatenate, zip(*pool.map(predict, parts))))
+
+    return predict_parts
 
 
 def main(

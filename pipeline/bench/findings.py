@@ -130,13 +130,19 @@ def float_or_int8(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def throughput(rows: Sequence[Row]) -> str:
-    """The most images a second."""
+    """The most images a second, and how many times those of one thread they are."""
     best = max(rows, key=lambda row: float(row["throughput_ips"]))
     threads = "one thread" if best["threads"] == 1 else f"{best['threads']} threads"
     images = f"batches of {best['batch']}" if best["batch"] > 1 else "one image at a time"
+    one = [
+        f": {best['throughput_ips'] / row['throughput_ips']:.3g} times those of one thread"
+        for row in rows
+        if best["threads"] > row["threads"] == 1
+        and (name(row), row["batch"]) == (name(best), best["batch"])
+    ]
     return (
         f"The most images a second, {best['throughput_ips']:,.0f}, come from {name(best)} with "
-        f"{images} and {threads}."
+        f"{images} and {threads}{''.join(one)}."
     )
 
 

@@ -18,17 +18,18 @@ Numbers = NDArray[Any]
 Tables = dict[tuple[str, str], Numbers]  # by name and by the conditions that it stands under
 ARRAY = re.compile(r"static const (\w+) (\w+)\[(\d+)\] = \{")
 LAYERS = ("conv1", "conv2", "dense1", "dense2", "dense3")
-WIDE, NOT_WIDE = "defined(KERNELS_WIDE)", "not defined(KERNELS_WIDE)"
+WIDE, MADD, VNNI = (f"defined(KERNELS_{kind})" for kind in ("WIDE", "MADD", "AVX512VNNI"))
+TWO_STEPS = f"!{VNNI} || {MADD}"
 STORED = "STORED_BIAS == 128"
 # Of each layer's weights the tables, and what they stand under.
 ROWS = ("rows", "defined(KERNELS_PORTABLE)")
-PAIRS, WORDS = ("pairs", "defined(KERNELS_MADD)"), ("words", "defined(KERNELS_DSP)")
-GROUPS = ("groups", "defined(KERNELS_AVX512VNNI) || defined(KERNELS_NEONDOT)")
+POINTS, WORDS = ("points", MADD), ("words", "defined(KERNELS_DSP)")
+GROUPS = ("groups", f"{VNNI} || defined(KERNELS_NEONDOT)")
 NEON = "defined(KERNELS_NEON)"
 DENSE = (("rows", "!defined(KERNELS_WIDE)"), ("groups", WIDE))
 LAYOUTS = {
-    "conv1": (ROWS, PAIRS, WORDS, GROUPS, ("spread", NEON)),
-    "conv2": (ROWS, PAIRS, WORDS, GROUPS, ("rows", NEON)),
+    "conv1": (ROWS, POINTS, WORDS, GROUPS, ("spread", NEON)),
+    "conv2": (ROWS, POINTS, WORDS, GROUPS, ("rows", NEON)),
     **dict.fromkeys(LAYERS[2:], DENSE),
 }
 
@@ -92,7 +93,7 @@ def read_tables(text: str) -> Tables:
             if len(values) != int(count) or key in tables:
                 raise ValueError(f"{name} is there twice, or has not the {count} numbers it says")
             tables[key] = values
-        elif found := re.fullmatch(r"static const requantization (\w+) = \{", line):
+        elif found := re.fullmatch(r"static const (?:requantization|folded_vnni) (\w+) = \{", line):
             parts = [part.strip() for part in _until_brace(lines).split(",")]
             tables[found[1], " and ".join(conditions)] = np.array(parts)
         elif found := re.match(r"enum \{ (PIXEL_MINUS_128) = (\d+) \}", line):
@@ -101,10 +102,10 @@ def read_tables(text: str) -> Tables:
 
 
 def _until_brace(lines: Any) -> str:
-    """The text up to the line with the closing brace."""
+    """The text up to the line with the closing brace, without the preprocessor's lines."""
     taken = ""
     for line in lines:
-        taken += line + " "
+        taken += "" if line.startswith("#") else line + " "
         if "};" in line:
             return taken.partition("};")[0]
     raise ValueError("a table does not end")
@@ -126,14 +127,18 @@ def in_order(name: str, condition: str, values: Numbers) -> Numbers:
             last = np.pad(last, [(0, 0), (0, 0), (0, -last.shape[2] % 5)])
             last = last.reshape(*groups.shape[:2], -1, 5).swapaxes(2, 3)
             return np.concatenate([groups[:, :, :5], last], axis=-1)
-        if layout in ("rows", "pairs"):
+        if layout == "points":  # of even rows, and of odd ones, which start with a zero
+            both = values.reshape(6, 6, 2, 6).transpose(2, 1, 3, 0)  # (copies, 6, rows, points)
+            return np.stack([both[0], np.roll(both[1], -1, axis=1)])
+        if layout == "rows":
             return values.reshape(6, 5, -1)
     if layer == "conv2":
         if layout == "words":
             return values.reshape(8, 75, 2, 2).swapaxes(1, 2).reshape(16, 5, 30)
-        if layout in ("pairs", "groups"):
-            in_group = 2 if layout == "pairs" else 4
-            return values.reshape(5, -1, 16, in_group).transpose(2, 0, 1, 3).reshape(16, 5, -1)
+        if layout == "groups":
+            return values.reshape(5, -1, 16, 4).transpose(2, 0, 1, 3).reshape(16, 5, -1)
+        if layout == "points":
+            return values.reshape(6, 5, 3, 16, 2).transpose(3, 1, 0, 2, 4).reshape(16, 5, 36)
         if layout == "rows" and "NEON" in condition:
             return values.reshape(2, 5, 2, 8, 16).transpose(0, 3, 1, 2, 4).reshape(16, 5, 32)
         if layout == "rows":
@@ -183,7 +188,9 @@ def expected(model: Path) -> Tables:
         order = (channels, -1) if weights.ndim == 2 else (channels, 5, weights.shape[3] * 5)
         weights = weights.reshape(order)
         for table, condition in LAYOUTS[name]:
-            tables[f"{name}_{table}", condition] = weights
+            tables[f"{name}_{table}", condition] = (
+                at_points(weights) if table == "points" else weights
+            )
         tables |= _rescaling(
             name,
             weights.reshape(channels, -1),
@@ -201,6 +208,25 @@ def expected(model: Path) -> Tables:
     tables["quantized_pixels", ""] = pixels
     tables["PIXEL_MINUS_128", ""] = np.array([int((pixels == np.arange(-128, 128)).all())])
     return tables
+
+
+def at_points(weights: Numbers) -> Numbers:
+    """Rows of 5 pixels as 24 times their polynomial over what Lagrange divides by, at 6 points.
+
+    Args:
+        weights: (channels, rows, 5 pixels * inputs).
+
+    Returns:
+        (channels, rows, 6 points * inputs); at infinity the last pixel.
+    """
+    taps = weights.reshape(*weights.shape[:2], 5, -1)
+    points = (0, 1, -1, 2, -2)
+    others = [np.prod([p - other for other in points if other != p]) for p in points]  # 4, -6, 24
+    values = [
+        sum(taps[:, :, power] * p**power for power in range(5)) * 24 // divisor
+        for p, divisor in zip(points, others, strict=True)
+    ]
+    return np.stack([*values, taps[:, :, 4] * 24], axis=2).reshape(*weights.shape[:2], -1)
 
 
 def _rescaling(
@@ -224,15 +250,16 @@ def _rescaling(
         columns.append((multiplier, 31 + halvings, halvings, offset, stored, signed))
     multiplier, wide, narrow, offset, stored, signed = np.array(columns, np.int64).T
     lowest = f"{-128 if name == LAYERS[-1] else out} + STORED_BIAS"
-    folded = [f"{name}_multiplier", f"{name}_offset", f"{name}_shift", lowest]
-    apart = [f"{name}_multiplier", f"{name}_bias", f"{name}_shift", f"{out} + STORED_BIAS", lowest]
+    folded = [f"{name}_multiplier", f"{name}_offset", f"{name}_whole_shift", lowest]
+    apart = [f"{name}_multiplier", f"{name}_bias", f"{name}_shift", f"{name}_scale"]
     return {
         (f"{name}_multiplier", ""): multiplier,
-        (f"{name}_shift", WIDE): wide,
-        (f"{name}_offset", WIDE): offset,
-        (f"{name}_requantization", WIDE): np.array(folded),
-        (f"{name}_shift", NOT_WIDE): narrow,
-        (f"{name}_bias", f"{NOT_WIDE} and {STORED}"): stored,
-        (f"{name}_bias", f"{NOT_WIDE} and not {STORED}"): signed,
-        (f"{name}_requantization", NOT_WIDE): np.array(apart),
+        (f"{name}_whole_shift", VNNI): wide,
+        (f"{name}_offset", VNNI): offset,
+        (f"{name}_folded", VNNI): np.array(folded),
+        (f"{name}_shift", TWO_STEPS): narrow,
+        (f"{name}_scale", f"{TWO_STEPS} and {MADD}"): 2**30 >> narrow,
+        (f"{name}_bias", f"{TWO_STEPS} and {STORED}"): stored,
+        (f"{name}_bias", f"{TWO_STEPS} and not {STORED}"): signed,
+        (f"{name}_requantization", TWO_STEPS): np.array([*apart, f"{out} + STORED_BIAS", lowest]),
     }

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_each_kind_of_call_is_timed_by_itself_with_the_images_of_its_batch():
     for calls in (seen["classify"], seen["predict"]):
         assert not np.array_equal(calls[-1], calls[-2])
     assert list(worker.time_burst(loaded._replace(invoke=None), images, 1, 4)) == ["call"]
+
+
+def test_a_batch_on_the_c_is_shared_out_over_threads_that_answer_at_once_and_in_order(
+    exported, mnist
+):
+    classifier, images = Classifier(exported / NATIVE_SOURCE), mnist.test.images[:9]
+    both_are_there = threading.Barrier(2, timeout=60)
+
+    def predict(part):
+        both_are_there.wait()
+        return classifier.predict(part)
+
+    found = worker.shared_out(predict, 2)(images)
+    for got, wanted in zip(found, classifier.predict(images), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    subject = BenchSubject(exported / NATIVE_SOURCE, "native")
+    assert (subject.batches(1), subject.batches(2)) == ((1, 8, 64, 256), (8, 64, 256))
 
 
 # --- Figures --------------------------------------------------------------------------------

@@ -90,6 +90,16 @@ def test_the_size_of_the_c_model_is_said_to_be_its_compiled_librarys():
     assert "The smallest is native/lenet5_int8.c, 70.0 kB as a compiled library, 3.6 " in said[1]
 
 
+def test_what_all_cores_gain_is_said_of_the_most_images_a_second():
+    native = ("native/lenet5_int8.c", "native", 10.0)
+    batches = [
+        row(*native, batch=256, threads=threads, throughput_ips=ips)
+        for threads, ips in ((1, 200_000.0), (2, 380_000.0))
+    ]
+    said = findings(result(row(*native), *batches))
+    assert any(line.endswith("256 and 2 threads: 1.9 times those of one thread.") for line in said)
+
+
 # --- Before and after -----------------------------------------------------------------------
 
 
