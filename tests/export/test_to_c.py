@@ -310,6 +310,21 @@ def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert network.probabilities == Activation(3, np.float32(1 / 256), -128)
 
 
+def test_tensors_may_be_listed_in_any_order(tmp_path: Path) -> None:
+    def bias_first(graph: Any) -> None:
+        n = len(graph.tensors)
+        graph.tensors = [*graph.tensors[2:], *graph.tensors[:2]]
+        for users in (graph, *graph.operators):
+            users.inputs = [(i - 2) % n for i in users.inputs]
+            users.outputs = [(i - 2) % n for i in users.outputs]
+
+    usual = to_c(_model_file(tmp_path, realistic_lenet5()), tmp_path / "usual")
+    other = to_c(
+        _model_file(tmp_path, realistic_lenet5(edit=_graph(bias_first))), tmp_path / "other"
+    )
+    assert other.read_bytes() == usual.read_bytes()
+
+
 @given(st.data())
 def test_damaged_file_is_refused_without_a_crash(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
