@@ -28,6 +28,7 @@ def test_wrong_rounding_in_the_softmax_is_told_by_layer_and_first_value(artifact
     assert row.reason.startswith("layer softmax differs in ")
     assert "values; the first is value " in row.reason
     assert exciting.shape[1:] == (28, 28)
+    assert row.images == 100 + len(exciting) > 100 + 196 + 100
 
 
 @this_machine_alone
