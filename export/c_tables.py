@@ -62,7 +62,7 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
     """int8 input of each 8-bit pixel value: pixel / 255, quantized as in the runner."""
     real = np.arange(256, dtype=np.float32) / np.float32(255)
     steps = np.round(real / image.scale) + image.zero_point
-    pixels: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    pixels: NDArray[np.int8] = np.minimum(steps, 127).astype(np.int8)  # none is below -128
     return pixels
 
 
@@ -71,7 +71,7 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
 
 def pack_image_pairs(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """(6, 5, 5, 1) -> [6][5 rows][3 pairs][2 taps]."""
-    return _pad(weights[..., 0], 2, 2).reshape(-1, 5, 3, 2)
+    return _pad(weights[..., 0], 2, 2).reshape(6, 5, 3, 2)
 
 
 def pack_image_words(weights: NDArray[np.int8]) -> NDArray[np.int32]:
@@ -98,7 +98,7 @@ def pack_image_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     Group 6: the last tap of row 4, and three zeros. Group 7: zeros.
     """
     taps = weights[..., 0]
-    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 7)]).reshape(-1, 3, 4)
+    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 7)]).reshape(6, 3, 4)
     return np.concatenate([taps[:, :, :4], last_column], axis=1)
 
 

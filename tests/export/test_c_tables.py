@@ -7,7 +7,7 @@ import pytest
 from random_models import realistic_lenet5
 
 from export import c_tables
-from export.quantized_lenet5 import read_lenet5
+from export.quantized_lenet5 import Activation, read_lenet5
 from pipeline.parity.c_numbers import compare, expected, read_tables
 
 MODELS = {
@@ -39,6 +39,37 @@ def test_tables_read_back_are_the_models_numbers(model, monkeypatch):
     assert compare(read_tables(text), expected(model)) == ""
     for kind, name in re.findall(r"^static const (\w+) (\w+)\[", text, re.MULTILINE):
         assert re.fullmatch(KINDS[kind], name), (kind, name)
+
+
+CONV1, CONV2 = np.ones((6, 5, 5, 1), np.int8), np.ones((16, 5, 5, 6), np.int8)
+
+
+def test_layouts_have_the_shape_that_their_kernels_step_through():
+    assert c_tables.pack_image_pairs(CONV1).shape == (6, 5, 3, 2)
+    assert c_tables.pack_image_words(CONV1).shape == (6, 5, 2, 3)
+    assert c_tables.pack_image_groups(CONV1).shape == (6, 8, 4)
+    assert c_tables.pack_image_spread(CONV1).shape == (6, 7, 4, 4)
+    assert c_tables.pack_conv(CONV2, 2).shape == (5, 15, 16, 2)
+    assert c_tables.pack_conv(CONV2, 4).shape == (5, 8, 16, 4)
+    assert c_tables.pack_conv_words(CONV2).shape == (8, 75, 2)
+    assert c_tables.pack_conv_rows(CONV2).shape == (2, 5, 2, 8, 16)
+    assert c_tables.pack_dense_rows(np.ones((120, 400), np.int8)).shape == (16, 25, 8, 16)
+    assert c_tables.pack_dense(np.ones((130, 84), np.int8)).shape == (128 * 88 + 16 * 88,)
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "pixel", "step"),
+    [
+        (2 / 255, 0, 1, 0),  # ties go to even
+        (2 / 255, 0, 3, 2),  # in float64: 1
+        (1 / 400, -128, 254, 127),
+        (1 / 255, -128, 255, 127),
+        (1 / 255, -128, 0, -128),
+    ],
+)
+def test_pixels_are_quantized_in_float32_and_end_at_127(scale, zero_point, pixel, step):
+    pixels = c_tables.quantize_pixels(Activation(1, np.float32(scale), zero_point))
+    assert (pixels.dtype, pixels[pixel]) == (np.int8, step)
 
 
 def test_long_table_is_wrapped_at_100_characters():
