@@ -72,14 +72,19 @@ def test_pixels_are_quantized_in_float32_and_end_at_127(scale, zero_point, pixel
     assert (pixels.dtype, pixels[pixel]) == (np.int8, step)
 
 
-def test_long_table_is_wrapped_at_100_characters():
-    lines = c_tables._array("int8_t", "x", np.array([-100, -100, *[-10] * 18])).splitlines()
-    assert lines == [
-        "static const int8_t x[20] = {",
-        "    -100, -100, " + ", ".join(["-10"] * 17) + ",",
-        "    -10};",
-    ]
-    assert len(lines[1]) == 100
+@pytest.mark.parametrize(("wide", "narrow", "length"), [(2, 17, 100), (3, 15, 96)])
+def test_long_table_is_wrapped_before_101_characters(wide, narrow, length):
+    lines = c_tables._array("int8_t", "x", np.array([*[-100] * wide, *[-10] * 18])).splitlines()
+    items = ["-100,"] * wide + ["-10,"] * 17 + ["-10};"]
+    assert lines[0] == f"static const int8_t x[{wide + 18}] = {{"
+    assert [line.split() for line in lines[1:]] == [items[: wide + narrow], items[wide + narrow :]]
+    assert [len(line) - len(line.lstrip()) for line in lines[1:]] == [4, 4]
+    assert len(lines[1]) == length
+
+
+def test_numbers_of_64_bits_are_written_as_such():
+    text = c_tables._array("int64_t", "x", np.array([-(2**62), 1]))
+    assert text == "static const int64_t x[2] = {\n    INT64_C(-4611686018427387904), INT64_C(1)};"
 
 
 def test_weights_are_padded_with_zeros_up_to_the_next_multiple():

@@ -191,6 +191,10 @@ _NO_QUANTIZATION = "input: tensor 'tensor0' has no quantization parameters"
             _tensor(5, 2, _set(type=schema.TensorType.INT64)),
             "FULLY_CONNECTED: bias: INT64 (120,); LeNet-5 has INT32 (120,)",
         ),
+        (
+            _tensor(0, 0, _set(name=None, type=schema.TensorType.UINT8)),
+            "input: tensor '' is UINT8; int8 is needed",
+        ),
         (_graph(_one_operator_more), "10 operators; LeNet-5 has 9"),
         (_custom, "operator 2 is CUSTOM 'mine'; LeNet-5 has MAX_POOL_2D"),
         (_inputs(3, [0]), "MAX_POOL_2D does not take the result of the one before"),
