@@ -41,7 +41,7 @@ def tables(model: QuantizedLenet5) -> str:
         _guarded(PORTABLE, "int32_t", "conv2_rows", conv2.weights),
         _guarded(MADD, "int16_t", "conv2_points", pack_conv_points(conv2.weights)),
         _guarded(DSP, "int32_t", "conv2_words", pack_conv_words(conv2.weights)),
-        _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv(conv2.weights, 4)),
+        _guarded(GROUPS, "int8_t", "conv2_groups", pack_conv_groups(conv2.weights)),
         _guarded(NEON, "int8_t", "conv2_rows", pack_conv_rows(conv2.weights)),
     ]
     for number, layer in enumerate(dense, 1):
@@ -64,7 +64,7 @@ def quantize_pixels(image: Activation) -> NDArray[np.int8]:
     """int8 input of each 8-bit pixel value: pixel / 255, quantized as in the runner."""
     real = np.arange(256, dtype=np.float32) / np.float32(255)
     steps = np.round(real / image.scale) + image.zero_point
-    pixels: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    pixels: NDArray[np.int8] = np.minimum(steps, 127).astype(np.int8)  # none is below -128
     return pixels
 
 
@@ -119,7 +119,7 @@ def pack_image_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     Group 6: the last tap of row 4, and three zeros. Group 7: zeros.
     """
     taps = weights[..., 0]
-    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 7)]).reshape(-1, 3, 4)
+    last_column = np.pad(taps[:, :, 4], [(0, 0), (0, 7)]).reshape(6, 3, 4)
     return np.concatenate([taps[:, :, :4], last_column], axis=1)
 
 
@@ -128,10 +128,10 @@ def pack_image_spread(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.repeat(pack_image_groups(weights)[:, :7, None], 4, axis=2)
 
 
-def pack_conv(weights: NDArray[np.int8], group: int) -> NDArray[np.int8]:
-    """(16, 5, 5, 6) -> [5 rows][groups][16 channels][group]; a group stays within a row."""
-    taps = _pad(weights.reshape(16, 5, 30), 2, group)
-    return taps.reshape(16, 5, -1, group).transpose(1, 2, 0, 3)
+def pack_conv_groups(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(16, 5, 5, 6) -> [5 rows][8 groups][16 channels][4]; a group stays within a row."""
+    taps = _pad(weights.reshape(16, 5, 30), 2, 4)
+    return taps.reshape(16, 5, 8, 4).transpose(1, 2, 0, 3)
 
 
 def pack_conv_rows(weights: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -102,7 +102,7 @@ def read_lenet5(path: Path) -> QuantizedLenet5:
     if data[4:8] != b"TFL3":
         raise UnsupportedModelError("not a TFLite file (no TFL3 identifier)")
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
         return _Reader(model).network()
     except UnsupportedModelError:
         raise
@@ -229,16 +229,16 @@ def _check_options(operator: str, options: Any) -> None:
 
 def _name(enumeration: Any, number: int) -> str:
     """What the schema calls a value of an enumeration."""
-    names = {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
+    names = {value: name for name, value in vars(enumeration).items()}
     return str(names.get(number, f"number {number}"))
 
 
-def _text(name: bytes | str | None) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+def _text(name: bytes | None) -> str:
+    return (name or b"").decode(errors="replace")
 
 
 def _quantization(tensor: Any, label: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     q = tensor.quantization
     if q is None or q.scale is None or q.zeroPoint is None or len(q.scale) == 0:
         raise UnsupportedModelError(f"{label} has no quantization parameters")
-    return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64)
+    return q.scale, q.zeroPoint

@@ -191,6 +191,10 @@ _NO_QUANTIZATION = "input: tensor 'tensor0' has no quantization parameters"
             _tensor(5, 2, _set(type=schema.TensorType.INT64)),
             "FULLY_CONNECTED: bias: INT64 (120,); LeNet-5 has INT32 (120,)",
         ),
+        (
+            _tensor(0, 0, _set(name=None, type=schema.TensorType.UINT8)),
+            "input: tensor '' is UINT8; int8 is needed",
+        ),
         (_graph(_one_operator_more), "10 operators; LeNet-5 has 9"),
         (_custom, "operator 2 is CUSTOM 'mine'; LeNet-5 has MAX_POOL_2D"),
         (_inputs(3, [0]), "MAX_POOL_2D does not take the result of the one before"),
@@ -290,13 +294,13 @@ def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
     network = read_lenet5(
         _model_file(
             tmp_path,
-            realistic_lenet5(3, edit, (0.5, 127), (-128, -7, 0, 1, 127)),
+            realistic_lenet5(1, edit, (0.5, 127), (-128, -7, 0, 1, 127)),
         )
     )
     assert [layer.relu for layer in network.layers] == [True, False, True, True, False]
     activations = [network.image, *(layer.result for layer in network.layers)]
     assert [a.zero_point for a in activations] == [127, -128, -7, 0, 1, 127]
-    assert [a.channels for a in activations] == [1, 6, 16, 120, 84, 3]
+    assert [a.channels for a in activations] == [1, 6, 16, 120, 84, 1]
     scales = [0.5, 0.0064, 0.0156, 0.0366, 0.0599, 0.1782]
     assert [a.scale for a in activations] == [np.float32(scale) for scale in scales]
     assert [layer.source.zero_point for layer in network.layers] == [127, -128, -7, 0, 1]
@@ -304,10 +308,24 @@ def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
         assert layer.bias.dtype == np.int64
         assert layer.multipliers.dtype == np.float64
         weight_scales = layer.multipliers * np.float32(result) / np.float32(source)
-        assert 0.001 <= weight_scales.min() < weight_scales.max() < 0.004
+        assert 0.001 <= weight_scales.min() <= weight_scales.max() < 0.004
         np.testing.assert_allclose(np.float32(weight_scales), weight_scales, rtol=1e-15)
     assert network.logits is network.layers[-1].result
-    assert network.probabilities == Activation(3, np.float32(1 / 256), -128)
+    assert network.probabilities == Activation(1, np.float32(1 / 256), -128)
+
+
+def test_tensors_may_be_listed_in_any_order(tmp_path: Path) -> None:
+    def bias_first(graph: Any) -> None:
+        n = len(graph.tensors)
+        graph.tensors = [*graph.tensors[2:], *graph.tensors[:2]]
+        for users in (graph, *graph.operators):
+            users.inputs = [(i - 2) % n for i in users.inputs]
+            users.outputs = [(i - 2) % n for i in users.outputs]
+
+    usual = read_lenet5(_model_file(tmp_path, realistic_lenet5()))
+    other = read_lenet5(_model_file(tmp_path, realistic_lenet5(edit=_graph(bias_first))))
+    for a, b in zip(usual.layers, other.layers, strict=True):
+        np.testing.assert_equal(vars(a), vars(b))
 
 
 @given(st.data())
