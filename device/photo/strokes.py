@@ -154,25 +154,9 @@ def _best_strokes(
     contrast = layer.contrast
     floor = max(MIN_CONTRAST, noise_floor(contrast))
     least = max(250.0, MIN_SCORE * min(contrast.shape), beaten / scale)
-    candidates: list[tuple[float, int, Parts, Float]] = []
-    level = floor
-    while level < 0.8 * contrast.max():
-        mask = contrast > level
-        parts = connected(mask, contrast)
-        score = likeness(parts)
-        share = parts.thickness / radius  # a thick stroke's loops are blots wider than the window:
-        score *= (2 - 1.25 * share).clip(0.4, 1)  # at the next scale they are not
-        score *= (parts.thickness > thinnest) & (share <= 1.25)
-        if score.any():
-            score *= _sharpness(parts, mask, layer.edges) > MIN_SHARPNESS
-        for part in np.argsort(-score)[:MAX_TRIES]:
-            if score[part] > least:
-                candidates.append((float(score[part]), int(part), parts, score))
-        level *= 2
-    candidates.sort(key=lambda candidate: -candidate[0])
     found: list[Ink] = []
     seen = np.zeros(contrast.shape, bool)
-    for best_score, part, parts, score in candidates:
+    for best_score, part, parts, score in _candidates(layer, floor, thinnest, radius, least):
         if seen[parts.box(part)].any():
             continue
         chosen = np.arange(len(score)) == part
@@ -190,6 +174,28 @@ def _best_strokes(
             break
         seen[bounds(whole)] = True
     return found
+
+
+def _candidates(
+    layer: Layer, floor: float, thinnest: float, radius: int, least: float
+) -> list[tuple[float, int, Parts, Float]]:
+    """Score and number of the best parts at each threshold, all parts there and their scores."""
+    candidates: list[tuple[float, int, Parts, Float]] = []
+    level = floor
+    while level < 0.8 * layer.contrast.max():
+        mask = layer.contrast > level
+        parts = connected(mask, layer.contrast)
+        score = likeness(parts)
+        share = parts.thickness / radius  # a thick stroke's loops are blots wider than the window:
+        score *= (2 - 1.25 * share).clip(0.4, 1)  # at the next scale they are not
+        score *= (parts.thickness > thinnest) & (share <= 1.25)
+        if score.any():
+            score *= _sharpness(parts, mask, layer.edges) > MIN_SHARPNESS
+        for part in np.argsort(-score)[:MAX_TRIES]:
+            if score[part] > least:
+                candidates.append((float(score[part]), int(part), parts, score))
+        level *= 2
+    return sorted(candidates, key=lambda candidate: -candidate[0])
 
 
 def likeness(parts: Parts) -> Float:
