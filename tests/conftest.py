@@ -26,6 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings depend on what else the machine does; they are no reason to fail.
 settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True)  # of mutants
 settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parents[1]

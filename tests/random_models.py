@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from tflite_builder import Numbers, build_lenet5
 
@@ -11,6 +13,7 @@ SHAPES = ((6, 5, 5, 1), (16, 5, 5, 6), (120, 400), (84, 120))
 USUAL_INPUT, USUAL_ZERO_POINTS = (1 / 255, -128), (-128, -128, -128, -128, -19)
 
 
+@functools.cache
 def realistic_lenet5(
     classes=10, edit=lambda model: None, image=USUAL_INPUT, zero_points=USUAL_ZERO_POINTS
 ):
