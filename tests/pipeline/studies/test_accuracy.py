@@ -21,6 +21,7 @@ def _seed(number, float_accuracy, int8_accuracy):
         "seconds": 10.0 * number,
         "teacher_seconds": 1200.0,
         "val_accuracy": 0.995,
+        "val_accuracy_by_epoch": [0.98, 0.99 + number / 1000],
         "confidence": {"threshold": 0.5},
         "parity": "pass",
         "float": {"accuracy": float_accuracy, "calibration_error": 0.002, "sure": sure},
@@ -35,7 +36,7 @@ def _seed(number, float_accuracy, int8_accuracy):
             }
         },
         "wild": {"pen": {"float": float_accuracy, "int8": int8_accuracy}},
-        "non_digits_sure": {"noise": {"float": 0.1, "int8": 0.2}},
+        "non_digits_sure": {"printed letters": {"float": 0.1, "int8": 0.2}},
     }
 
 
@@ -55,8 +56,9 @@ def test_summary_of_a_hand_computed_table():
     assert int8["mean_agreement"] == pytest.approx(0.9995)
     assert int8["mean_calibration_error"] == pytest.approx(0.004)
     assert block["mean_seconds"] == pytest.approx(20.0)
+    assert block["mean_val_accuracy_by_epoch"] == pytest.approx([0.98, 0.992])
     assert block["wild"]["pen"] == pytest.approx({"float": 0.996, "int8": 0.996})
-    assert block["non_digits_sure"]["noise"] == pytest.approx({"float": 0.1, "int8": 0.2})
+    assert block["non_digits_sure"]["printed letters"] == pytest.approx({"float": 0.1, "int8": 0.2})
 
 
 def test_page_shows_errors_and_an_interval_around_their_mean(mnist):
