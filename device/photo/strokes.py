@@ -39,6 +39,7 @@ MIN_SHARPNESS = 0.93  # a digit's outline is an edge all around
 MAX_CROSSINGS = 3.0  # of a line across it, on average; the most of 1,500 digits: 2.6
 MAX_SQUARE = 0.32  # share of a digit's extent; what holds a larger square is a thing, not a stroke
 MIN_OTHER = 0.15  # of the best score; what is less is no digit beside it
+MIN_LEVEL = 0.3  # of the usual strength of ink, a faint digit's; noise among it: 0.2
 MAX_STEP = 0.8  # of the ink's contrast, between the two sides of a stroke
 MIN_SHARE = 0.4  # of all ink; what is less is grain among grain, or a letter among letters
 MAX_TRIES = 3  # candidates that are looked at closely at each threshold
@@ -308,9 +309,11 @@ def _cut_out(photo: UInt8, k: int, inverted: UInt8, ink: Ink) -> Cut:
     core = share > 0.5
     colour = difference[core].mean(axis=0)  # from paper to ink: what tells them apart best
     strength = difference @ colour  # (h, w)
-    full = np.full(core.shape, np.percentile(strength[core], 75), np.float32)
+    usual = np.percentile(strength[core], 75)
+    full = np.full(core.shape, usual, np.float32)
     for level, box in sorted(_levels(core, strength), key=lambda digit: -digit[0]):
-        full[box] = level  # the faintest last, so that its neighbour does not hide it
+        if level > MIN_LEVEL * usual:
+            full[box] = level  # the faintest last, so that its neighbour does not hide it
     low = 0.2 * full
     strokes: Float = ((strength - low) / (0.8 * full - low)).clip(0, 1) * near
     return Cut(strokes, rows.start * k, columns.start * k, scale)
