@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings depend on what else the machine does; they are no reason to fail.
 settings.register_profile("default", deadline=None)
-settings.register_profile(  # for mutants: a fault is to be found, not explained by its least example
+settings.register_profile(  # for mutants: a fault is to be found, not made small
     "quick",
     deadline=None,
     max_examples=20,
