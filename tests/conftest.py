@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from pipeline import data, native
 from pipeline.__main__ import main
@@ -26,7 +26,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Timings depend on what else the machine does; they are no reason to fail.
 settings.register_profile("default", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=20, derandomize=True)  # of mutants
+settings.register_profile(  # for mutants: a fault is to be found, not made small
+    "quick",
+    deadline=None,
+    max_examples=20,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parents[1]
