@@ -184,11 +184,13 @@ def write_csv(path, images, labels=None, header=True, last=False, delimiter=",")
 
 
 @pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("form", [{}, {"last": True}, {"delimiter": ";"}], ids=str)
+@pytest.mark.parametrize(
+    "form", [{}, {"last": True}, {"delimiter": ";"}, {"delimiter": "\t"}], ids=str
+)
 def test_tables_of_kaggle_are_read(tmp_path, form, header):
-    arrays = make_set()
+    arrays, suffix = make_set(), "tsv" if form.get("delimiter") == "\t" else "csv"
     for part in ("train", "test"):
-        path = tmp_path / "from" / f"mnist_{part}.csv"
+        path = tmp_path / "from" / f"mnist_{part}.{suffix}"
         write_csv(path, arrays[f"x_{part}"], arrays[f"y_{part}"], header, **form)
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
 
@@ -280,7 +282,7 @@ def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
         ({"y_train": np.array([0, None] * 12)}, "Python objects"),
         ({"y_train": np.zeros(23)}, "24 images, but 23 labels"),
         ({"y_train": np.full(24, np.nan)}, "whole numbers"),
-        ({"y_train": np.zeros(24), "y_test": np.zeros(9)}, "1 classes"),
+        ({"y_train": np.zeros(24), "y_test": np.zeros(9)}, "all of one class, 0"),
         ({"y_test": np.full(9, 7)}, "no training image of the class '7'"),
         ({"x_train": np.full((24, 28, 28), np.nan)}, "NaN"),
         ({"x_train": np.zeros((24, 28, 28)) - 3}, "normalised"),
