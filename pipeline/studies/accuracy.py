@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -51,8 +50,6 @@ from pipeline.train.training import accuracy, train
 RECIPES = ("best", "max")
 SEEDS = (98, 99, 100, 101, 102)
 WILD_IMAGES, WILD_SEED = 1000, 16  # of each set
-BY_EPOCH = "val_accuracy_by_epoch"  # of a seed; the file holds the mean of all seeds alone
-CURVES = ACCURACY_MD.with_suffix(".svg")
 STATE = "finished.json"  # in a seed's folder: the keys of what lies there
 # What decides a seed's artifacts and figures: these source files with all that they import, and
 # these files. What decides its weights is in pipeline/train/key.py.
@@ -97,7 +94,6 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
             result = describe(list(blocks.values()), data)
             write_json(ACCURACY_JSON, result)
             write_bytes(ACCURACY_MD, render(result).encode())
-            write_bytes(CURVES, draw_curves(result["recipes"]))
     return list(blocks.values())
 
 
@@ -157,7 +153,6 @@ def measure(folder: Path, data: Dataset) -> dict[str, Any]:
         "seconds": training["seconds"] - training["teacher_seconds"],
         "teacher_seconds": training["teacher_seconds"],
         "val_accuracy": training["val_accuracy"],
-        BY_EPOCH: training["history"]["validation_accuracy"],
         "confidence": training["confidence"],
         "parity": judged["status"],
         "float": {
@@ -222,7 +217,6 @@ def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[s
         "mean_calibration_error": _mean(seeds, lambda s: s["float"]["calibration_error"]),
         "mean_seconds": _mean(seeds, lambda s: s["seconds"]),
         "teacher_seconds": seeds[0]["teacher_seconds"],
-        "mean_val_accuracy_by_epoch": np.mean([s[BY_EPOCH] for s in seeds], axis=0).tolist(),
         "artifacts": artifacts,
         **{
             part: {
@@ -231,7 +225,7 @@ def summarise(name: str, epochs: int, seeds: Sequence[dict[str, Any]]) -> dict[s
             }
             for part in ("wild", "non_digits_sure")
         },
-        "seeds": [{k: v for k, v in seed.items() if k != BY_EPOCH} for seed in seeds],
+        "seeds": list(seeds),
     }
 
 
@@ -292,28 +286,7 @@ def _overview(blocks: Sequence[dict[str, Any]]) -> list[str]:
             ]
         )
     text = "Mean over seeds. Other people's digits and letters: the int8 model."
-    picture = f"![Validation error by epoch]({CURVES.name})"
-    return [text, markdown_table(header, rows), picture]
-
-
-def draw_curves(blocks: Sequence[dict[str, Any]]) -> bytes:
-    """An SVG of each recipe's mean validation error by epoch, always of the same bytes."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 3), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="validation error, %", yscale="log")
-    for block in blocks:
-        errors = 100 - 100 * np.array(block["mean_val_accuracy_by_epoch"])
-        axes.plot(range(1, len(errors) + 1), errors, label=block["recipe"])
-    axes.set_yticks(ticks := [0.3, 0.5, 1, 2, 5], labels=map(str, ticks))
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend(title="mean over seeds")
-    stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": CURVES.name}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
+    return [text, markdown_table(header, rows)]
 
 
 def _render_recipe(block: dict[str, Any]) -> list[str]:

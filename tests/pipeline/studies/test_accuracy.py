@@ -21,7 +21,6 @@ def _seed(number, float_accuracy, int8_accuracy):
         "seconds": 10.0 * number,
         "teacher_seconds": 1200.0,
         "val_accuracy": 0.995,
-        "val_accuracy_by_epoch": [0.98, 0.99 + number / 1000],
         "confidence": {"threshold": 0.5},
         "parity": "pass",
         "float": {"accuracy": float_accuracy, "calibration_error": 0.002, "sure": sure},
@@ -56,7 +55,6 @@ def test_summary_of_a_hand_computed_table():
     assert int8["mean_agreement"] == pytest.approx(0.9995)
     assert int8["mean_calibration_error"] == pytest.approx(0.004)
     assert block["mean_seconds"] == pytest.approx(20.0)
-    assert block["mean_val_accuracy_by_epoch"] == pytest.approx([0.98, 0.992])
     assert block["wild"]["pen"] == pytest.approx({"float": 0.996, "int8": 0.996})
     assert block["non_digits_sure"]["printed letters"] == pytest.approx({"float": 0.1, "int8": 0.2})
 
