@@ -78,9 +78,9 @@ def at_points(weights: NDArray[np.int8]) -> NDArray[np.int16]:
     as Lagrange's interpolation needs it: what `to_points` of madd.c.in gives the inputs belongs
     to it. At most 31 times a weight.
     """
-    points = np.vander([0, 1, -1, 2, -2], 5, increasing=True) * [[6], [-4], [-4], [1], [1]]
+    points = np.vander([0, 1, -1, 2, -2], increasing=True) * [[6], [-4], [-4], [1], [1]]
     matrix = np.append(points, [[0, 0, 0, 0, 24]], axis=0)  # (6 points, 5 taps)
-    values = np.tensordot(matrix, weights.astype(np.int64), (1, 2))  # (6, channels, rows, ...)
+    values = np.tensordot(matrix, weights, (1, 2))  # (6, channels, rows, ...)
     return np.moveaxis(values, 0, 2).astype(np.int16)
 
 
