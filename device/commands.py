@@ -32,9 +32,18 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     except OSError as error:  # a full disk is reported without a name
         complain(f"{error.filename or 'the output'}: {error.strerror}")
+        drop_stuck_output()
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def drop_stuck_output() -> None:
+    """Give up what cannot be printed: Python 3.13 would try again at its end, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -145,6 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A full disk is reported without a name.
         where = error.filename or f"{args.out}, {tempfile.gettempdir()} or the output"
         print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
+        try:  # give up what cannot be printed: Python 3.13 would try again, and exit with 120
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt:
         goes_on = "" if args.stage == "bench" else "; the same command goes on from here"

@@ -698,7 +698,7 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
             if not path.name.endswith("-info"):  # pip does not count it as installed
                 (real_pip.packages / path.name).symlink_to(path)
     run = installed(real_pip, packed, PIP_NO_INDEX="1")
-    assert f"and Python {platform.python_version()}: ERROR: No matching" in run.stdout
+    assert f"and Python {platform.python_version()}: ERROR: " in run.stdout
     current = real_pip.home / "current"
     if system_has == "numpy":
         assert "chosen: native/lenet5_int8.c on native\nPASS\n" in run.stdout
