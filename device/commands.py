@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         complain(error)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stuck_output()
         return 0
     except OSError as error:  # a full disk is reported without a name
         complain(f"{error.filename or 'the output'}: {error.strerror}")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def drop_stuck_output() -> None:
-    """Give up what cannot be printed: Python 3.13 would try again at its end, and exit with 120."""
+    """Give up what cannot be printed: Python would try again at its end, and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:

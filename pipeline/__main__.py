@@ -139,21 +139,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pipeline: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stuck_output()
         return 141  # as a shell reports a program that SIGPIPE ended
     except OSError as error:
         # A full disk is reported without a name.
         where = error.filename or f"{args.out}, {tempfile.gettempdir()} or the output"
         print(f"pipeline: {where}: {error.strerror or error}", file=sys.stderr)
-        try:  # give up what cannot be printed: Python 3.13 would try again, and exit with 120
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stuck_output()
         return 2
     except KeyboardInterrupt:
         goes_on = "" if args.stage == "bench" else "; the same command goes on from here"
         print(f"pipeline: interrupted{goes_on}", file=sys.stderr)
         return 130
+
+
+def drop_stuck_output() -> None:
+    """As `device/commands.py`, which imports its neighbours by name and cannot be imported here."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def repeat_interrupt(ignored: sys.UnraisableHookArgs) -> None:
