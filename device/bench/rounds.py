@@ -182,7 +182,7 @@ class Benchmark:
         workers: list[Worker] = []
         try:
             for subject in self.subjects:
-                if subject not in self.failed:
+                if subject not in self.failed and subject.batches(threads):
                     workers.append(Worker(subject, threads, core, images))
             yield [pair for worker in workers for pair in self.begin(worker, threads)]
         finally:

@@ -91,7 +91,8 @@ def main(
 ) -> int:
     """`cold MODEL RUNTIME` or `serve MODEL RUNTIME THREADS CORE IMAGES.npz`; replies are JSON.
 
-    CORE is the processor to stay on, or `any`. Keras has its own `load` (pipeline/bench).
+    CORE is the processor to stay on, or `any`. Keras and WebAssembly have a `load` of their own
+    (pipeline/bench).
     """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a runtime may greet on standard output

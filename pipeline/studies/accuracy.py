@@ -326,7 +326,8 @@ def artifact_cells(block: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, of in {FLOAT_MODEL: block, **block["artifacts"]}.items():
         spread = ["", ""]
         if of["ci95"]:
-            spread = [f"{of['sd']:.3%}", "{1:.3%} to {0:.3%}".format(*(1 - b for b in of["ci95"]))]
+            lower, upper = (1 - bound for bound in reversed(of["ci95"]))
+            spread = [f"{of['sd']:.3%}", f"{lower:.3%} to {upper:.3%}"]
         cells = [name, f"{1 - of['mean_test_accuracy']:.3%}", *spread]
         cells.append(f"{of['mean_calibration_error']:.2%}")
         if "mean_loss_pp" in of:
