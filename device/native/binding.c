@@ -109,23 +109,6 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int add_float(PyObject *module, const char *name, float value)
-{
-    PyObject *number = PyFloat_FromDouble((double)value);
-    if (number == NULL || PyModule_AddObject(module, name, number) != 0) {
-        Py_DecRef(number); /* PyModule_AddObject takes it only when it succeeds */
-        return -1;
-    }
-    return 0;
-}
-
-static int fill(PyObject *module)
-{
-    return add_float(module, "OUTPUT_SCALE", LENET5_INT8_OUTPUT_SCALE) != 0 ||
-           PyModule_AddIntConstant(module, "OUTPUT_ZERO_POINT", LENET5_INT8_OUTPUT_ZERO_POINT) != 0 ||
-           PyModule_AddIntConstant(module, "CLASSES", LENET5_INT8_CLASSES) != 0;
-}
-
 static PyModuleDef definition = {.m_base = {.ob_base = {.ob_refcnt = 1}},
                                  .m_name = "lenet5_int8",
                                  .m_doc = "LeNet-5 int8 as compiled C.",
@@ -136,7 +119,7 @@ PyObject *PyInit_lenet5_int8(void);
 PyObject *PyInit_lenet5_int8(void)
 {
     PyObject *module = PyModule_Create2(&definition, PYTHON_ABI_VERSION);
-    if (module != NULL && fill(module) != 0) {
+    if (module != NULL && PyModule_AddIntConstant(module, "CLASSES", LENET5_INT8_CLASSES) != 0) {
         Py_DecRef(module);
         return NULL;
     }

@@ -75,7 +75,6 @@ int PyTuple_SetItem(PyObject *tuple, Py_ssize_t index, PyObject *item);
 void *PyEval_SaveThread(void);
 void PyEval_RestoreThread(void *state);
 PyObject *PyModule_Create2(PyModuleDef *definition, int api_version);
-int PyModule_AddObject(PyObject *module, const char *name, PyObject *value);
 int PyModule_AddIntConstant(PyObject *module, const char *name, long value);
 void Py_IncRef(PyObject *object);
 void Py_DecRef(PyObject *object);
