@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, as_nobody, run_stage
+from helpers import ROOT, as_nobody, run_stage
 
 from pipeline.files import sha256
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEVICE_PYTHON, ROOT, run_runner
+from helpers import DEVICE_PYTHON, ROOT, run_runner
 
 ALLOWED = {"pipeline": {"pipeline", "export", "device"}, "export": {"export"}, "device": {"device"}}
 BLOCKER = """

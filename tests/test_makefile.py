@@ -9,7 +9,7 @@ import time
 import tomllib
 
 import pytest
-from conftest import ROOT, TINY_RECIPE, write_script
+from helpers import ROOT, TINY_RECIPE, write_script
 
 MODELS = ["export"]
 PARITY, BUNDLE = ["parity"], ["bundle"]

@@ -6,7 +6,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from conftest import ROOT, write_script
+from helpers import ROOT, write_script
 
 from export.bundle import write_bundle
 

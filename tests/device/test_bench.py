@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_runner
+from helpers import ROOT, run_runner
 
 from device.bench import machine, processes, rows, worker
 from device.bench.processes import BenchSubject, Worker, WorkerError

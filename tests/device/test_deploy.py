@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, absent, need, write_script
 from deploy_helpers import make_fake_bundle, write_commands, write_os_packages
+from helpers import ROOT, absent, need, write_script
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 USER = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()

@@ -16,7 +16,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, absent, need, write_script
 from deploy_helpers import (
     SITE_PACKAGES,
     lock,
@@ -25,6 +24,7 @@ from deploy_helpers import (
     write_commands,
     write_os_packages,
 )
+from helpers import ROOT, absent, need, write_script
 
 INSTALL = ROOT / "device" / "install.sh"
 SYSTEM = "/usr/bin:/bin:/usr/sbin:/sbin"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RECIPE, absent, idx_bytes, run_stage
+from helpers import TINY_RECIPE, absent, idx_bytes, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 from native_helpers import (

@@ -5,7 +5,7 @@ import shutil
 import tarfile
 
 import pytest
-from conftest import run_runner
+from helpers import run_runner
 
 
 @pytest.fixture(scope="module")

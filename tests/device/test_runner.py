@@ -15,7 +15,7 @@ import broken
 import numpy as np
 import onnx
 import pytest
-from conftest import DEVICE_PYTHON, ROOT, idx_bytes, run_runner
+from helpers import DEVICE_PYTHON, ROOT, idx_bytes, run_runner
 from onnx import TensorProto, helper
 
 from device import runner

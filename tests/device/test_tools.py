@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from export.bundle import write_bundle
 

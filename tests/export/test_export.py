@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from pipeline import artifacts, native
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 
 from pipeline import files
 from pipeline.files import UserError

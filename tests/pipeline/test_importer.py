@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import idx_bytes
+from helpers import idx_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import DEVICE_PYTHON, run_runner, run_stage
+from helpers import DEVICE_PYTHON, run_runner, run_stage
 
 from export.bundle import write_bundle
 from pipeline.artifacts import this_architecture

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 
 from pipeline import data
 from pipeline.bundle import pack, wheels

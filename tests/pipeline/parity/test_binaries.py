@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import judge_only
+from helpers import judge_only
 from native_helpers import require
 
 from pipeline import native

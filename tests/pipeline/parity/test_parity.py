@@ -5,7 +5,7 @@ import shutil
 
 import broken
 import pytest
-from conftest import run_stage
+from helpers import run_stage
 
 from pipeline import native
 from pipeline.parity import judge

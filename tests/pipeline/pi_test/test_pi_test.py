@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_stage, write_script
+from helpers import ROOT, run_stage, write_script
 
 from pipeline.bundle import wheels
 from pipeline.pi_test import matrix as pi_matrix

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 from chromium import Chromium
-from conftest import ROOT, need, run_runner, run_stage
 from example_results import seed_figures, write_measured
+from helpers import ROOT, need, run_runner, run_stage
 from PIL import Image
 
 from device.bench.rows import three_figures

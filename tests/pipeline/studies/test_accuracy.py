@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from pipeline import config
 from pipeline.artifacts import ACCURACY_JSON, ACCURACY_MD, CONVERTED

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 
 from pipeline import config
 
