@@ -10,17 +10,11 @@ import sys
 
 import numpy as np
 import pytest
+from drawings import encoded
 from helpers import ROOT
 from PIL import Image
 
 RUNNER = ROOT / "device" / "runner.py"
-
-
-def frame(image, kind):
-    """An array, uint8 (H, W), as the bytes of a JPEG, PNG or PGM file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PPM" if kind == "PGM" else kind)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -36,8 +30,8 @@ def split(monkeypatch):
     return frames
 
 
-GREY = np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)
-FRAMES = [frame(GREY, kind) for kind in ("JPEG", "PNG", "PGM")]
+GREY = Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(48, 64))
+FRAMES = [encoded(GREY, kind) for kind in ("JPEG", "PNG", "PPM")]  # of grey levels: a PGM
 
 
 @pytest.mark.parametrize("size", [1, 1000, 10**6])
@@ -121,7 +115,7 @@ def seen(mnist):
         for image in (mnist.test.images[0], mnist.test.images[1])
     ]
     blank = np.full((248, 248), 230, np.uint8)
-    return [frame(image, "JPEG") for image in (*images, blank)]
+    return [encoded(Image.fromarray(image), "JPEG") for image in (*images, blank)]
 
 
 def test_each_frame_is_answered_before_the_next_comes_and_a_bad_one_is_reported(read, seen):
