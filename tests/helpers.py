@@ -87,11 +87,12 @@ def as_nobody():
 
 
 def need(*programs):
-    """Skip the test without these programs."""
+    """The first of these programs; the test is skipped if one of them is not installed."""
     path = f"{os.environ['PATH']}:/usr/sbin"
     missing = [program for program in programs if not shutil.which(program, path=path)]
     if missing:
         absent(f"not installed: {', '.join(missing)}")
+    return programs[0]
 
 
 def absent(message):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from helpers import need
 from hypothesis import given
 from hypothesis import strategies as st
-from native_helpers import compile_c, compiled_run, require
+from native_helpers import compile_c, compiled_run
 from random_models import random_lenet5, realistic_lenet5
 
 from export.quantized_lenet5 import Activation, UnsupportedModelError, read_lenet5
@@ -357,7 +358,7 @@ def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("level", ["-O0", "-O3"])
 def test_source_compiles_without_a_warning(compiler: str, level: str, tmp_path: Path) -> None:
-    require(compiler)
+    need(compiler)
     source = to_c(_model_file(tmp_path, realistic_lenet5()), tmp_path)
     compile_c(tmp_path / "model.o", level, "-c", str(source), compiler=compiler)
 

@@ -1,0 +1,48 @@
+"""The generated C of a small model, and devices to install a bundle on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from native_helpers import as_inputs, random_images, reference_outputs
+from numpy.typing import NDArray
+from random_models import realistic_lenet5
+
+from export.to_c import to_c
+from pipeline import native
+from pipeline.artifacts import this_architecture
+
+
+@dataclass(frozen=True)
+class Lenet5:
+    """Generated source of a LeNet-5, images (count, 28, 28) and the reference's outputs."""
+
+    source: Path
+    images: NDArray[np.uint8]
+    outputs: NDArray[np.int8]
+
+
+@pytest.fixture(scope="session")
+def lenet5(mnist, tmp_path_factory, device_python):
+    folder = tmp_path_factory.mktemp("lenet5")
+    model = folder / "lenet5_int8.tflite"
+    model.write_bytes(realistic_lenet5())
+    images = np.concatenate([mnist.test.images[:300], random_images(300)])
+    outputs = reference_outputs(device_python, model, as_inputs(images))
+    return Lenet5(to_c(model, folder), images, outputs)
+
+
+@pytest.fixture(scope="session")
+def golden(lenet5):
+    """File for `lenet5 --verify`."""
+    path = lenet5.source.with_name("golden.bin")
+    path.write_bytes(native.golden_file(lenet5.images, lenet5.outputs))
+    return path
+
+
+@pytest.fixture(scope="session")
+def compiled(lenet5):
+    """A folder with what the bundle holds for this machine."""
+    native.build(lenet5.source.parent, lenet5.source.parent, [this_architecture()])
+    return lenet5.source.parent
