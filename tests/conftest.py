@@ -109,16 +109,6 @@ def device_python():
     return str(DEVICE_PYTHON)
 
 
-@pytest.fixture
-def bare_python(tmp_path):
-    """An interpreter that has numpy and no runtime."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
-    (packages,) = (tmp_path / "bare").glob("lib/python*/site-packages")
-    for path in DEVICE_PYTHON.parents[1].glob("lib/python*/site-packages/numpy*"):
-        (packages / path.name).symlink_to(path)
-    return tmp_path / "bare" / "bin" / "python"
-
-
 @pytest.fixture(autouse=True)
 def quiet_tensorflow(monkeypatch):
     monkeypatch.setitem(os.environ, "TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,17 +1,20 @@
-"""The generated C of a small model, and devices to install a bundle on."""
+"""Digits and what classifies them: the runner's command, its library and the generated C."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawings import write_pgm
+from helpers import run_runner
 from native_helpers import as_inputs, random_images, reference_outputs
 from numpy.typing import NDArray
 from random_models import realistic_lenet5
 
+from device.runner import Classifier
 from export.to_c import to_c
 from pipeline import native
-from pipeline.artifacts import this_architecture
+from pipeline.artifacts import INT8_TFLITE, this_architecture
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,24 @@ def compiled(lenet5):
     """A folder with what the bundle holds for this machine."""
     native.build(lenet5.source.parent, lenet5.source.parent, [this_architecture()])
     return lenet5.source.parent
+
+
+@pytest.fixture(scope="session")
+def int8(exported):
+    return Classifier(exported / INT8_TFLITE)
+
+
+@pytest.fixture(scope="session")
+def digits(mnist, tmp_path_factory):
+    """A folder with three test digits, as PGM, NPY and PGM of 32x32."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_pgm(folder / "a.pgm", mnist.test.images[0])
+    np.save(folder / "b.npy", mnist.test.images[1])
+    write_pgm(folder / "c.pgm", np.pad(mnist.test.images[2], 2))
+    return folder
+
+
+@pytest.fixture
+def run(exported):
+    """Run the command with the int8 model, and what else is named."""
+    return lambda *arguments, **how: run_runner("-m", exported / INT8_TFLITE, *arguments, **how)

@@ -23,3 +23,9 @@ def encoded(image, kind="PNG", **options):
 def difference(a, b):
     """The mean difference in grey levels; a digit shifted by one pixel makes about 20."""
     return float(np.abs(a.astype(int) - b).mean())
+
+
+def write_pgm(path, image):
+    """Write grey levels, uint8 (H, W)."""
+    path.write_bytes(b"P5\n%d %d\n255\n" % image.shape[::-1] + image.tobytes())
+    return path
