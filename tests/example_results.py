@@ -63,6 +63,11 @@ def result(*rows, cpu="one"):
 # --- Of every kind, for a folder of artifacts -----------------------------------------------------
 
 
+def change(path, **values):
+    """Replace some values of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
 def write_measured(folder):
     """Write a small result of each measurement, of the artifacts that are there."""
     measured = bench(folder)

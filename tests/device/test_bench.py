@@ -110,6 +110,13 @@ def test_ratios_are_told_in_words(ratio, words):
     assert rows.faster_or_slower(ratio) == words
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(9222.6, "9,220"), (18.44, "18.4"), (0.000244, "0.000244"), (0.0, "0")]
+)
+def test_numbers_have_three_digits_and_no_exponent(value, text):
+    assert rows.three_figures(value) == text
+
+
 def measurement(name, launches_ns, threads=1, batch=1, **values):
     """All calls of a round took the same time; a launch is a time or several."""
     launches = [
