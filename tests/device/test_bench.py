@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_runner
+from helpers import ROOT, run_runner, write_script
 
 from device.bench import machine, processes, rows, worker
 from device.bench.processes import BenchSubject, Worker, WorkerError
@@ -197,9 +197,7 @@ def test_throttling_between_two_states(before, after, why):
     ],
 )
 def test_vcgencmd_is_asked_where_there_is_one(tmp_path, monkeypatch, answer, bits):
-    fake = tmp_path / "vcgencmd"
-    fake.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] && echo "{answer}"\n')
-    fake.chmod(0o755)
+    write_script(tmp_path / "vcgencmd", f'[ "$1" = get_throttled ] && echo "{answer}"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert machine.machine_state()["throttled"] == bits
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from drawings import encoded
-from helpers import ROOT
+from helpers import ROOT, write_script
 from PIL import Image
 
 RUNNER = ROOT / "device" / "runner.py"
@@ -171,9 +171,7 @@ def test_a_file_is_read_to_its_end_and_stable_prints_what_holds_and_is_new(
 
 
 def test_the_state_of_the_board_is_said_once_and_when_it_changes(tmp_path):
-    vcgencmd = tmp_path / "vcgencmd"
-    vcgencmd.write_text(f"#!/bin/sh\necho throttled=$(cat {tmp_path}/bits)\n")
-    vcgencmd.chmod(0o755)
+    write_script(tmp_path / "vcgencmd", f"echo throttled=$(cat {tmp_path}/bits)")
     code = (
         "import stream, pathlib, sys\n"
         "watch, bits = stream.Watch(print), pathlib.Path(sys.argv[1])\n"

@@ -155,14 +155,16 @@ def test_model_without_a_promise_is_refused(bundle, tmp_path, model):
         bundle(golden=None)
 
 
-@pytest.mark.parametrize("gone", ["runner.py", "golden.npz"])
+@pytest.mark.parametrize("name", ["runner.py", "golden.npz"])
+@pytest.mark.parametrize("entry", [None, 1, {}])
 def test_manifest_without_a_hash_of_the_runner_or_the_golden_vectors_is_damaged(
-    bundle, tmp_path, gone
+    bundle, tmp_path, name, entry
 ):
     bundle()
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["files"][gone]
+    files = {**manifest["files"], name: entry}
+    manifest["files"] = {name: entry for name, entry in files.items() if entry is not None}
     path.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"manifest\.json: damaged"):
         verify.read_promises(tmp_path)

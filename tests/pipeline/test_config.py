@@ -64,14 +64,9 @@ def test_committed_budget_is_the_contract():
     assert [row.runtime for row in budget.allowed_not_run] == ["tflite-runtime"]
 
 
-@pytest.mark.parametrize("name", ["nosuch", "", "../config", "nosuch.toml"])
+@pytest.mark.parametrize("name", ["nosuch", "", "../config", "nosuch.toml", str(config.RECIPES)])
 def test_unknown_recipe_is_refused_and_the_known_ones_are_listed(name):
     assert_refused(config.load_recipe, name, "no such recipe", "best, cookbook")
-
-
-def test_folder_named_like_a_recipe_is_refused(tmp_path):
-    (tmp_path / "r.toml").mkdir()
-    assert_refused(config.load_recipe, str(tmp_path / "r.toml"), "no such recipe")
 
 
 @pytest.mark.parametrize(

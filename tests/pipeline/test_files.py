@@ -122,13 +122,6 @@ def test_missing_or_damaged_json_is_refused_in_one_line(tmp_path):
             files.read_json(path, "a")
 
 
-def test_sha256_is_that_of_the_standard(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
-    assert files.sha256(tmp_path / "a") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
-
-
 def test_content_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     synced = []

@@ -6,7 +6,6 @@ The emulation itself is not run here: `make pi-test` is that test.
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -147,37 +146,6 @@ def test_a_digit_that_is_read_otherwise_is_a_failure(reference):
     pi_test.check_digit("d.png  3  99 %", reference)
     with pytest.raises(pi_test.GuestError, match="of a 3"):
         pi_test.check_digit("d.png  5  93 %", reference)
-
-
-def elf_header(bits, machine):
-    """The first 20 bytes of an executable: ELF specification, "ELF Header"."""
-    identification = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9)  # little endian, version 1
-    return identification + struct.pack("<HH", 2, machine)
-
-
-@pytest.mark.parametrize(("arch", "bits", "machine"), [("arm64", 2, 183), ("armhf", 1, 40)])
-def test_binfmt_rule_matches_the_programs_of_its_architecture_alone(arch, bits, machine):
-    def unescape(text):
-        return bytes.fromhex(text.replace("\\x7fELF", "\\x7f\\x45\\x4c\\x46").replace("\\x", ""))
-
-    magic, mask = unescape(pi_tree.MAGIC[arch]), unescape(pi_tree.MASK)
-
-    def matches(header):
-        return all(h & m == g & m for h, m, g in zip(header, mask, magic, strict=True))
-
-    assert matches(elf_header(bits, machine))
-    assert not matches(elf_header(2, 62))  # x86-64
-    assert not matches(elf_header(3 - bits, machine))
-
-
-def test_a_tree_is_of_the_main_suites_and_links_numpys_libraries_where_numpy_is_debians(tmp_path):
-    commands = {s.name: pi_tree.tree_command(s, tmp_path) for s in SYSTEMS}
-    with_numpy = commands["bookworm armhf"]
-    assert "--architectures=armhf" in with_numpy
-    assert with_numpy[-2:] == ["bookworm", str(tmp_path)]
-    assert any("ln -s blas/libblas.so.3" in word for word in with_numpy)
-    assert not any("libblas" in word for word in commands["bookworm arm64"])
-    assert all(any("/-security/d" in word for word in command) for command in commands.values())
 
 
 FAKE_MMDEBSTRAP = """
