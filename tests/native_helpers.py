@@ -59,7 +59,7 @@ def x86_kernels():
 
 def compile_c(output, *arguments, compiler="gcc"):
     """Compile; a warning or error fails the test with the compiler's words."""
-    command = [compiler, *STRICT, *arguments, "-o", str(output)]
+    command = [require(compiler), *STRICT, *arguments, "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return output
