@@ -19,6 +19,7 @@ from pipeline.parity import binaries, c_layers
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE_PYTHON = ROOT / ".venv-device" / "bin" / "python"
+HAS_TFLITE_RUNTIME = sys.version_info < (3, 12)  # its last release has no wheel past Python 3.11
 
 TINY_RECIPE = """
 kind = "cookbook"

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from helpers import ROOT
+from helpers import ROOT, need
 from random_models import random_inputs
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
@@ -67,7 +67,7 @@ def x86_kernels():
 
 def compile_c(output, *arguments, compiler="gcc"):
     """Compile; a warning or error fails the test with the compiler's words."""
-    command = [compiler, *STRICT, *arguments, "-o", str(output)]
+    command = [need(compiler), *STRICT, *arguments, "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return output

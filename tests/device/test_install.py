@@ -784,9 +784,13 @@ def test_a_package_without_the_hash_of_the_lock_file_is_not_installed(real_pip, 
     assert real_pip.versions() == []
 
 
-def test_where_numpy_has_no_wheel_the_runtime_is_installed_with_the_systems_numpy(
-    real_pip, tmp_path
-):
+def with_32_bits(board):
+    """A board whose Python says that it has 32 bits."""
+    board.before_each(["python3"], 'case "$*" in *calcsize*) echo 32 && exit ;; esac')
+    return board
+
+
+def test_on_32_bits_the_runtime_is_installed_with_the_systems_numpy(real_pip, tmp_path):
     runtime = wheel("runtime")
     locked = lock(("wheels/numpy-1.26.4-py3-none-any.whl", b"none here"), runtime)
     files = {
@@ -794,10 +798,21 @@ def test_where_numpy_has_no_wheel_the_runtime_is_installed_with_the_systems_nump
         "requirements.lock": locked,
         **dict([runtime]),
     }
-    installed(real_pip, make_fake_bundle(tmp_path, further=files))
+    (real_pip.packages / "numpy.py").touch()
+    run = installed(with_32_bits(real_pip), make_fake_bundle(tmp_path, further=files))
+    assert "no packages for" not in run.stdout
     environment = real_pip.home / "current" / ".venv"
     assert list(environment.glob("lib/python3*/site-packages/runtime.py"))
     assert not list(environment.glob("lib/python3*/site-packages/numpy*"))
+
+
+def test_on_32_bits_with_a_python_without_a_runtime_the_compiled_c_is_used_and_said(
+    real_pip, tmp_path
+):
+    locked = lock(wheel("runtime")).replace(b" \\", b" ; python_full_version < '3' \\")
+    files = {"runner.py": RUNNER_NEEDS % b"sys", "requirements.lock": locked}
+    run = installed(with_32_bits(real_pip), make_fake_bundle(tmp_path, further=files))
+    assert ": none of requirements.lock is for it\ntrying the compiled C\nPASS\n" in run.stdout
 
 
 def test_nothing_is_compiled_from_source(real_pip, tmp_path):

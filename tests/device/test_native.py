@@ -178,7 +178,7 @@ def test_declared_part_of_the_stable_abi_is_pythons_own(tmp_path):
     printed = []
     for header, folder in (("python_abi.h", NATIVE), ("Python.h", headers)):
         program = tmp_path / f"{header}.out"
-        done = run_program("gcc", f'-DHEADER="{header}"', "-I", folder, source, "-o", program)
+        done = run_program(need("gcc"), f'-DHEADER="{header}"', "-I", folder, source, "-o", program)
         assert done.returncode == 0, done.stderr
         printed.append(run_program(program).stdout)
     assert printed[0] == printed[1] != ""

@@ -3,7 +3,11 @@
 import json
 
 import numpy as np
-import yaml
+
+try:
+    import yaml
+except ModuleNotFoundError:  # on Python 3.13 mutmut brings the other
+    import yaml_ft as yaml
 
 from pipeline.report import model_card, model_sections
 from pipeline.report.gather import gather
