@@ -122,8 +122,7 @@ def test_old_make_is_told_what_is_needed():
 @pytest.mark.parametrize("setting", ["RECIPE=a b.toml", "BUDGET=a b", "OUT=a b", "DIST=a b"])
 def test_setting_with_a_space_is_refused_before_anything_is_done(setting):
     run = run_make(ROOT, "-n", "clean", setting)
-    assert run.returncode == 2
-    assert "must not hold spaces" in run.stderr
+    assert (run.returncode, "must not hold spaces" in run.stderr) == (2, True)
 
 
 # --- What is out of date ------------------------------------------------------------------------

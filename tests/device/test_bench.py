@@ -401,17 +401,12 @@ def test_every_model_of_a_folder_is_timed_on_every_runtime_and_ctrl_c_keeps_the_
     assert accuracy == (predicted == labels).mean()
 
 
-def test_damaged_golden_vectors_are_an_error_of_one_line(exported, tmp_path):
+def test_a_missing_model_and_damaged_golden_vectors_are_one_line(exported, tmp_path):
     np.savez(tmp_path / "golden.npz", images=np.ones((3, 28, 28), np.uint8))
     (tmp_path / "lenet5_fp32.onnx").write_bytes((exported / "lenet5_fp32.onnx").read_bytes())
-    run = run_runner("bench", "--model", tmp_path)
-    assert run.returncode == 2
-    said = f"runner.py: {tmp_path}/golden.npz: damaged; unpack the bundle again"
-    assert run.stderr.splitlines() == [said]
-
-
-def test_bench_of_a_missing_model_is_an_error_at_once(tmp_path):
-    run = run_runner("bench", "--model", tmp_path / "none.tflite")
-    assert run.returncode == 2
-    said = f"runner.py: {tmp_path}/none.tflite: no such model; name one with --model\n"
-    assert run.stderr == said
+    for model, said in (
+        (tmp_path, f"{tmp_path}/golden.npz: damaged; unpack the bundle again"),
+        (tmp_path / "none.tflite", f"{tmp_path}/none.tflite: no such model; name one with --model"),
+    ):
+        run = run_runner("bench", "--model", model)
+        assert (run.returncode, run.stderr) == (2, f"runner.py: {said}\n")

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import broken
 import numpy as np
-import onnx
 import pytest
+from dense_onnx import write_dense
 from helpers import run_runner
-from onnx import TensorProto, helper
+from onnx import helper
 
 from device import runner
 from device.runner import Classifier, InputError
-from export import seal
 
 INT8 = "lenet5_int8.tflite"
 MODELS = ["lenet5_fp32.tflite", INT8, "lenet5_fp32.onnx", "lenet5_int8.onnx"]
@@ -148,22 +147,6 @@ def test_what_is_not_the_file_that_was_made_is_refused_before_a_runtime_sees_it(
         assert str(caught.value) == f"{model}: {why}"
 
 
-def onnx_model(path, nodes, batch="batch", classes=10):
-    """An ONNX model of our input, with our checksum, that answers `y` of the nodes."""
-    floats = TensorProto.FLOAT
-    ins = [helper.make_tensor_value_info("image", floats, [batch, 32, 32, 1])]
-    outs = [helper.make_tensor_value_info("y", floats, [batch, classes])]
-    zeros = helper.make_tensor("zeros", floats, [1024, classes], bytes(4096 * classes), True)
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 1024])
-    flat = helper.make_node("Reshape", ["image", "shape"], ["flat"])
-    logits = helper.make_node("MatMul", ["flat", "zeros"], ["logits"])
-    graph = helper.make_graph([flat, logits, *nodes], "g", ins, outs, [zeros, shape])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.helper.set_model_props(model, {"checksum": json.dumps({seal.KEY: seal.DIGITS})})
-    path.write_bytes(seal.seal(model.SerializeToString()))
-
-
-SOFTMAX = helper.make_node("Softmax", ["logits"], ["y"])
 NO_SOFTMAX = helper.make_node("Identity", ["logits"], ["y"])
 
 
@@ -184,10 +167,10 @@ def end_before_the_softmax(graph):
 @pytest.mark.parametrize(
     ("name", "make", "why"),
     [
-        ("m.onnx", lambda path: onnx_model(path, [SOFTMAX], batch=1), "onnxruntime refuses it"),
-        ("m.onnx", lambda path: onnx_model(path, [SOFTMAX], batch=8), "onnxruntime refuses it"),
-        ("m.onnx", lambda path: onnx_model(path, [NO_SOFTMAX], classes=0), "with a softmax"),
-        ("m.onnx", lambda path: onnx_model(path, [NO_SOFTMAX]), "end the model with a softmax"),
+        ("m.onnx", lambda path: write_dense(path, batch=1), "onnxruntime refuses it"),
+        ("m.onnx", lambda path: write_dense(path, batch=8), "onnxruntime refuses it"),
+        ("m.onnx", lambda path: write_dense(path, [NO_SOFTMAX], classes=0), "with a softmax"),
+        ("m.onnx", lambda path: write_dense(path, [NO_SOFTMAX]), "end the model with a softmax"),
         (MODELS[0], with_graph(end_before_the_softmax), "end the model with a softmax"),
         (INT8, with_graph(end_before_the_softmax), "end the model with a softmax"),
         (INT8, with_graph(three_channels), "ai-edge-litert refuses it"),
@@ -213,7 +196,7 @@ def test_a_model_that_answers_nan_is_an_error_and_no_guess(mnist, digits, tmp_pa
         helper.make_node("Add", ["p", "nan"], ["y"]),
     ]
     model = tmp_path / "m.onnx"
-    onnx_model(model, nodes)
+    write_dense(model, nodes)
     classifier = Classifier(model)
     for answer in (classifier.classify, lambda image: classifier.predict(image[np.newaxis])):
         with pytest.raises(InputError, match="its outputs are not probabilities"):

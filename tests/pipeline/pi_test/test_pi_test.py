@@ -5,9 +5,7 @@ The emulation itself is not run here: `make pi-test` is that test.
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -208,20 +206,6 @@ def test_a_missing_or_damaged_bundle_is_one_line(content, artifacts, small_data,
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert f"{bundle}: {'missing' if content is None else 'damaged'}" in run.stderr
-
-
-def test_the_guests_script_answers_as_parity_does_here(exported, mnist, tmp_path):
-    shutil.copytree(ROOT / "device", tmp_path, dirs_exist_ok=True)
-    np.save(tmp_path / "images.npy", mnist.test.images[:1000])
-    script = pi_test.GUEST_SCRIPT.read_text()
-    command = [sys.executable, "-c", script, exported / "lenet5_fp32.onnx", "onnxruntime"]
-    subprocess.run([*command, "images.npy", "output.npz"], cwd=tmp_path, check=True)
-    with (
-        np.load(tmp_path / "output.npz") as output,
-        np.load(exported / "probabilities.npz") as archive,
-    ):
-        expected = archive["lenet5_fp32.onnx@onnxruntime"][:1000]
-        np.testing.assert_array_equal(output["probabilities"], expected)
 
 
 # --- The matrix ---------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_seeds_are_told_recipe_by_recipe_if_they_are_of_this_data_and_recipe(
     measured, small, tmp_path
 ):
     path = tmp_path / "accuracy.json"
-    figures = [seed_figures(0.99), seed_figures(0.97)]
+    figures = [seed_figures(0.99, 0.99), seed_figures(0.97, 0.97)]
     tiny, best = (
         accuracy.describe([accuracy.summarise(recipe, 50, figures)], small)
         for recipe in ("tiny", "best")
