@@ -18,7 +18,8 @@ from helpers import ROOT, write_script
 
 from export.bundle import write_bundle
 
-SITE_PACKAGES = next((ROOT / ".venv-device" / "lib").glob("python3*")) / "site-packages"
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+SITE_PACKAGES = ROOT / ".venv-device" / "lib" / PYTHON / "site-packages"
 
 # `receipt` says what the file `answer` says. `bench` lasts until Ctrl-C, or with --full no time.
 RUNNER = b"""
@@ -125,8 +126,7 @@ class Board:
     def __init__(self, folder, home=None):
         self.folder, self.home = folder, home or folder / "lenet5-edge"
         self.bin, self.packages = folder / "bin", folder / "packages"
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        python = Path(sys._base_executable).resolve().with_name(version)
+        python = Path(sys._base_executable).resolve().with_name(PYTHON)
         self.command("python3", PYTHON3.format(folder=folder, python=python))
         # The real one would write the disk of this machine, whatever else is at work on it.
         self.command("sync", "")
