@@ -39,14 +39,8 @@ def short_recipe(tmp_path):
 def start_stage(*arguments):
     """Start `python -m pipeline ...` in a process group of its own, as a terminal does."""
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
 
 
 def wait_for_line(process, start):
@@ -331,13 +325,8 @@ def test_relative_folders_spaces_poor_locale_no_home_and_no_git_do_no_harm(
 ):
     shutil.copytree(small_data, tmp_path / "my data")
     shutil.copytree(exported, tmp_path / "my out")
-    environment = {
-        "PATH": "/nowhere",
-        "PYTHONPATH": str(ROOT),
-        "HOME": "/nowhere",
-        "LC_ALL": "C",
-        "PYTHONIOENCODING": "ascii",
-    }
+    environment = {"PATH": "/nowhere", "HOME": "/nowhere", "PYTHONPATH": str(ROOT)}
+    environment |= {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     arguments = ["bundle", "--data", "my data/", "--out", "./my out", "--dist", "my dist"]
     run = run_stage(*arguments, cwd=tmp_path, env=environment)
     assert run.returncode == 0, run.stderr
