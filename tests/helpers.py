@@ -103,6 +103,19 @@ def absent(message):
     pytest.skip(message)
 
 
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """Make a folder and mount a file system there; skip the test where that is not allowed."""
+    folder.mkdir(exist_ok=True)
+    run = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
+    if run.returncode:
+        absent(f"nothing can be mounted here: {run.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 def judge_only(monkeypatch, arch, *processors):
     """Compile and judge the C for one architecture; `exported` was judged on every processor."""
     monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})

@@ -1,6 +1,5 @@
 """install.sh: at every moment a whole version is in use, verified, or what was in use before."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -12,24 +11,11 @@ import time
 
 import pytest
 from deploy_helpers import SYSTEM, Board, finished, installed, is_whole, make_fake_bundle, refused
-from helpers import absent, need
+from helpers import mounted, need
 
 # --- At every moment ----------------------------------------------------------------------------
 
 CHANGING = ("python3", "rm", "ln", "mv", "find", "sync")
-
-
-@contextlib.contextmanager
-def mounted(folder, *options):
-    """Make a folder and mount a file system there; skip the test where that is not allowed."""
-    folder.mkdir(exist_ok=True)
-    run = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
-    if run.returncode:
-        absent(f"nothing can be mounted here: {run.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture

@@ -70,14 +70,10 @@ def test_what_a_camera_appends_to_a_picture_and_the_second_picture_of_a_phone_ar
 class Reading:
     """`runner.py -` with a pipe that stays open."""
 
-    def __init__(self, model, *options, path=""):
-        self.process = subprocess.Popen(
-            [sys.executable, RUNNER, "--json", *options, "-m", model, "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
-        )
+    def __init__(self, model):
+        command = [sys.executable, RUNNER, "--json", "-m", model, "-"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, **pipes)
 
     def send(self, data):
         self.process.stdin.write(data)
@@ -97,8 +93,8 @@ def read(exported):
     """Start `runner.py -`; what is still running at the end is killed."""
     started = []
 
-    def start(*options, path=""):
-        started.append(Reading(exported / "lenet5_int8.tflite", *options, path=path))
+    def start():
+        started.append(Reading(exported / "lenet5_int8.tflite"))
         return started[-1]
 
     yield start
