@@ -12,26 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, as_nobody, mounted, run_stage
+from helpers import ROOT, TINY_RECIPE, as_nobody, mounted, run_stage
 
 from pipeline.files import sha256
 
 INTERRUPTED = "pipeline: interrupted; the same command goes on from here\n"
-RECIPE = """
-kind = "cookbook"
-seed = 7
-steps = {}
-batch_size = 20
-evaluate_every = 20
-evaluation_size = 20
-learning_rate = 0.001
-"""
 
 
 @pytest.fixture
 def short_recipe(tmp_path):
     path = tmp_path / "short.toml"
-    path.write_text(RECIPE.format(20))
+    path.write_text(TINY_RECIPE.replace("steps = 200", "steps = 20"))
     return path
 
 
@@ -101,10 +92,10 @@ def test_ctrl_c_during_training_keeps_the_old_model_and_the_next_run_works(
     small_data, short_recipe, artifacts, tmp_path
 ):
     recipe = tmp_path / "long.toml"
-    recipe.write_text(RECIPE.format(1_000_000))
+    recipe.write_text(TINY_RECIPE.replace("steps = 200", "steps = 1000000"))
     before = sha256(artifacts / "lenet5.keras")
     process = start_stage("train", "--recipe", recipe, "--data", small_data, "--out", artifacts)
-    wait_for_line(process, "Epoch # 20.")
+    wait_for_line(process, "Epoch # 50.")
     interrupt(process)
     assert sha256(artifacts / "lenet5.keras") == before
     assert not partial_files(artifacts)
