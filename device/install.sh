@@ -127,37 +127,37 @@ verify() { # VERSION_FOLDER
     fi
 }
 
-# Each package has the version and a hash of requirements.lock. Where that cannot be had, as on 32
-# bits, what the lock file does not keep from 32 bits is installed (by its markers, which pip misreads
-# under a 64-bit kernel), and numpy has to come from the system: without it, this fails. With
-# RUNTIMES=native only numpy and Pillow are installed.
+# Each package has the version and a hash of requirements.lock. On 32 bits, numpy and Pillow come from
+# the system, and of the rest that is installed what has a wheel for 32 bits: where there is none, or
+# no numpy, this fails. With RUNTIMES=native only numpy and Pillow are installed.
 install_packages() { # VERSION_FOLDER
     wheels=
     [ ! -d "$1/wheels" ] || wheels="--no-index --find-links $1/wheels"
-    awk '/^[^ #]/ { keep = !/^(numpy|pillow)==|platform_machine != .armv7l/ } keep' \
-        "$1/requirements.lock" >"$1/.venv/32-bit.lock"
-    awk '/^[^ #]/ { keep = /^(numpy|pillow)==/ } keep' "$1/requirements.lock" >"$1/.venv/native.lock"
-    locks="requirements.lock .venv/32-bit.lock"
-    [ -z "$RUNTIMES" ] || locks=.venv/native.lock
-    for lock in $locks; do
-        # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
-        # Wheels only: a Pi would compile numpy for hours.
-        # shellcheck disable=SC2086 # three words, none with a space
-        if output=$("$1/.venv/bin/python" -I -m pip install --quiet --no-compile --only-binary :all: \
-            --disable-pip-version-check $wheels --require-hashes --requirement "$1/$lock" \
-            2>&1 </dev/null); then
-            [ $lock = .venv/32-bit.lock ] || return 0
-            ! output=$("$1/.venv/bin/python" -I -c "import numpy" 2>&1) || return 0
-            return 1
-        fi
+    # Python's, not the kernel's: pip goes by the kernel, which may have 64 where Python has 32.
+    bits=$(python3 -I -c 'import struct; print(8 * struct.calcsize("P"))')
+    awk -v bits="$bits" -v native="$RUNTIMES" '/^[^ #]/ {
+        no_runtime = /^(numpy|pillow)==/
+        if (bits == 32) keep = !native && !no_runtime && !/platform_machine != .armv7l/
+        else keep = !native || no_runtime
+    } keep' "$1/requirements.lock" >"$1/.venv/packages.lock"
+    # Not compiled: verify compiles the few modules that are used, and a Pi is slow at the rest.
+    # Wheels only: a Pi would compile numpy for hours.
+    # shellcheck disable=SC2086 # three words, none with a space
+    if output=$("$1/.venv/bin/python" -I -m pip install --no-compile --only-binary :all: \
+        --progress-bar off --disable-pip-version-check $wheels --require-hashes \
+        --requirement "$1/.venv/packages.lock" 2>&1 </dev/null); then
+        [ "$bits" = 32 ] || return 0
         case $output in
-            *"Retrying ("*) failed "install the packages" "$output" ;; # the index did not answer
+            *"Successfully installed"*) output=$("$1/.venv/bin/python" -I -c "import numpy" 2>&1) ;;
+            *) output="none of requirements.lock is for it" && return 1 ;;
         esac
-    done
+        return # whether there is numpy
+    fi
     case $output in
+        *"Retrying ("*) ;; # the index did not answer
         *"No matching distribution found"* | *"versions pinned with =="*) return 1 ;;
-        *) failed "install the packages" "$output" ;;
     esac
+    failed "install the packages" "$output"
 }
 
 # Where pip has no packages: the runner with the compiled C, if the system has numpy; else the first

@@ -1,25 +1,20 @@
 """What the tests share: a small data set, and a tiny model trained and exported once a session."""
 
-import contextlib
 import fcntl
-import functools
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import DEVICE_PYTHON, HAS_TFLITE_RUNTIME, ROOT, TINY_RECIPE, judge_only
 from hypothesis import Phase, settings
 
-from pipeline import data, native
-from pipeline.__main__ import main
+from pipeline import data
 from pipeline.artifacts import this_architecture
-from pipeline.parity import binaries, c_layers
 
 # A background shell starts its programs with Ctrl-C ignored, and they pass that on to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,89 +29,6 @@ settings.register_profile(  # for mutants: a fault is to be found, not made smal
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("default")
-
-ROOT = Path(__file__).resolve().parents[1]
-DEVICE_PYTHON = ROOT / ".venv-device" / "bin" / "python"
-
-TINY_RECIPE = """
-kind = "cookbook"
-seed = 7
-steps = 200
-batch_size = 100
-evaluate_every = 50
-evaluation_size = 100
-learning_rate = 0.003
-"""
-
-
-def run_stage(*arguments, **kwargs):
-    """Run `python -m pipeline ...`: in this process, which imports TensorFlow once for all tests.
-
-    With options for `subprocess.run` such as `env`, in a process of its own: where the claim is
-    that another run gives the same bytes, for one.
-    """
-    words = [str(argument) for argument in arguments]
-    if kwargs:
-        command, kwargs = [sys.executable, "-m", "pipeline", *words], {"cwd": ROOT, **kwargs}
-        return subprocess.run(command, capture_output=True, text=True, **kwargs)
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-        contextlib.chdir(ROOT),
-        warnings.catch_warnings(action="ignore"),
-    ):
-        try:
-            code = main(words)
-        except SystemExit as end:  # argparse's
-            code = end.code
-    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
-
-
-def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runner.py", **kwargs):
-    """Run `runner.py ...` as a user does."""
-    command = [str(python), str(runner), *map(str, arguments)]
-    kwargs.setdefault("text", True)
-    return subprocess.run(command, capture_output=True, **kwargs)
-
-
-def write_script(path, text):
-    """Write a shell script that can be run, in a folder that is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-
-
-def idx_bytes(array):
-    """An array of uint8 as an IDX file, by the format's description and not by our reader."""
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.tobytes()
-
-
-@contextlib.contextmanager
-def as_nobody():
-    """Run the block without root's right to read and write everything."""
-    user = os.geteuid()
-    os.seteuid(65534 if user == 0 else user)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def need(*programs):
-    """Skip the test without these programs."""
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    missing = [program for program in programs if not shutil.which(program, path=path)]
-    if missing:
-        absent(f"not installed: {', '.join(missing)}")
-
-
-def absent(message):
-    """Skip the test, except in CI, where skipping would hide that nothing ran."""
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")
@@ -182,16 +94,6 @@ def artifacts(exported, tmp_path):
     return Path(shutil.copytree(exported, tmp_path / "artifacts"))
 
 
-def judge_only(monkeypatch, arch, *processors):
-    """Compile and judge the C for one architecture; `exported` was judged on every processor."""
-    monkeypatch.setattr(native, "TARGETS", {arch: native.TARGETS[arch]})
-    monkeypatch.setattr(native, "BINARIES", [b for b in native.BINARIES if f"/{arch}/" in b])
-    monkeypatch.setattr(native, "build", functools.partial(native.build, architectures=[arch]))
-    for module in (binaries, c_layers):
-        monkeypatch.setattr(module, "PROCESSORS", {arch: processors})
-    monkeypatch.setattr(c_layers, "GENERATIONS", 2)
-
-
 @pytest.fixture
 def this_machine_alone(monkeypatch):
     judge_only(monkeypatch, this_architecture())
@@ -200,21 +102,11 @@ def this_machine_alone(monkeypatch):
 @pytest.fixture(scope="session")
 def device_python():
     """The interpreter that has tflite-runtime."""
-    found = subprocess.run([DEVICE_PYTHON, "-c", "import tflite_runtime"], capture_output=True)
-    if found.returncode and sys.version_info >= (3, 12):
+    if not HAS_TFLITE_RUNTIME:
         pytest.skip("tflite-runtime, the reference, has no wheel past Python 3.11")
+    found = subprocess.run([DEVICE_PYTHON, "-c", "import tflite_runtime"], capture_output=True)
     assert found.returncode == 0, found.stderr
     return str(DEVICE_PYTHON)
-
-
-@pytest.fixture
-def bare_python(tmp_path):
-    """An interpreter that has numpy and no runtime."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
-    (packages,) = (tmp_path / "bare").glob("lib/python*/site-packages")
-    for path in DEVICE_PYTHON.parents[1].glob("lib/python*/site-packages/numpy*"):
-        (packages / path.name).symlink_to(path)
-    return tmp_path / "bare" / "bin" / "python"
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ def main() -> int:
     to_terminal = None if sys.stdout.isatty() else subprocess.DEVNULL  # it draws a spinner
     subprocess.run([*MUTMUT, "run"], check=True, stdout=to_terminal)
     known = tomllib.loads(SURVIVORS.read_text("utf-8"))
-    explained = {(entry["function"], entry["change"]) for entry in known["equivalent"]}
-    whole_runs = set(known["whole_runs"]["functions"])
+    explained = {(name, line) for name, lines in known["equivalent"].items() for line in lines}
+    whole_runs = {f"{file}.{name}" for file, names in known["whole_runs"].items() for name in names}
     found, untested = set(), set()
     for name, status in results():
         function = name.split("__mutmut_")[0].replace("x_", "", 1)

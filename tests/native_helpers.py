@@ -1,7 +1,5 @@
 """Compile and run generated C, and get the reference's outputs, for the tests."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import re
@@ -9,11 +7,12 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from conftest import need
-from numpy.typing import NDArray
+from helpers import ROOT, need
+from random_models import random_inputs
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
-NATIVE = Path(__file__).parent.parent / "device" / "native"
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+NATIVE = ROOT / "device" / "native"
 
 _REFERENCE = """
 import sys
@@ -40,8 +39,17 @@ def reference_outputs(device_python, model, inputs):
     command = [device_python, "-c", _REFERENCE, str(model), str(given), str(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    outputs: NDArray[np.int8] = np.load(wanted)
-    return outputs
+    return np.load(wanted)
+
+
+def random_images(count):
+    """Noise of many kinds, uint8 (count, 28, 28)."""
+    return random_inputs((28, 28, 1), 0, count)[..., 0].view(np.uint8) ^ 0x80
+
+
+def as_inputs(images):
+    """The int8 input of the model, (count, 32, 32, 1), for images."""
+    return (np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None] ^ 0x80).view(np.int8)
 
 
 def x86_kernels():
@@ -59,26 +67,30 @@ def x86_kernels():
 
 def compile_c(output, *arguments, compiler="gcc"):
     """Compile; a warning or error fails the test with the compiler's words."""
-    command = [compiler, *STRICT, *arguments, "-o", str(output)]
+    command = [need(compiler), *STRICT, *arguments, "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return output
 
 
-def compiled_run(source, kernels, classes, *flags):
+def build_command(lenet5, path, *flags, compiler="gcc"):
+    """The lenet5 command of a model."""
+    sources = [NATIVE / "lenet5.c", NATIVE / "image_file.c", lenet5.source]
+    flags = [*flags, "-I", str(lenet5.source.parent), *map(str, sources)]
+    return compile_c(path, *flags, compiler=compiler)
+
+
+def run_program(*arguments):
+    return subprocess.run([*map(str, arguments)], capture_output=True, text=True)
+
+
+def compiled_run(source, kernels, classes):
     """lenet5_int8_run_int8 (int8 input) or _run (uint8 input) on a batch, (count, classes).
 
     Scratch lies at an odd address between guard bytes, which must survive.
     """
-    library = compile_c(
-        source.with_suffix(f".{kernels}.so"),
-        f"-DKERNELS_{kernels}",
-        "-O1",
-        "-shared",
-        "-fPIC",
-        *flags,
-        str(source),
-    )
+    flags = (f"-DKERNELS_{kernels}", "-O1", "-shared", "-fPIC", str(source))
+    library = compile_c(source.with_suffix(f".{kernels}.so"), *flags)
     loaded = ctypes.CDLL(str(library))
     scratch_bytes = re.search(r"SCRATCH_BYTES \((\d+)u \+", source.with_suffix(".h").read_text())
     assert scratch_bytes
@@ -98,9 +110,3 @@ def compiled_run(source, kernels, classes, *flags):
         return outputs
 
     return run
-
-
-def require(program):
-    """The program's name; the test is skipped unless it is installed."""
-    need(program)
-    return program

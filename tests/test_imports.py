@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DEVICE_PYTHON, ROOT, run_runner
+from helpers import DEVICE_PYTHON, ROOT, run_runner
 
 ALLOWED = {"pipeline": {"pipeline", "export", "device"}, "export": {"export"}, "device": {"device"}}
 BLOCKER = """
@@ -20,19 +20,52 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def imported_modules(path):
+def imported(path):
+    """The dotted names that a file imports; those relative to device/ are "device"."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module if node.level == 0 else "device"  # within device/bench and photo
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from names if node.level == 0 else ["device"]
+
+
+def packages(path):
+    return {name.partition(".")[0] for name in imported(path)}
 
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_package_imports_only_what_the_design_allows(package):
     for path in (ROOT / package).rglob("*.py"):
-        ours = {m.partition(".")[0] for m in imported_modules(path)} & set(ALLOWED)
+        ours = packages(path) & set(ALLOWED)
         assert ours <= ALLOWED[package], f"{path} imports {ours}"
+
+
+# Data flows down. A module imports those of its own floor and of the floors above it.
+FLOORS = (
+    ("artifacts", "files", "table", "progress"),
+    ("config", "data", "importing"),
+    ("train",),
+    ("export",),
+    ("classify", "wasm"),
+    ("native",),
+    ("microcontroller",),
+    ("parity",),
+    ("bundle",),
+    ("bench", "studies", "pi_test"),
+    ("report", "readme"),
+    ("__main__",),
+)
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def test_a_stage_imports_no_later_one():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        stage = path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
+        for name in imported(path):
+            # The reference of parity runs in a process of its own, which `classify` starts.
+            if name.startswith("pipeline."):
+                assert FLOOR_OF[name.split(".")[1]] <= FLOOR_OF[stage], f"{path} imports {name}"
 
 
 def test_device_imports_only_the_standard_library_numpy_and_itself():
@@ -40,7 +73,7 @@ def test_device_imports_only_the_standard_library_numpy_and_itself():
     assert not own & set(sys.stdlib_module_names)
     known = set(sys.stdlib_module_names) | {"numpy", "PIL"} | own
     for path in (ROOT / "device").rglob("*.py"):
-        others = {m.partition(".")[0] for m in imported_modules(path)} - known
+        others = packages(path) - known
         assert not others, f"{path} imports {others}"
 
 

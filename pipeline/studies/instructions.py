@@ -228,7 +228,10 @@ def _compile_plugin(folder: Path) -> Path:
 
 def _emulator(board: Board, plugin: Path) -> list[str]:
     """The words that run a command on a board and count."""
-    return [*native.emulator(board.architecture, board.processor), "-plugin", str(plugin)]
+    words = native.emulator(board.architecture, board.processor)
+    if "-plugin" not in subprocess.run([words[0], "--help"], capture_output=True, text=True).stdout:
+        raise UserError(f"{words[0]}: takes no plugins, as in Debian 13; take Debian 12's")
+    return [*words, "-plugin", str(plugin)]
 
 
 def _difference(processor: str, runs: list[subprocess.CompletedProcess[str]]) -> Count:

@@ -1,61 +1,29 @@
-"""The device runner: as a library and as a command, with good input and with rubbish."""
+"""The runner as a library: images in, labels and probabilities out, and models of no use."""
 
-import gzip
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import broken
 import numpy as np
-import onnx
 import pytest
-from conftest import DEVICE_PYTHON, ROOT, idx_bytes, run_runner
-from onnx import TensorProto, helper
+from dense_onnx import write_dense
+from helpers import run_runner
+from onnx import helper
 
 from device import runner
 from device.runner import Classifier, InputError
-from export import seal
 
 INT8 = "lenet5_int8.tflite"
 MODELS = ["lenet5_fp32.tflite", INT8, "lenet5_fp32.onnx", "lenet5_int8.onnx"]
-RUNNER = ROOT / "device" / "runner.py"
-
-
-def write_pgm(path, image):
-    path.write_bytes(b"P5\n%d %d\n255\n" % image.shape[::-1] + image.tobytes())
-    return path
-
-
-@pytest.fixture(scope="session")
-def digits(mnist, tmp_path_factory):
-    """A folder with three test digits, as PGM, NPY and PGM of 32x32."""
-    folder = tmp_path_factory.mktemp("digits")
-    write_pgm(folder / "a.pgm", mnist.test.images[0])
-    np.save(folder / "b.npy", mnist.test.images[1])
-    write_pgm(folder / "c.pgm", np.pad(mnist.test.images[2], 2))
-    return folder
 
 
 @pytest.fixture(scope="session", params=MODELS)
 def classifier(request, exported):
     return Classifier(exported / request.param)
-
-
-@pytest.fixture(scope="session")
-def int8(exported):
-    return Classifier(exported / INT8)
-
-
-@pytest.fixture
-def run(exported):
-    """Run the command with the int8 model, and what else is named."""
-    return lambda *arguments, **how: run_runner("-m", exported / INT8, *arguments, **how)
 
 
 # --- The library ----------------------------------------------------------------------------
@@ -179,22 +147,6 @@ def test_what_is_not_the_file_that_was_made_is_refused_before_a_runtime_sees_it(
         assert str(caught.value) == f"{model}: {why}"
 
 
-def onnx_model(path, nodes, batch="batch", classes=10):
-    """An ONNX model of our input, with our checksum, that answers `y` of the nodes."""
-    floats = TensorProto.FLOAT
-    ins = [helper.make_tensor_value_info("image", floats, [batch, 32, 32, 1])]
-    outs = [helper.make_tensor_value_info("y", floats, [batch, classes])]
-    zeros = helper.make_tensor("zeros", floats, [1024, classes], bytes(4096 * classes), True)
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 1024])
-    flat = helper.make_node("Reshape", ["image", "shape"], ["flat"])
-    logits = helper.make_node("MatMul", ["flat", "zeros"], ["logits"])
-    graph = helper.make_graph([flat, logits, *nodes], "g", ins, outs, [zeros, shape])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.helper.set_model_props(model, {"checksum": json.dumps({seal.KEY: seal.DIGITS})})
-    path.write_bytes(seal.seal(model.SerializeToString()))
-
-
-SOFTMAX = helper.make_node("Softmax", ["logits"], ["y"])
 NO_SOFTMAX = helper.make_node("Identity", ["logits"], ["y"])
 
 
@@ -215,10 +167,10 @@ def end_before_the_softmax(graph):
 @pytest.mark.parametrize(
     ("name", "make", "why"),
     [
-        ("m.onnx", lambda path: onnx_model(path, [SOFTMAX], batch=1), "onnxruntime refuses it"),
-        ("m.onnx", lambda path: onnx_model(path, [SOFTMAX], batch=8), "onnxruntime refuses it"),
-        ("m.onnx", lambda path: onnx_model(path, [NO_SOFTMAX], classes=0), "with a softmax"),
-        ("m.onnx", lambda path: onnx_model(path, [NO_SOFTMAX]), "end the model with a softmax"),
+        ("m.onnx", lambda path: write_dense(path, batch=1), "onnxruntime refuses it"),
+        ("m.onnx", lambda path: write_dense(path, batch=8), "onnxruntime refuses it"),
+        ("m.onnx", lambda path: write_dense(path, [NO_SOFTMAX], classes=0), "with a softmax"),
+        ("m.onnx", lambda path: write_dense(path, [NO_SOFTMAX]), "end the model with a softmax"),
         (MODELS[0], with_graph(end_before_the_softmax), "end the model with a softmax"),
         (INT8, with_graph(end_before_the_softmax), "end the model with a softmax"),
         (INT8, with_graph(three_channels), "ai-edge-litert refuses it"),
@@ -244,7 +196,7 @@ def test_a_model_that_answers_nan_is_an_error_and_no_guess(mnist, digits, tmp_pa
         helper.make_node("Add", ["p", "nan"], ["y"]),
     ]
     model = tmp_path / "m.onnx"
-    onnx_model(model, nodes)
+    write_dense(model, nodes)
     classifier = Classifier(model)
     for answer in (classifier.classify, lambda image: classifier.predict(image[np.newaxis])):
         with pytest.raises(InputError, match="its outputs are not probabilities"):
@@ -267,13 +219,6 @@ def test_a_model_that_is_missing_or_not_for_the_runtime_is_refused(exported, nam
         Classifier(exported / name, "ai-edge-litert")
 
 
-def test_no_runtime_says_what_to_install(exported, digits, bare_python):
-    run = run_runner("-m", exported / "lenet5_int8.onnx", digits / "a.pgm", python=bare_python)
-    assert run.returncode == 2
-    assert run.stderr.startswith("runner.py: onnxruntime: not usable")
-    assert run.stderr.endswith(": pip install onnxruntime\n")
-
-
 def test_tflite_runtime_with_numpy_2_is_one_line(exported, monkeypatch):
     monkeypatch.setattr(runner.np, "__version__", "2.4.0")
     with pytest.raises(InputError, match=r"No module named 'tflite_runtime'\): pip install"):
@@ -281,228 +226,3 @@ def test_tflite_runtime_with_numpy_2_is_one_line(exported, monkeypatch):
     monkeypatch.setattr(runner, "find_spec", lambda _: "there")
     with pytest.raises(InputError, match=r"needs numpy 1, not 2.4.0: pip install 'numpy<2'"):
         Classifier(exported / INT8, "tflite-runtime")
-
-
-# --- The command --------------------------------------------------------------------------------
-
-
-def test_each_picture_is_a_line_and_a_bad_one_costs_no_other(run, digits, mnist, tmp_path):
-    (tmp_path / "empty.pgm").touch()
-    good, bad = digits / "a.pgm", [tmp_path / "empty.pgm", tmp_path / "no.png", "x" * 300]
-    done = run(*bad, good, digits / "c.pgm")
-    assert done.returncode == 2
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    match = re.fullmatch(rf"{re.escape(str(good))}  (\d)  \d+\.\d %  \d+\.\d ms", lines[0])
-    assert match[1] == str(mnist.test.labels[0])
-    errors = done.stderr.splitlines()
-    for error, name in zip(errors, bad, strict=True):
-        assert error.startswith(f"runner.py: {name}: ")
-    assert errors[2].endswith(": cannot be read (File name too long)")
-
-
-def test_json_is_one_object_a_line_with_the_keys_of_the_contract(run, digits):
-    done = run("--json", "-k", "3", "none.png", digits)
-    error, *rows = map(json.loads, done.stdout.splitlines())
-    assert error == {"file": "none.png", "error": done.stderr.strip().removeprefix("runner.py: ")}
-    assert [Path(row["file"]).name for row in rows] == ["a.pgm", "b.npy", "c.pgm"]
-    for row in rows:
-        assert set(row) == {"file", "label", "probability", "top", "latency_ms"}
-        assert len(row["top"]) == 3
-        assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
-
-
-def test_several_digits_are_read_in_order_with_their_boxes_and_never_as_one(run, mnist, tmp_path):
-    picture = np.full((200, 400), 220, np.uint8)  # dark on light
-    for left, image in ((50, mnist.test.images[0]), (250, mnist.test.images[1])):
-        picture[44:156, left : left + 112] -= np.kron(image, np.ones((4, 4), np.uint8)) // 2
-    path = write_pgm(tmp_path / "number.pgm", picture)
-    refused, read = run(path), run("--all", "--json", path)
-    assert refused.returncode == 2
-    assert refused.stderr == f"runner.py: {path}: several digits (2): use --all\n"
-    assert read.returncode == 0, read.stderr
-    row = json.loads(read.stdout)
-    assert row["label"] == "".join(map(str, mnist.test.labels[:2]))
-    assert [digit["label"] for digit in row["digits"]] == list(row["label"])
-    product = row["digits"][0]["probability"] * row["digits"][1]["probability"]
-    assert row["probability"] == pytest.approx(product)
-    first, second = (digit["box"] for digit in row["digits"])
-    assert 50 <= first[0] < first[2] <= 162 < 250 <= second[0] < second[2] <= 362
-
-
-def test_an_answer_below_the_threshold_is_unsure_and_tells_its_guess(run, int8, mnist, tmp_path):
-    images = mnist.test.images[:8]
-    (tmp_path / "eight-ubyte").write_bytes(idx_bytes(images))
-    labels, probabilities = int8.predict(images)
-    sure = probabilities.max(axis=1)
-    arguments = ("--min-confidence", repr(float(np.median(sure[:7]))), tmp_path / "eight-ubyte")
-    text, rows = run(*arguments), run("--json", *arguments)
-    assert text.returncode == 0, text.stderr
-    for i, row in enumerate(map(json.loads, rows.stdout.splitlines())):
-        below = sure[i] < np.median(sure[:7])  # one of them is at it, which is enough
-        assert row.get("unsure", False) == below
-        guess = rf"{labels[i]}  \d+\.\d %"
-        said = text.stdout.splitlines()[i]
-        assert re.search(rf"  unsure \({guess}\)  " if below else f"  {guess}  ", said)
-
-
-def test_output_that_is_full_is_one_line(exported):
-    command = [sys.executable, RUNNER, "info", "-m", exported / INT8]
-    with Path("/dev/full").open("w") as full:
-        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1] == "runner.py: the output: No space left on device"
-    assert "Traceback" not in run.stderr
-
-
-@pytest.mark.parametrize("form", ["npz", "idx", "two files", "pictures"])
-def test_accuracy_reads_what_the_pipeline_reads_and_a_folder_per_class(
-    run, int8, mnist, tmp_path, form
-):
-    images, labels = mnist.test.images[:20], mnist.test.labels[:20]
-    right, given = int((int8.predict(images).labels == labels).sum()), [tmp_path]
-    if form == "npz":
-        np.savez(tmp_path / "set.npz", x_test=images.astype(np.int64), y_test=labels)
-    elif form == "pictures":
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            path = tmp_path / "test" / str(label) / f"{i}.pgm"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_pgm(path, image)
-        path.with_name("damaged.png").write_bytes(b"\x89PNG")
-        path.with_name("Thumbs.db").write_bytes(b"")
-    else:
-        given = [tmp_path / f"t10k-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")]
-        for path, array in zip(given, (images, labels), strict=True):
-            path.write_bytes(gzip.compress(idx_bytes(array)))
-        given = given if form == "two files" else [tmp_path]
-    done = run("accuracy", *given)
-    assert done.returncode == 0, done.stderr
-    assert f"{right} of {21 if form == 'pictures' else 20} correct" in done.stdout
-    assert ("refused pictures: 1" in done.stdout) == (form == "pictures")
-
-
-def label_255(folder):
-    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((1, 28, 28), np.uint8)))
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([255], np.uint8)))
-
-
-@pytest.mark.parametrize(
-    ("make", "part"),
-    [
-        (lambda folder: None, "no folders of pictures"),
-        (lambda folder: (folder / "cat").mkdir(), "not a class of the model"),
-        (lambda folder: (folder / "1").mkdir(), "no pictures in it"),
-        (lambda folder: (folder / "a.npz").write_bytes(b"PK"), "not an .npz"),
-        (lambda folder: np.savez(folder / "a.npz", x_test=np.zeros((1, 28, 28), object)), "x_test"),
-        (label_255, "label 255; the model has 10 classes"),
-    ],
-)  # fmt: skip
-def test_a_labelled_set_that_cannot_be_used_is_one_line(run, tmp_path, make, part):
-    make(tmp_path)
-    done = run("accuracy", tmp_path)
-    assert done.returncode == 2
-    assert part in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(run, mnist, tmp_path):
-    write_pgm(tmp_path / "a.pgm", mnist.test.images[0])
-    for name in ("Thumbs.db", "README", "labels.txt"):
-        (tmp_path / name).write_text("no picture")
-    (tmp_path / "b").write_bytes((tmp_path / "a.pgm").read_bytes())  # its content tells
-    done = run(tmp_path)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 2
-    assert done.stderr == f"runner.py: {tmp_path}: 3 files that are not pictures were skipped\n"
-
-
-def test_info_names_model_runtime_versions_and_machine_and_options_may_stand_first(run):
-    before, after = run("info", python=DEVICE_PYTHON), run("--threads", "1", "info")
-    assert before.returncode == after.returncode == 0, before.stderr + after.stderr
-    for word in (INT8, "ai-edge-litert", "uint8", "numpy", "python", "machine"):
-        assert word in before.stdout
-        assert word in after.stdout
-
-
-def test_every_command_has_help():
-    code = """
-import commands
-for command in commands.COMMANDS:
-    try:
-        commands.main([command, "--help"])
-    except SystemExit as ended:
-        print("ended", ended.code)
-"""
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=RUNNER.parent, capture_output=True, text=True, check=True)
-    assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 6
-    assert run.stdout.count("--model MODEL") == 5  # `receipt` takes all
-
-
-def test_a_file_named_like_a_command_may_follow_a_picture(run, digits, tmp_path):
-    shutil.copy(digits / "a.pgm", tmp_path / "info")
-    done = run(digits / "a.pgm", "info", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("option", "values"),
-    [
-        ("--threads", ("0", "65")),  # more crash a runtime
-        ("--min-confidence", ("-0.1", "1.1", "nan")),
-        ("--top-k", ("0",)),
-        ("--stable", ("0",)),
-    ],
-)
-def test_an_option_outside_its_range_is_bad_usage(run, digits, option, values):
-    for value in values:
-        done = run(f"{option}={value}", digits / "a.pgm")
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"runner.py: {option} ")
-        assert done.stderr.count("\n") == 1
-
-
-def test_black_images_of_an_idx_file_hold_no_digit(run, tmp_path):
-    path = tmp_path / "black-ubyte"
-    path.write_bytes(idx_bytes(np.zeros((1, 28, 28), np.uint8)))
-    done = run(path)
-    assert done.returncode == 2
-    assert f"{path}[0]: no digit found" in done.stderr
-
-
-def test_names_that_do_not_print_are_written_as_escapes_and_the_others_go_on(run, mnist, tmp_path):
-    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm"):
-        write_pgm(tmp_path / os.fsdecode(name), mnist.test.images[0])
-    done = run(tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    assert done.returncode == 0, done.stderr
-    names = [line.partition("  ")[0].rpartition("/")[2] for line in done.stdout.splitlines()]
-    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm"]
-
-
-def test_closed_standard_input_is_one_line(exported):
-    command = f"exec {sys.executable} {RUNNER} -m {exported}/{INT8} - <&-"
-    run = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert run.returncode == 2
-    assert "runner.py: -: standard input is closed" in run.stderr
-
-
-def test_with_standard_error_closed_nothing_but_answers_is_written(exported, tmp_path):
-    shutil.copy(RUNNER, tmp_path)
-    np.save(tmp_path / "a.npy", np.zeros((28, 28), np.uint8))
-    for program, arguments in (
-        (RUNNER, f"-m {exported}/{INT8} --json none.png {tmp_path}/a.npy"),
-        (tmp_path / "runner.py", f"{exported}/{INT8} none.npy"),
-        (RUNNER, f"bench --json -m {tmp_path}/none.onnx"),
-    ):
-        command = f"exec {sys.executable} {program} {arguments} 2>&-"
-        run = subprocess.run(command, shell=True, capture_output=True, text=True)
-        assert run.returncode == 2
-        assert all("error" in json.loads(line) for line in run.stdout.splitlines())
-
-
-def test_without_numpy_the_runner_says_so_in_one_line(tmp_path):
-    (tmp_path / "numpy.py").write_text("raise ImportError('none here')")
-    run = run_runner("info", env={"PYTHONPATH": str(tmp_path)})
-    assert run.returncode == 2
-    assert run.stderr == "runner.py: numpy cannot be imported (none here): pip install numpy\n"

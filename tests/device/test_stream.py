@@ -10,17 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from drawings import encoded
+from helpers import ROOT, write_script
 from PIL import Image
 
 RUNNER = ROOT / "device" / "runner.py"
-
-
-def frame(image, kind):
-    """An array, uint8 (H, W), as the bytes of a JPEG, PNG or PGM file."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PPM" if kind == "PGM" else kind)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -36,8 +30,8 @@ def split(monkeypatch):
     return frames
 
 
-GREY = np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)
-FRAMES = [frame(GREY, kind) for kind in ("JPEG", "PNG", "PGM")]
+GREY = Image.fromarray(np.arange(64 * 48, dtype=np.uint8).reshape(48, 64))
+FRAMES = [encoded(GREY, kind) for kind in ("JPEG", "PNG", "PPM")]  # of grey levels: a PGM
 
 
 @pytest.mark.parametrize("size", [1, 1000, 10**6])
@@ -76,14 +70,10 @@ def test_what_a_camera_appends_to_a_picture_and_the_second_picture_of_a_phone_ar
 class Reading:
     """`runner.py -` with a pipe that stays open."""
 
-    def __init__(self, model, *options, path=""):
-        self.process = subprocess.Popen(
-            [sys.executable, RUNNER, "--json", *options, "-m", model, "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
-        )
+    def __init__(self, model):
+        command = [sys.executable, RUNNER, "--json", "-m", model, "-"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = subprocess.Popen(command, **pipes)
 
     def send(self, data):
         self.process.stdin.write(data)
@@ -103,8 +93,8 @@ def read(exported):
     """Start `runner.py -`; what is still running at the end is killed."""
     started = []
 
-    def start(*options, path=""):
-        started.append(Reading(exported / "lenet5_int8.tflite", *options, path=path))
+    def start():
+        started.append(Reading(exported / "lenet5_int8.tflite"))
         return started[-1]
 
     yield start
@@ -121,7 +111,7 @@ def seen(mnist):
         for image in (mnist.test.images[0], mnist.test.images[1])
     ]
     blank = np.full((248, 248), 230, np.uint8)
-    return [frame(image, "JPEG") for image in (*images, blank)]
+    return [encoded(Image.fromarray(image), "JPEG") for image in (*images, blank)]
 
 
 def test_each_frame_is_answered_before_the_next_comes_and_a_bad_one_is_reported(read, seen):
@@ -177,9 +167,7 @@ def test_a_file_is_read_to_its_end_and_stable_prints_what_holds_and_is_new(
 
 
 def test_the_state_of_the_board_is_said_once_and_when_it_changes(tmp_path):
-    vcgencmd = tmp_path / "vcgencmd"
-    vcgencmd.write_text(f"#!/bin/sh\necho throttled=$(cat {tmp_path}/bits)\n")
-    vcgencmd.chmod(0o755)
+    write_script(tmp_path / "vcgencmd", f"echo throttled=$(cat {tmp_path}/bits)")
     code = (
         "import stream, pathlib, sys\n"
         "watch, bits = stream.Watch(print), pathlib.Path(sys.argv[1])\n"

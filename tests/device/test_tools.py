@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT, write_script
 
 from export.bundle import write_bundle
 
@@ -29,10 +29,7 @@ def tree(tmp_path):
         (tmp_path / name).touch()
     tools = ("deploy.sh", "fleet.sh", "bench-pi.sh", "sign.sh")
     for name in (*(f"tools/{tool}" for tool in tools), *PYTHONS):
-        tool = tmp_path / name
-        tool.parent.mkdir(parents=True, exist_ok=True)
-        tool.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
-        tool.chmod(0o755)
+        write_script(tmp_path / name, "printf '%s\\n' \"$@\"")
     return tmp_path
 
 
@@ -82,17 +79,19 @@ def exported_tree(tmp_path):
     (folder / "model.tflite").write_bytes(model)
     row = {"artifact": "model.tflite", "status": "pass", "sha256": digest}
     (folder / "parity.json").write_text(json.dumps({"status": "pass", "rows": [row]}))
-    manifest = {"models": {"model.tflite": {}}}
-    write_bundle({"model.tflite": model}, manifest, "lenet5-edge-1.0.0", tmp_path / "bundle.tar.gz")
+    bundle_of(model, tmp_path)
     return tmp_path
+
+
+def bundle_of(model, folder):
+    manifest = {"models": {"model.tflite": {}}}
+    write_bundle({"model.tflite": model}, manifest, "lenet5-edge-1.0.0", folder / "bundle.tar.gz")
 
 
 def change_parity(**values):
     def change(folder):
         path = folder / "artifacts" / "parity.json"
-        parity = json.loads(path.read_text())
-        parity.update(values)
-        path.write_text(json.dumps(parity))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
     return change
 
@@ -104,12 +103,7 @@ NOT_SHIPPED = {
     "no model": lambda folder: (folder / "artifacts" / "model.tflite").unlink(),
     "parity was not run": lambda folder: (folder / "artifacts" / "parity.json").unlink(),
     "parity.json damaged": lambda folder: (folder / "artifacts" / "parity.json").write_text("{"),
-    "another bundle": lambda folder: write_bundle(
-        {"model.tflite": b"old"},
-        {"models": {"model.tflite": {}}},
-        "lenet5-edge-1.0.0",
-        folder / "bundle.tar.gz",
-    ),
+    "another bundle": lambda folder: bundle_of(b"old", folder),
 }
 
 
@@ -139,7 +133,7 @@ def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
 
 # --- Environments -------------------------------------------------------------------------------
 
-PYTHON = """#!/bin/sh
+PYTHON = """
 case $2 in
     venv)
         echo begin >>log
@@ -155,8 +149,7 @@ esac
 def test_two_makings_of_one_environment_wait_for_each_other(tmp_path):
     (tmp_path / "empty.lock").touch()
     (tmp_path / "nothing").symlink_to(shutil.which("true"))
-    (tmp_path / "python").write_text(PYTHON)
-    (tmp_path / "python").chmod(0o755)
+    write_script(tmp_path / "python", PYTHON)
     runs = [
         subprocess.Popen(
             [ROOT / "tools" / "venv.sh", "venv", "empty.lock"],

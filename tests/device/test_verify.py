@@ -8,37 +8,18 @@ import shutil
 import numpy as np
 import pytest
 from commands import build_parser
-from onnx import TensorProto, helper, numpy_helper
+from dense_onnx import write_dense
 from runner import HERE, Classifier, InputError
 
 from device import verify
-from export import seal
 
 MODEL = "lenet5_fp32.onnx"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model of one dense layer, small and sealed."""
-    weights = np.random.default_rng(0).normal(0, 0.05, (1024, 10)).astype(np.float32)
-    flat = numpy_helper.from_array(np.array([-1, 1024]), "flat")
-    nodes = [
-        helper.make_node("Reshape", ["image", "flat"], ["x"]),
-        helper.make_node("MatMul", ["x", "w"], ["y"]),
-        helper.make_node("Softmax", ["y"], ["probabilities"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "dense",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 32, 32, 1])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
-        [flat, numpy_helper.from_array(weights, "w")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(proto, {"seal": json.dumps({seal.KEY: seal.DIGITS})})
-    path = tmp_path_factory.mktemp("model") / MODEL
-    path.write_bytes(seal.seal(proto.SerializeToString()))
-    return path
+    weights = np.random.default_rng(0).normal(0, 0.05, (1024, 10))
+    return write_dense(tmp_path_factory.mktemp("model") / MODEL, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +136,16 @@ def test_model_without_a_promise_is_refused(bundle, tmp_path, model):
         bundle(golden=None)
 
 
-@pytest.mark.parametrize("gone", ["runner.py", "golden.npz"])
+@pytest.mark.parametrize("name", ["runner.py", "golden.npz"])
+@pytest.mark.parametrize("entry", [None, 1, {}])
 def test_manifest_without_a_hash_of_the_runner_or_the_golden_vectors_is_damaged(
-    bundle, tmp_path, gone
+    bundle, tmp_path, name, entry
 ):
     bundle()
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["files"][gone]
+    files = {**manifest["files"], name: entry}
+    manifest["files"] = {name: entry for name, entry in files.items() if entry is not None}
     path.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"manifest\.json: damaged"):
         verify.read_promises(tmp_path)

@@ -1,55 +1,15 @@
-"""One name a thing: what the pipeline's files may import, call a file, and call a class."""
+"""One name a thing: a file in artifacts, a class, an architecture, a subject of parity."""
 
 import ast
 import re
 from collections import Counter
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from pipeline import artifacts, native
 
-# Data flows down. A module imports those of its own floor and of the floors above it.
-FLOORS = (
-    ("artifacts", "files", "table", "progress"),
-    ("config", "data", "importing"),
-    ("train",),
-    ("export",),
-    ("classify", "wasm"),
-    ("native",),
-    ("microcontroller",),
-    ("parity",),
-    ("bundle",),
-    ("bench", "studies", "pi_test"),
-    ("report", "readme"),
-    ("__main__",),
-)
-FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
-
-
-def stage_of(path):
-    """The part of the pipeline that a source file belongs to."""
-    return path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
-
-
-def imported_stages(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("pipeline."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            names = (alias.name.split(".") for alias in node.names)
-            yield from (parts[1] for parts in names if parts[0] == "pipeline" and len(parts) > 1)
-
-
-def test_a_stage_imports_no_later_one():
-    for path in SOURCES:
-        if (stage := stage_of(path)) != "__init__":
-            for other in imported_stages(path):
-                # The reference of parity runs in a process of its own, which `classify` starts.
-                assert FLOOR_OF[other] <= FLOOR_OF[stage], f"{path} imports {other}"
 
 
 def test_each_file_in_artifacts_is_named_in_one_place():

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import idx_bytes
+from helpers import idx_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -213,10 +213,12 @@ def test_a_table_without_labels_is_left_out_and_test_images_are_drawn(tmp_path, 
 
 KEYS = [
     ("x_train", "y_train", "x_test", "y_test"),
-    ("train_images", "train_labels", "test_images", "test_labels"),
     ("trainX", "trainY", "testX", "testY"),
     ("X_train", "Y_train", "X_val", "Y_val"),
-    ("training_images", "training_labels", "test_images", "test_labels"),
+    *(
+        tuple(f"{part}_{what}" for part in (train, "test") for what in ("images", "labels"))
+        for train in ("train", "training")
+    ),
 ]
 FORMS = {
     "channel last": lambda x, y: (x[..., None], y),

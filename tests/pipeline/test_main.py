@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 
 from pipeline.__main__ import STAGES
 

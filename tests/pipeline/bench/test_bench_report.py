@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from conftest import run_stage
 from example_results import not_run, result, row
+from helpers import run_stage
 
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare

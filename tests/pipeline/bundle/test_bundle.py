@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import DEVICE_PYTHON, run_runner, run_stage
+from helpers import DEVICE_PYTHON, run_runner, run_stage
 
 from export.bundle import write_bundle
 from pipeline.artifacts import this_architecture
@@ -103,19 +103,8 @@ def test_files_of_another_bundle_have_another_time_so_that_no_old_bytecode_is_ru
     assert all(1_577_836_800 <= time_s < 1_577_836_800 + 2**26 for time_s in times)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"schema_version": 1, "files": {"runner.py": 1}, "models": {}}',
-        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {}}}',
-        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {"tolerance": "x"}}}',
-        '{"schema_version": 1, "files": {}, "models": {"lenet5_int8.tflite": {"tolerance": 0}}}',
-        '{"schema_version": 1, "files": {}, "models": {"a": {"tolerance": 1' + 400 * "0" + "}}}",
-        "[" * 100_000,
-    ],
-)
-def test_manifest_of_another_form_is_one_line_and_exit_2(unpacked, content):
-    (unpacked / "manifest.json").write_text(content)
+def test_damaged_manifest_is_one_line_and_exit_2(unpacked):
+    (unpacked / "manifest.json").write_text("{")
     run = run_runner("verify", python=DEVICE_PYTHON, runner=unpacked / "runner.py")
     assert run.returncode == 2
     assert run.stderr == f"runner.py: {unpacked}/manifest.json: damaged; unpack the bundle again\n"
@@ -132,12 +121,11 @@ def test_figures_of_a_model_are_of_the_row_that_passed(exported):
     assert described["tolerance"] == 0.0625
 
 
-def refused(artifacts, data, message):
+def bundled(artifacts, data):
+    """The stage's run, and its bundle; None if there is none."""
     dist = artifacts / "dist"
     run = run_stage("bundle", "--data", data, "--out", artifacts, "--dist", dist)
-    assert run.returncode == 2, run.stdout
-    assert message in run.stderr
-    assert not list(dist.glob("*.tar.gz"))
+    return run, next(dist.glob("*.tar.gz"), None)
 
 
 def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
@@ -145,7 +133,9 @@ def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
     with np.load(path) as archive:
         arrays = {name: values[::-1] for name, values in archive.items()}
     np.savez(path, **arrays)
-    refused(artifacts, small_data, "the bundle does not verify: differs  lenet5_fp32.tflite")
+    run, bundle = bundled(artifacts, small_data)
+    assert (run.returncode, bundle) == (2, None)
+    assert "the bundle does not verify: differs  lenet5_fp32.tflite" in run.stderr
 
 
 def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):
@@ -153,21 +143,17 @@ def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, 
     other.mkdir()
     (other / "small.npz").symlink_to(small_data / "small.npz")
     (other / "labels.txt").write_text("\n".join("0125436789"))
-    refused(artifacts, other, "not the data set that the model was trained on")
+    run, bundle = bundled(artifacts, other)
+    assert (run.returncode, bundle) == (2, None)
+    assert "not the data set that the model was trained on" in run.stderr
 
 
 def test_label_names_are_the_data_sets_whatever_train_json_says(artifacts, small_data):
     path = artifacts / "train.json"
-    names = list("0125436789")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "label_names": names}))
-    dist = artifacts / "dist"
-    run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", dist)
+    training = {**json.loads(path.read_text()), "label_names": list("0125436789")}
+    path.write_text(json.dumps(training))
+    run, bundle = bundled(artifacts, small_data)
     assert run.returncode == 0, run.stderr
-    assert manifest(dist)["labels"] == list("0123456789")
-
-
-def manifest(dist):
-    (path,) = dist.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
+    with tarfile.open(bundle) as archive:
         name = next(n for n in archive.getnames() if n.endswith("/manifest.json"))
-        return json.load(archive.extractfile(name))
+        assert json.load(archive.extractfile(name))["labels"] == list("0123456789")

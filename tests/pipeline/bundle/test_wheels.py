@@ -6,14 +6,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_stage
+from helpers import ROOT, run_stage
 
 from pipeline import data
 from pipeline.bundle import pack, wheels
 from pipeline.files import UserError
 
 LOCK = (ROOT / "device" / "requirements.lock").read_text()
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
 
 
 def selected(target):
@@ -66,19 +65,21 @@ def test_unknown_target_is_refused_with_the_known_ones(artifacts, small_data, tm
     assert not dist.exists() or not list(dist.iterdir())
 
 
-def test_without_the_registry_it_says_so_and_leaves_no_folder(monkeypatch, tmp_path):
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
+def test_without_the_registry_it_says_so_and_leaves_no_folder(no_registry, tmp_path):
     with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
         wheels.fetch(ROOT / "device/requirements.lock", "armv7l-cp311", tmp_path / "wheels")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
-def fetched(tmp_path, monkeypatch):
-    """A folder as `fetch` leaves it, of a lock file with one package, and no registry."""
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
+def no_registry(monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch, no_registry):
+    """A folder as `fetch` leaves it, of a lock file with one package."""
     content = b"as pip left it"
     lock = tmp_path / "requirements.lock"
     lock.write_text(f"fetched==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\n")
@@ -111,8 +112,7 @@ def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(
     packed = []
     for dist in (tmp_path / "first", tmp_path / "second"):
         dist.mkdir()
-        path = pack.pack(out, dist, data.load(small_data), "armv7l-cp311")
-        packed.append(path)
+        packed.append(pack.pack(out, dist, data.load(small_data), "armv7l-cp311"))
     assert packed[0].name.endswith("-armv7l-cp311.tar.gz")
     assert packed[0].read_bytes() == packed[1].read_bytes()
     with tarfile.open(packed[0]) as archive:

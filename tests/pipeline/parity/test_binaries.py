@@ -4,8 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import judge_only
-from native_helpers import require
+from helpers import judge_only, need
 
 from pipeline import native
 from pipeline.parity import binaries
@@ -32,8 +31,8 @@ def judged(folder, promised):
 
 
 def test_every_file_is_judged_on_every_processor_with_its_own_kernels(exported):
-    require("qemu-aarch64")
-    require("qemu-x86_64")
+    need("qemu-aarch64")
+    need("qemu-x86_64")
     rows = json.loads((exported / "parity.json").read_text())["binaries"]
     ran = {(r["file"].split("/")[1], r["processor"]): r["kernels"] for r in rows if r["kernels"]}
     assert ran["aarch64", "cortex-a53"] == "neon"
@@ -62,21 +61,13 @@ def test_source_that_was_changed_after_compiling_fails_every_file(artifacts, pro
 
 
 def test_one_wrong_instruction_in_kernels_that_do_not_run_here_fails(artifacts, promised):
-    require("qemu-aarch64")
+    need("qemu-aarch64")
     source = artifacts / "native/lenet5_int8.c"
     right, wrong = "vqrdmulhq_s32(", "vqdmulhq_s32("  # of NEON alone: it does not round
     assert right in source.read_text()
     source.write_text(source.read_text().replace(right, wrong, 1))
     native.build(source.parent, source.parent)
     row = judged(artifacts, promised)["native/aarch64/lenet5", "cortex-a53"]
-    assert row.status == "fail"
-    assert "of 100 outputs equal (neon kernels)" in row.reason
-
-
-def test_wrong_promise_fails_and_says_how_many(exported, promised):
-    require("qemu-aarch64")
-    images, outputs = promised
-    row = judged(exported, (images, outputs[::-1]))["native/aarch64/lenet5", "cortex-a53"]
     assert row.status == "fail"
     assert "of 100 outputs equal (neon kernels)" in row.reason
 

@@ -72,25 +72,6 @@ def test_first_layer_that_differs_is_named_with_its_first_value():
     assert "shape" in difference(sizes, wrong[:1], right)
 
 
-ONES = {("dense1_rows", "a"): np.ones(3, np.int64)}
-
-
-@pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        ({}, "its tables are not a LeNet-5's: ('dense1_rows', 'a')"),
-        ({**ONES, ("x", ""): np.ones(1)}, "its tables are not a LeNet-5's: ('x', '')"),
-        (
-            {("dense1_rows", "b"): np.ones(3)},
-            "its tables are not a LeNet-5's: ('dense1_rows', 'a')",
-        ),
-        (ONES, "dense1_rows (a) has another size than its kernels take"),
-    ],
-)
-def test_table_that_is_missing_too_many_or_of_another_size_is_named(found, said):
-    assert compare(found, ONES) == said
-
-
 @pytest.mark.parametrize(
     ("values", "said"),
     [

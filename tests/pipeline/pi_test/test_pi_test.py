@@ -5,15 +5,12 @@ The emulation itself is not run here: `make pi-test` is that test.
 
 import json
 import os
-import shutil
-import struct
 import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_stage, write_script
+from helpers import ROOT, run_stage, write_script
 
 from pipeline.bundle import wheels
 from pipeline.pi_test import matrix as pi_matrix
@@ -149,37 +146,6 @@ def test_a_digit_that_is_read_otherwise_is_a_failure(reference):
         pi_test.check_digit("d.png  5  93 %", reference)
 
 
-def elf_header(bits, machine):
-    """The first 20 bytes of an executable: ELF specification, "ELF Header"."""
-    identification = b"\x7fELF" + bytes([bits, 1, 1]) + bytes(9)  # little endian, version 1
-    return identification + struct.pack("<HH", 2, machine)
-
-
-@pytest.mark.parametrize(("arch", "bits", "machine"), [("arm64", 2, 183), ("armhf", 1, 40)])
-def test_binfmt_rule_matches_the_programs_of_its_architecture_alone(arch, bits, machine):
-    def unescape(text):
-        return bytes.fromhex(text.replace("\\x7fELF", "\\x7f\\x45\\x4c\\x46").replace("\\x", ""))
-
-    magic, mask = unescape(pi_tree.MAGIC[arch]), unescape(pi_tree.MASK)
-
-    def matches(header):
-        return all(h & m == g & m for h, m, g in zip(header, mask, magic, strict=True))
-
-    assert matches(elf_header(bits, machine))
-    assert not matches(elf_header(2, 62))  # x86-64
-    assert not matches(elf_header(3 - bits, machine))
-
-
-def test_a_tree_is_of_the_main_suites_and_links_numpys_libraries_where_numpy_is_debians(tmp_path):
-    commands = {s.name: pi_tree.tree_command(s, tmp_path) for s in SYSTEMS}
-    with_numpy = commands["bookworm armhf"]
-    assert "--architectures=armhf" in with_numpy
-    assert with_numpy[-2:] == ["bookworm", str(tmp_path)]
-    assert any("ln -s blas/libblas.so.3" in word for word in with_numpy)
-    assert not any("libblas" in word for word in commands["bookworm arm64"])
-    assert all(any("/-security/d" in word for word in command) for command in commands.values())
-
-
 FAKE_MMDEBSTRAP = """
 for archive; do :; done
 mkdir -p usr/bin && touch usr/bin/qemu-arm usr/bin/qemu-aarch64 && tar -cf "$archive" ./usr
@@ -240,20 +206,6 @@ def test_a_missing_or_damaged_bundle_is_one_line(content, artifacts, small_data,
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
     assert f"{bundle}: {'missing' if content is None else 'damaged'}" in run.stderr
-
-
-def test_the_guests_script_answers_as_parity_does_here(exported, mnist, tmp_path):
-    shutil.copytree(ROOT / "device", tmp_path, dirs_exist_ok=True)
-    np.save(tmp_path / "images.npy", mnist.test.images[:1000])
-    script = pi_test.GUEST_SCRIPT.read_text()
-    command = [sys.executable, "-c", script, exported / "lenet5_fp32.onnx", "onnxruntime"]
-    subprocess.run([*command, "images.npy", "output.npz"], cwd=tmp_path, check=True)
-    with (
-        np.load(tmp_path / "output.npz") as output,
-        np.load(exported / "probabilities.npz") as archive,
-    ):
-        expected = archive["lenet5_fp32.onnx@onnxruntime"][:1000]
-        np.testing.assert_array_equal(output["probabilities"], expected)
 
 
 # --- The matrix ---------------------------------------------------------------------------------
