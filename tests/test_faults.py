@@ -131,6 +131,14 @@ def test_ctrl_c_during_parity_keeps_the_old_result(small_data, artifacts):
     assert before == (sha256(artifacts / "parity.json"), sha256(artifacts / "probabilities.npz"))
 
 
+def test_what_a_killed_run_left_the_next_stage_removes(small_data, tmp_path):
+    half_written = tmp_path / ".partial-killed" / "lenet5.keras"
+    half_written.parent.mkdir()
+    half_written.touch()
+    assert run_stage("bundle", "--data", small_data, "--out", tmp_path).returncode == 2
+    assert not partial_files(tmp_path)
+
+
 # --- Disks --------------------------------------------------------------------------------------
 
 
