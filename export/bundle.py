@@ -50,3 +50,11 @@ def write_bundle(
             member.mode = 0o755 if name.endswith(EXECUTABLE) else 0o644
             archive.addfile(member, io.BytesIO(content))
     path.write_bytes(packed.getvalue())
+
+
+def unpack_bundle(path: Path, folder: Path) -> None:
+    """Unpack a bundle into a folder."""
+    with tarfile.open(path) as archive:
+        # Later versions ask for a filter, and Debian 12's Python 3.11.2 knows no such argument.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)

@@ -7,7 +7,6 @@ import io
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,8 +116,7 @@ def describe_binaries(rows: Sequence[Mapping[str, Any]], source: str) -> dict[st
 def verify_packed(archive: Path) -> None:
     """Unpack a bundle elsewhere and let it verify itself, as on a device, or UserError."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        with tarfile.open(archive) as opened:
-            opened.extractall(elsewhere, filter="data")
+        bundle.unpack_bundle(archive, Path(elsewhere))
         unpacked = Path(elsewhere, artifacts.bundle_name())
         verify = ("-E", "-s", "-B", "runner.py", "verify", "--all")
         for python in (artifacts.DEVICE_PYTHON, Path(sys.executable)):

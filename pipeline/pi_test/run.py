@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from device.runner import RUNTIMES
-from export.bundle import MANIFEST, write_bundle
+from export.bundle import MANIFEST, unpack_bundle, write_bundle
 from pipeline import artifacts
 from pipeline.bundle import wheels
 from pipeline.bundle.pack import LOCK
@@ -219,8 +219,7 @@ def start_guest(where: System, bundle: Bundle, wheel_cache: Path, home: Path) ->
     tree, emulator = system.make_tree(where, cache), system.make_emulator(cache)
     home.mkdir()
     bundle.write(where.wheels, wheel_cache, home / "bundle.tar.gz")
-    with tarfile.open(home / "bundle.tar.gz") as archive:
-        archive.extractall(home, filter="data")
+    unpack_bundle(home / "bundle.tar.gz", home)
     (home / bundle.root).rename(home / "unpacked")
     guest = Guest(tuple(system.guest_command(where, tree, home, emulator)), home)
     try:

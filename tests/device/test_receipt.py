@@ -2,18 +2,18 @@
 
 import json
 import shutil
-import tarfile
 
 import pytest
 from helpers import run_runner, write_script
+
+from export.bundle import unpack_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(packed, tmp_path_factory):
     """The bundle of the tiny model, unpacked, with its receipt; and what was said."""
     dist = tmp_path_factory.mktemp("dist")
-    with tarfile.open(packed) as archive:
-        archive.extractall(dist, filter="data")
+    unpack_bundle(packed, dist)
     (folder,) = dist.iterdir()
     return folder, receipt_of(folder)
 

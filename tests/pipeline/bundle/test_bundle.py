@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from helpers import DEVICE_PYTHON, run_runner, run_stage
 
-from export.bundle import write_bundle
+from export.bundle import unpack_bundle, write_bundle
 from pipeline.artifacts import this_architecture
 from pipeline.bundle import pack
 
 
 @pytest.fixture
 def unpacked(packed, tmp_path):
-    with tarfile.open(packed) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack_bundle(packed, tmp_path)
     (folder,) = tmp_path.iterdir()
     return folder
 
