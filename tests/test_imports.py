@@ -63,7 +63,6 @@ def test_a_stage_imports_no_later_one():
     for path in (ROOT / "pipeline").rglob("*.py"):
         stage = path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
         for name in imported(path):
-            # The reference of parity runs in a process of its own, which `classify` starts.
             if name.startswith("pipeline."):
                 assert FLOOR_OF[name.split(".")[1]] <= FLOOR_OF[stage], f"{path} imports {name}"
 

@@ -31,8 +31,7 @@ def judged(folder, promised):
 
 
 def test_every_file_is_judged_on_every_processor_with_its_own_kernels(exported):
-    need("qemu-aarch64")
-    need("qemu-x86_64")
+    need("qemu-aarch64", "qemu-x86_64")
     rows = json.loads((exported / "parity.json").read_text())["binaries"]
     ran = {(r["file"].split("/")[1], r["processor"]): r["kernels"] for r in rows if r["kernels"]}
     assert ran["aarch64", "cortex-a53"] == "neon"
