@@ -47,12 +47,13 @@ def test_source_that_does_not_compile_or_crashes_fails_and_excites_nothing(
 
 @this_machine_alone
 def test_without_tflite_runtime_nothing_is_compared_and_the_reason_is_told(
-    exported, mnist, tmp_path
+    exported, mnist, tmp_path, monkeypatch
 ):
-    (row,), exciting = c_layers.judge_layers(exported, mnist.test.images[:1], tmp_path / "python")
+    monkeypatch.setattr(c_layers, "DEVICE_PYTHON", tmp_path / "python")
+    (row,), exciting = c_layers.judge_layers(exported, mnist.test.images[:1])
     assert row.status == "not_run"
     assert row.reason.endswith("python: missing; run `make .venv-device/.installed`")
-    again = c_layers.judge_layers(exported, mnist.test.images[:1], tmp_path / "python")[1]
+    again = c_layers.judge_layers(exported, mnist.test.images[:1])[1]
     np.testing.assert_array_equal(again, exciting)
 
 
