@@ -79,7 +79,11 @@ def select(lock: str, target: Target) -> str:
 
     pip evaluates markers for the Python it runs in, whatever `--python-version` says.
     """
-    environment = marker_environment(target)
+    environment = {  # as `packaging` calls it; a Pi has Linux and CPython, as this machine does
+        "python_version": target.python,
+        "python_full_version": f"{target.python}.0",
+        "platform_machine": target.machine,
+    }
     lines = []
     for entry in lock.replace("\\\n", " ").splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
@@ -90,20 +94,6 @@ def select(lock: str, target: Target) -> str:
         if applies and requirement.name not in target.from_os:
             lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *hashes]))
     return "\n".join(lines) + "\n"
-
-
-def marker_environment(target: Target) -> dict[str, str]:
-    """The values of environment markers on a target (PyPA, "Dependency specifiers")."""
-    return {
-        "python_version": target.python,
-        "python_full_version": f"{target.python}.0",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-        "platform_machine": target.machine,
-        "platform_system": "Linux",
-        "sys_platform": "linux",
-        "os_name": "posix",
-    }
 
 
 def download_command(requirements: Path, folder: Path, target: Target) -> list[str]:

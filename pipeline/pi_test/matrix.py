@@ -91,11 +91,6 @@ def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
     )
 
 
-def overall_status(cells: Iterable[PiCell]) -> str:
-    """The worst of all cells: "fail", "not_run" or "pass"."""
-    return worst(cell.status for cell in cells)
-
-
 def worst(statuses: Iterable[str]) -> str:
     """The worst status: "fail", "not_run" or "pass"."""
     return min(statuses, key=("fail", "not_run", "pass").index, default="pass")

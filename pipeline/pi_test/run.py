@@ -40,7 +40,7 @@ from pipeline.pi_test.matrix import (
     PiReference,
     format_cells,
     judge,
-    overall_status,
+    worst,
 )
 from pipeline.pi_test.system import HOME, EmulationError, System
 
@@ -168,7 +168,7 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
             else:
                 tasks.append(pool.submit(run_system, guest, where, blank, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
-    matrix = PiMatrix(overall_status(cells), path.name, sha256(path), models, cells)
+    matrix = PiMatrix(worst(cell.status for cell in cells), path.name, sha256(path), models, cells)
     write_json(folder / artifacts.PI_MATRIX_JSON, asdict(matrix))
     return matrix
 

@@ -88,8 +88,7 @@ def test_nothing_to_compare_with_is_not_a_pass(reference):
     ],
 )
 def test_one_cell_that_did_not_pass_decides_the_whole(statuses, overall):
-    cells = [replace(CELL, status=status) for status in statuses]
-    assert pi_matrix.overall_status(cells) == overall
+    assert pi_matrix.worst(statuses) == overall
 
 
 @pytest.mark.parametrize(
