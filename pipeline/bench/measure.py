@@ -26,9 +26,7 @@ KERAS_SHARE = 0.2  # of the calls and cold starts, unless the full effort is ask
 def subjects(folder: Path, effort: Effort) -> Iterator[BenchSubject]:
     """What is measured: the Keras model, which is the baseline, and all that parity judges.
 
-    Args:
-        folder: It holds the artifacts.
-        effort: With the full one Keras is measured as often as the others.
+    With the full effort Keras is measured as often as the others.
     """
     yield BenchSubject(
         folder / artifacts.FLOAT_MODEL,
@@ -47,13 +45,7 @@ def subjects(folder: Path, effort: Effort) -> Iterator[BenchSubject]:
 
 
 def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
-    """Measure every artifact on every runtime; returns what bench.json holds.
-
-    Args:
-        folder: It holds the artifacts.
-        data: The data set; the images are of its test split.
-        effort: How much is measured.
-    """
+    """Measure every artifact on every runtime, on test images; returns what bench.json holds."""
     test, timed = data.test, tuple(subjects(folder, effort))
     benchmark = Benchmark(timed, effort, test.images, test.labels, progress)
     benchmark.run()
@@ -63,9 +55,8 @@ def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
 def keep(result: Mapping[str, Any], path: Path) -> None:
     """Write a result, but never an incomplete one in place of a complete one.
 
-    Args:
-        result: Of `measure`. Without a row that is ok nothing is written.
-        path: Such as bench.json; what an interrupted run has goes to bench-interrupted.json.
+    Without a row that is ok nothing is written. What an interrupted run has goes to
+    bench-interrupted.json.
 
     Raises:
         UserError: It cannot be written.

@@ -43,11 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> Path:
     """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
 
-    Args:
-        folder: It holds the artifacts and what parity found.
-        dist: The folder to write to.
-        data: The data set; the golden images are of its test split.
-        target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
+    `folder` holds the artifacts and what parity found, `target` is a key of `wheels.TARGETS`.
 
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set

@@ -60,10 +60,7 @@ class PiReference:
 def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
     """Compare a Pi's probabilities with those of the same runtime on this machine.
 
-    Args:
-        cell: What ran.
-        got: float32 (n, classes) of the first n test images.
-        reference: What to compare with.
+    `got` is float32 (n, classes), of the first n test images.
 
     Returns:
         The cell with its figures; "pass" if as many labels agree as parity's budget asks for.

@@ -146,14 +146,12 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     parity = read_json(folder / artifacts.PARITY_JSON, "rows", "budget")
     bundle = read_bundle(path)
     models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
-    in_c = artifacts.NATIVE_SOURCE in models
-    golden = (folder / artifacts.NATIVE_GOLDEN).read_bytes() if in_c else b""
     reference = PiReference(
         data.test.images,
         data.test.labels,
         read_probabilities(folder / artifacts.PROBABILITIES),
         parity["budget"],
-        golden,
+        (folder / artifacts.NATIVE_GOLDEN).read_bytes(),
         float_images=None if full else FEW_IMAGES,
     )
     tasks: list[Future[list[PiCell]]] = []

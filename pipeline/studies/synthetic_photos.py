@@ -399,12 +399,7 @@ def digit_photos(
 ) -> Iterator[Photo]:
     """Pictures of one of `CONDITIONS`, of MNIST digits and of skeletons in turn.
 
-    Args:
-        condition: A key of `CONDITIONS`.
-        images: uint8 (N, 28, 28), MNIST test images.
-        labels: (N,), their digits.
-        count: How many.
-        seed: The same seed gives the same pictures.
+    The digits are taken from `images`, uint8 (N, 28, 28). The same seed gives the same pictures.
     """
     rng = np.random.default_rng((seed, list(CONDITIONS).index(condition)))
     for i in range(count):
