@@ -131,8 +131,9 @@ def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> dict
     # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
     fewest = min((sum(len(burst["call"]) for burst in m.bursts) for m in single), default=0)
     overheads_ns = [m.about["timer_overhead_ns"] for m in single]
+    first = single[0].subject if single else None
     return {
-        "baseline": single[0].subject.name if single else None,
+        "baseline": first and f"{first.file} on {first.runtime}",
         "launches": benchmark.effort.launches,
         "rounds_per_launch": benchmark.effort.rounds,
         "calls_per_round": benchmark.effort.calls,
