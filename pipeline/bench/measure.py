@@ -28,20 +28,14 @@ def subjects(folder: Path, effort: Effort) -> Iterator[BenchSubject]:
 
     With the full effort Keras is measured as often as the others.
     """
-    yield BenchSubject(
-        folder / artifacts.FLOAT_MODEL,
-        "keras",
-        folder=artifacts.ROOT,
-        module="pipeline.bench.keras_model",
-        share=1.0 if effort is FULL else KERAS_SHARE,
-    )
+    # The runner has no part in these two.
+    others: dict[str, Any] = {"folder": artifacts.ROOT, "module": "pipeline.bench.other_workers"}
+    share = 1.0 if effort is FULL else KERAS_SHARE
+    yield BenchSubject(folder / artifacts.FLOAT_MODEL, "keras", share=share, **others)
     for judged in artifacts.subjects():
+        worker = others if judged.runtime == wasm.RUNTIME else {}
         path, python = folder / judged.artifact, str(judged.python)
-        if judged.runtime == wasm.RUNTIME:  # the runner has no part in it
-            module = "pipeline.bench.wasm_module"
-            yield BenchSubject(path, judged.runtime, python, artifacts.ROOT, module)
-        else:
-            yield BenchSubject(path, judged.runtime, python)
+        yield BenchSubject(path, judged.runtime, python, **worker)
 
 
 def measure(folder: Path, data: Dataset, effort: Effort) -> dict[str, Any]:
