@@ -28,7 +28,6 @@ from device.runner import RUNTIMES
 from export.bundle import MANIFEST, unpack_bundle, write_bundle
 from pipeline import artifacts
 from pipeline.bundle import wheels
-from pipeline.bundle.pack import LOCK
 from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import UserError, read_json, sha256, write_json
@@ -84,7 +83,7 @@ class Bundle:
 
     def write(self, target: str | None, cache: Path, path: Path) -> None:
         """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
-        files = self.files | wheels.files(artifacts.ROOT / LOCK, target, cache)
+        files = self.files | wheels.files(target, cache)
         write_bundle(files, self.manifest, self.root, path)
 
 
