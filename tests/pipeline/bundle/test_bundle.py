@@ -3,13 +3,12 @@
 import copy
 import hashlib
 import json
-import subprocess
 import sys
 import tarfile
 
 import numpy as np
 import pytest
-from helpers import DEVICE_PYTHON, run_runner, run_stage
+from helpers import DEVICE_PYTHON, run_program, run_runner, run_stage
 
 from export.bundle import unpack_bundle, write_bundle
 from pipeline.artifacts import this_architecture
@@ -76,7 +75,7 @@ def test_example_picture_is_read_right_by_the_runner_and_by_the_command(unpacked
     run = run_runner(picture, python=DEVICE_PYTHON, runner=unpacked / "runner.py")
     assert run.stdout.split()[1] == str(label), run.stdout + run.stderr
     command = unpacked / "native" / this_architecture() / "lenet5"
-    run = subprocess.run([command, picture], capture_output=True, text=True)
+    run = run_program(command, picture)
     assert run.stdout.split()[2] == str(label), run.stdout + run.stderr
 
 
