@@ -188,8 +188,8 @@ def check_library(file: Path) -> None:
     if not file.is_file():
         raise InputError(f"{file}: not compiled for this machine: make -C native")
     data = file.read_bytes()
-    checksum = zlib.crc32(data[:-8]) + (max(len(data) - 8, 0) << 32)
-    if data[-8:] != checksum.to_bytes(8, "little"):
+    code, seal = data[:-8], data[-8:]
+    if seal != zlib.crc32(code).to_bytes(4, "little") + len(code).to_bytes(4, "little"):
         raise InputError(f"{file}: damaged; compile it or copy it again")
 
 
@@ -218,14 +218,11 @@ def usable_runtimes(model: Path) -> list[str]:
 
 
 def prepare(images: np.ndarray) -> np.ndarray:
-    """Check images; real numbers become grey levels.
+    """Check images and make them uint8 (N, 28, 28), contiguous.
 
     Args:
         images: (N, 28, 28), or padded to (N, 32, 32); white ink on black: uint8 0..255, or
             float 0..1.
-
-    Returns:
-        uint8 (N, 28, 28), contiguous.
 
     Raises:
         InputError: Another shape or type, no images, or values that are not within 0..1.

@@ -26,12 +26,7 @@ Sample = Tuple[str, Any]  # a name, and what `find` gives for its picture, or an
 def read_samples(
     names: Sequence[str], find: Callable[[np.ndarray], Any] = find_digit
 ) -> Iterator[Sample]:
-    """The digits in files, folders (their pictures, sorted) and '-' (standard input).
-
-    Args:
-        names: What the user typed.
-        find: `find_digit`, which gives uint8 (28, 28), or `find_digits`.
-    """
+    """What `find` gives of files, folders (their pictures, sorted) and '-' (standard input)."""
     for name in names:
         path = Path(name)
         try:

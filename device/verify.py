@@ -99,12 +99,7 @@ def verify_models(
 
 
 def check_hashes(folder: Path, hashes: Mapping[str, str]) -> list[str]:
-    """A line for each file of an unpacked bundle that is not as in the manifest.
-
-    Args:
-        folder: The bundle.
-        hashes: SHA-256 in hexadecimal by file.
-    """
+    """A line for each file of an unpacked bundle whose SHA-256 is not the manifest's."""
     problems = []
     for name, expected in hashes.items():
         path = folder / name

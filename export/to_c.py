@@ -41,13 +41,9 @@ def to_c(model: Path, folder: Path) -> Path:
     fields = _header_fields(network, model)
     header = re.sub(r"@(\w+)@", lambda match: fields[match[1]], _template("model.h.in"))
     folder.mkdir(parents=True, exist_ok=True)
-    for path, text in (
-        (folder / "lenet5_int8.h", header),
-        (folder / "lenet5_int8.c", source),
-    ):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+    path = folder / "lenet5_int8.c"
+    path.with_suffix(".h").write_text(header)
+    path.write_text(source)
     return path
 
 

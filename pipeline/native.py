@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -> list[str]:
+def generate(folder: Path, data: Dataset) -> list[str]:
     """Write the C source, compile it for every Pi, and keep outputs that it must reproduce.
 
     The golden outputs are tflite-runtime's, default kernels (docs/adr/0007-native-reference.md);
@@ -113,7 +113,7 @@ def generate(folder: Path, data: Dataset, device_python: Path = DEVICE_PYTHON) -
         f"{into}: a command and a Python library for {', '.join(TARGETS)}",
         f"{wasm}: {wasm.stat().st_size:,} bytes, for browsers",
     ]
-    outputs = classify_apart(model, "tflite-runtime", device_python, data.test.images)
+    outputs = classify_apart(model, "tflite-runtime", DEVICE_PYTHON, data.test.images)
     whose = "tflite-runtime"
     if isinstance(outputs, str):
         lines.append(f"golden outputs of tflite-runtime: none: {outputs}")

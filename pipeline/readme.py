@@ -32,9 +32,6 @@ WHERE_IT_RUNS = {
 def collect(folder: Path) -> dict[str, Any]:
     """What `docs/results.json` holds: one run of `make export`, and what was measured with it.
 
-    Args:
-        folder: The artifacts of that run.
-
     Raises:
         UserError: A stage has not been run by `make export`.
     """

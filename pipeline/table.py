@@ -8,12 +8,7 @@ from pipeline.files import UserError
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table; the first two columns to the left, the others to the right.
-
-    Args:
-        header: The column names.
-        rows: Cells, as many a row as the header has.
-    """
+    """Format a table; the first two columns to the left, the others to the right."""
     widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -28,13 +23,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def insert_generated(page: str, generated: str, command: str, name: str) -> str:
-    """Replace the part of a page that a command generates.
-
-    Args:
-        page: The page's text, with the markers of that command.
-        generated: What goes between them.
-        command: Such as "make readme".
-        name: Of the page, for the error.
+    """Replace the part of a page between the markers of a command, such as "make readme".
 
     Raises:
         UserError: The markers are not there.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DEVICE_PYTHON, HAS_TFLITE_RUNTIME, ROOT, TINY_RECIPE, judge_only
+from helpers import DEVICE_PYTHON, HAS_TFLITE_RUNTIME, ROOT, TINY_RECIPE, judge_only, run_program
 from hypothesis import Phase, settings
 
 from pipeline import data
@@ -74,8 +74,7 @@ def exported(small_data, tiny_recipe, tmp_path_factory):
     with (root / "made.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            command = [sys.executable, "-c", code, small_data, out]
-            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            run = run_program(sys.executable, "-c", code, small_data, out, cwd=ROOT)
             assert run.returncode == 0, run.stdout + run.stderr
             out.parent.rename(made)
     return made / "artifacts"

@@ -41,7 +41,7 @@ def run_stage(*arguments, **kwargs):
     words = [str(argument) for argument in arguments]
     if kwargs:
         command, kwargs = [sys.executable, "-m", "pipeline", *words], {"cwd": ROOT, **kwargs}
-        return subprocess.run(command, capture_output=True, text=True, **kwargs)
+        return run_program(*command, **kwargs)
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(stdout),
@@ -54,6 +54,11 @@ def run_stage(*arguments, **kwargs):
         except SystemExit as end:  # argparse's
             code = end.code
     return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+def run_program(*words, **options):
+    """Run a program to its end, and keep what it says."""
+    return subprocess.run([*map(str, words)], capture_output=True, text=True, **options)
 
 
 def run_runner(*arguments, python=sys.executable, runner=ROOT / "device" / "runner.py", **kwargs):
@@ -107,7 +112,7 @@ def absent(message):
 def mounted(folder, *options):
     """Make a folder and mount a file system there; skip the test where that is not allowed."""
     folder.mkdir(exist_ok=True)
-    run = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
+    run = run_program("mount", *options, folder)
     if run.returncode:
         absent(f"nothing can be mounted here: {run.stderr.strip()}")
     try:

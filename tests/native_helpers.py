@@ -3,11 +3,10 @@
 import ctypes
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
-from helpers import ROOT, need
+from helpers import ROOT, need, run_program
 from random_models import random_inputs
 
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
@@ -36,8 +35,7 @@ def reference_outputs(device_python, model, inputs):
     """Outputs of tflite-runtime's default kernels, (count, classes), from its own process."""
     given, wanted = model.with_suffix(".in.npy"), model.with_suffix(".out.npy")
     np.save(given, inputs)
-    command = [device_python, "-c", _REFERENCE, str(model), str(given), str(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(device_python, "-c", _REFERENCE, str(model), str(given), str(wanted))
     assert done.returncode == 0, done.stderr
     return np.load(wanted)
 
@@ -67,8 +65,7 @@ def x86_kernels():
 
 def compile_c(output, *arguments, compiler="gcc"):
     """Compile; a warning or error fails the test with the compiler's words."""
-    command = [need(compiler), *STRICT, *arguments, "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_program(need(compiler), *STRICT, *arguments, "-o", str(output))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -78,10 +75,6 @@ def build_command(lenet5, path, *flags, compiler="gcc"):
     sources = [NATIVE / "lenet5.c", NATIVE / "image_file.c", lenet5.source]
     flags = [*flags, "-I", str(lenet5.source.parent), *map(str, sources)]
     return compile_c(path, *flags, compiler=compiler)
-
-
-def run_program(*arguments):
-    return subprocess.run([*map(str, arguments)], capture_output=True, text=True)
 
 
 def compiled_run(source, kernels, classes):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, TINY_RECIPE, as_nobody, mounted, run_stage
+from helpers import ROOT, TINY_RECIPE, as_nobody, mounted, run_program, run_stage
 
 from pipeline.files import sha256
 
@@ -84,7 +84,7 @@ def test_ctrl_c_in_the_callback_of_a_weak_reference_is_not_lost():
         "try: time.sleep(30)\n"
         "except KeyboardInterrupt: sys.exit(7)"
     )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    run = run_program(sys.executable, "-c", code, cwd=ROOT)
     assert (run.returncode, run.stderr) == (7, "")
 
 
@@ -275,16 +275,13 @@ def test_bad_data_is_refused_before_tensorflow_is_imported(tmp_path):
         "code = main(['train', '--data', sys.argv[1], '--out', sys.argv[1]])\n"
         "assert 'tensorflow' not in sys.modules; sys.exit(code)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = run_program(sys.executable, "-c", code, str(tmp_path), cwd=ROOT)
     assert_refused(run, tmp_path / "a.npz")
 
 
 def test_reader_that_goes_away_ends_a_stage_without_a_word(small_data):
     command = f"{sys.executable} -u -m pipeline data --data {small_data} | true"
-    run = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True
-    )
+    run = run_program("bash", "-o", "pipefail", "-c", command, cwd=ROOT)
     assert run.returncode == 141  # 128 + SIGPIPE
     assert run.stderr == ""
 

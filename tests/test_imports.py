@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import DEVICE_PYTHON, ROOT, run_runner
+from helpers import DEVICE_PYTHON, ROOT, run_program, run_runner
 
 ALLOWED = {"pipeline": {"pipeline", "export", "device"}, "export": {"export"}, "device": {"device"}}
 BLOCKER = """
@@ -84,8 +84,7 @@ def test_what_the_pipeline_imports_of_the_device_needs_no_neighbour_by_its_plain
 
 def test_importing_the_command_line_imports_neither_a_framework_nor_numpy():
     code = "import pipeline.__main__, sys; print({'tensorflow', 'numpy'} & set(sys.modules))"
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    run = run_program(sys.executable, "-c", code, cwd=ROOT, check=True)
     assert run.stdout.strip() == "set()"
 
 

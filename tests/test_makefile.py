@@ -9,7 +9,7 @@ import time
 import tomllib
 
 import pytest
-from helpers import ROOT, TINY_RECIPE, write_script
+from helpers import ROOT, TINY_RECIPE, run_program, write_script
 
 MODELS = ["export"]
 PARITY, BUNDLE = ["parity"], ["bundle"]
@@ -35,10 +35,7 @@ def copy_tree(folder):
 def run_make(folder, *arguments, **kwargs):
     exported = ("MAKEFLAGS", "MAKELEVEL", "DATA")  # what `make test` gives to what it runs
     environment = {k: v for k, v in os.environ.items() if k not in exported}
-    command = ["make", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, **kwargs
-    )
+    return run_program("make", *arguments, cwd=folder, env=environment, **kwargs)
 
 
 # `make -n` does not see that a rule with two targets renews both. So this stands in for Python:
@@ -281,13 +278,8 @@ def venv_tool(tmp_path):
     script = ROOT / "tools" / "venv.sh"
 
     def run(**environment):
-        return subprocess.run(
-            [script, "a venv", "empty.lock"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHON": sys.executable, **environment},
-            capture_output=True,
-            text=True,
-        )
+        environment = {**os.environ, "PYTHON": sys.executable, **environment}
+        return run_program(script, "a venv", "empty.lock", cwd=tmp_path, env=environment)
 
     return run
 

@@ -42,9 +42,8 @@ def board_name() -> str:
 
 def machine_state() -> dict[str, Any]:
     """What changes during a run; None where this machine does not tell it."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "load_1min": load,
+        "load_1min": os.getloadavg()[0],
         "clock_mhz": clock_mhz(),
         "temperature_c": temperature_c(),
         "throttled": read_throttled(),

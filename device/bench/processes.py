@@ -58,11 +58,6 @@ class BenchSubject:
         folder = "native/" if self.artifact.parent.name == "native" else ""
         return folder + self.artifact.name
 
-    @property
-    def name(self) -> str:
-        """Such as "lenet5_int8.tflite on tflite-runtime"."""
-        return f"{self.file} on {self.runtime}"
-
     def batches(self, threads: int) -> tuple[int, ...]:
         """How many images at once are timed: a TFLite graph of batch 1 takes no more.
 

@@ -119,7 +119,7 @@ class Benchmark:
         self.cold_starts: dict[BenchSubject, list[dict[str, Any]]] = {}
         self.failed: dict[BenchSubject, str] = {}
         self.order = random.Random(ORDER_SEED)
-        self.cores = usable_cores()
+        self.cores = sorted(os.sched_getaffinity(0))
         self.interrupted = False
 
     def run(self) -> None:
@@ -248,10 +248,3 @@ class Benchmark:
                 for subject in self.order.sample(due, len(due)):
                     self.cold_starts.setdefault(subject, []).append(time_cold_start(subject))
                 report(i + 1, rounds, "rounds")
-
-
-def usable_cores() -> list[int]:
-    """The numbers of the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

@@ -39,12 +39,7 @@ NOTES = [
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the least value that so many per cent do not exceed.
-
-    Args:
-        ordered: Ascending, at least one.
-        percent: At most 100; 0 gives the least value.
-    """
+    """The nearest-rank percentile of ascending values; 0 gives the least."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
@@ -109,11 +104,7 @@ def ratios_of(values: Launches, baseline: Launches) -> list[float]:
 
 
 def describe(benchmark: Benchmark) -> dict[str, Any]:
-    """What bench.json holds: `pipeline/bench/result.BenchResult`.
-
-    Args:
-        benchmark: After `run`; after Ctrl-C it has what was measured until then.
-    """
+    """What bench.json holds (`pipeline/bench/result.py`), after `run` or what it has of it."""
     measured = [m for m in benchmark.measurements if m.bursts]
     single = {m.subject: m for m in measured if m.is_single}
     baseline = next(iter(single.values()), None)
@@ -140,8 +131,9 @@ def describe_method(benchmark: Benchmark, single: Sequence[Measurement]) -> dict
     # As made, not as planned: fewer when it was interrupted, and of a subject with a share.
     fewest = min((sum(len(burst["call"]) for burst in m.bursts) for m in single), default=0)
     overheads_ns = [m.about["timer_overhead_ns"] for m in single]
+    first = single[0].subject if single else None
     return {
-        "baseline": single[0].subject.name if single else None,
+        "baseline": first and f"{first.file} on {first.runtime}",
         "launches": benchmark.effort.launches,
         "rounds_per_launch": benchmark.effort.rounds,
         "calls_per_round": benchmark.effort.calls,

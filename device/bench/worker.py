@@ -115,7 +115,7 @@ def main(
             reply({"marks_ns": marks_ns, "peak_rss_mib": peak_rss_mib()})
             return 0
         threads, core, images = argv[3:]
-        if core != "any" and hasattr(os, "sched_setaffinity"):
+        if core != "any":
             os.sched_setaffinity(0, {int(core)})
         loaded = load(model, runtime, int(threads))
     except (ValueError, OSError) as error:  # the runner's InputError is a ValueError
@@ -171,20 +171,13 @@ def time_burst(loaded: Loaded, images: np.ndarray, batch: int, calls: int) -> di
 
 
 def time_calls(
-    call: Callable[..., Any],
-    inputs: Sequence[tuple[Any, ...]],
-    count: int,
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    call: Callable[..., Any], inputs: Sequence[tuple[Any, ...]], count: int
 ) -> list[int]:
     """The duration of each of so many calls in ns, with the clock's own overhead in it.
 
-    Args:
-        call: The function.
-        inputs: Its arguments, taken in turn.
-        count: How many calls.
-        clock_ns: The clock.
+    The arguments of a call are taken from `inputs` in turn.
     """
-    times_ns = [0] * count
+    clock_ns, times_ns = time.perf_counter_ns, [0] * count
     for i in range(count):
         arguments = inputs[i % len(inputs)]
         start = clock_ns()
@@ -203,9 +196,6 @@ def peak_rss_mib() -> float | None:
 
     Not `ru_maxrss`: that one starts with what the parent held when it started this process.
     """
-    try:
-        status = Path("/proc/self/status").read_text("ascii")
-    except OSError:
-        return None
+    status = Path("/proc/self/status").read_text("ascii")
     kilobytes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(kilobytes[0]) / 1024 if kilobytes else None

@@ -32,15 +32,11 @@ class Change:
 def compare(
     before: Mapping[str, Any], after: Mapping[str, Any], max_regression_pct: float
 ) -> tuple[Change, ...]:
-    """Compare the rows of two results.
+    """Compare the rows of two results, as bench.json holds them.
 
-    Args:
-        before: What bench.json holds.
-        after: Likewise.
-        max_regression_pct: How much longer a row may take. One beyond it has regressed when the
-            interval of the change leaves zero out: noise is no regression. Without an interval
-            it cannot be judged. On all cores, which wait for whatever else the machine does, no
-            time is judged.
+    A row may take `max_regression_pct` longer. One beyond it has regressed when the interval of
+    the change leaves zero out: noise is no regression. Without an interval it cannot be judged. On
+    all cores, which wait for whatever else the machine does, no time is judged.
 
     Returns:
         One change a row that is ok in `before`, then the rows that are new.

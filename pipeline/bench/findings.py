@@ -62,11 +62,7 @@ def rows_to_ship(result: Mapping[str, Any]) -> list[Row]:
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
-    """The sentences; only of rows that are ok, so that nothing unmeasured is recommended.
-
-    Args:
-        result: What bench.json holds.
-    """
+    """What bench.json says, of rows that are ok: nothing unmeasured is recommended."""
     single = valid_rows(result)
     worse = [row for row in single if reads_worse(row, single)]
     lines = [

@@ -127,10 +127,7 @@ FIGURES = (  # that a row has, all or none
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result and check all of it.
-
-    Args:
-        path: Such as bench.json.
+    """Read a result, such as bench.json, and check all of it.
 
     Raises:
         UserError: It is missing, of another version, or anything else.
@@ -145,11 +142,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def check_result(value: Any, where: str) -> dict[str, Any]:
-    """Check all that a result holds.
-
-    Args:
-        value: Of JSON.
-        where: What to call it in an error.
+    """Check all that a result holds; an error calls it `where`.
 
     Raises:
         UserError: It is not a result of this version; the message says where it differs.

@@ -23,7 +23,6 @@ from pipeline.data import load as load_data
 from pipeline.files import UserError, atomic_path, read_json, remove_partial_files, sha256
 from pipeline.parity.check import one_runtime_each, read_probabilities
 
-LOCK = "device/requirements.lock"
 GOLDEN_IMAGES = 256
 GOLDEN_EXCITING = 64  # besides, of the images that parity made to excite
 PASSED_ONLY = "only what passed is packed: run `make export`"
@@ -43,11 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> Path:
     """Write `dist/lenet5-edge-<version>.tar.gz`, or `...-<version>-<target>.tar.gz` with wheels.
 
-    Args:
-        folder: It holds the artifacts and what parity found.
-        dist: The folder to write to.
-        data: The data set; the golden images are of its test split.
-        target: For which Pi to pack wheels, a key of `wheels.TARGETS`; None: no wheels.
+    `folder` holds the artifacts and what parity found, `target` is a key of `wheels.TARGETS`.
 
     Raises:
         UserError: Parity did not pass, an artifact or the float model changed since, the data set
@@ -62,7 +57,7 @@ def pack(folder: Path, dist: Path, data: Dataset, target: str | None = None) -> 
     chosen = choose_golden(probabilities)
     exciting = choose_exciting(read_probabilities(folder / artifacts.EXCITING), list(probabilities))
     files = {name: (folder / name).read_bytes() for name in probabilities}
-    files |= device_files() | wheels.files(artifacts.ROOT / LOCK, target, folder / "wheels")
+    files |= device_files() | wheels.files(target, folder / "wheels")
     files["example.pgm"] = example_picture(data, probabilities)
     files["golden.npz"] = golden_archive(data, probabilities, chosen, exciting)
     files |= native.bundle_files(folder, data.test.images, chosen, exciting)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from pipeline.artifacts import ROOT
 from pipeline.files import UserError, atomic_path, sha256
 
+LOCK = ROOT / "device" / "requirements.lock"
 OLDEST_GLIBC_MINOR = 17  # of manylinux2014, the oldest platform that our wheels are built for
 RECORD = "requirements.txt"  # in a folder of wheels: what was asked for, written last
 
@@ -34,19 +36,16 @@ TARGETS = {
 }
 
 
-def files(lock: Path, target_name: str | None, cache: Path) -> dict[str, bytes]:
+def files(target_name: str | None, cache: Path) -> dict[str, bytes]:
     """What a bundle for a target has in `wheels/`, by path: nothing for None."""
-    fetched = fetch(lock, target_name, cache / target_name) if target_name else []
+    fetched = fetch(target_name, cache / target_name) if target_name else []
     return {f"wheels/{path.name}": path.read_bytes() for path in fetched}
 
 
-def fetch(lock: Path, target_name: str, folder: Path) -> list[Path]:
-    """Download the wheels of a lock file for one of `TARGETS`; what is there already is kept.
+def fetch(target_name: str, folder: Path) -> list[Path]:
+    """Download the wheels of the device's lock file for one of `TARGETS`; what is there is kept.
 
-    Args:
-        lock: Exact versions with hashes and environment markers, as `make lock` writes them.
-        target_name: A key of `TARGETS`.
-        folder: Receives the wheels; it holds nothing else.
+    The folder holds nothing else.
 
     Raises:
         UserError: An unknown target, or the registry is out of reach or has no such wheel.
@@ -54,7 +53,7 @@ def fetch(lock: Path, target_name: str, folder: Path) -> list[Path]:
     if target_name not in TARGETS:
         raise UserError(f"WHEELS={target_name}: unknown; there are {', '.join(TARGETS)}")
     target = TARGETS[target_name]
-    wanted = select(lock.read_text("utf-8"), target)
+    wanted = select(target)
     if not is_complete(folder, wanted):
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -74,14 +73,18 @@ def is_complete(folder: Path, wanted: str) -> bool:
     return len(digests) == len(lines) and all(any(d in line for d in digests) for line in lines)
 
 
-def select(lock: str, target: Target) -> str:
-    """The part of a lock file that applies to a target: a line a package, without markers.
+def select(target: Target) -> str:
+    """The part of the lock file that applies to a target: a line a package, without markers.
 
     pip evaluates markers for the Python it runs in, whatever `--python-version` says.
     """
-    environment = marker_environment(target)
+    environment = {  # as `packaging` calls it; a Pi has Linux and CPython, as this machine does
+        "python_version": target.python,
+        "python_full_version": f"{target.python}.0",
+        "platform_machine": target.machine,
+    }
     lines = []
-    for entry in lock.replace("\\\n", " ").splitlines():
+    for entry in LOCK.read_text("utf-8").replace("\\\n", " ").splitlines():
         if not entry.strip() or entry.lstrip().startswith("#"):
             continue
         specification, *hashes = re.split(r"\s+(?=--hash=)", entry.strip())
@@ -90,20 +93,6 @@ def select(lock: str, target: Target) -> str:
         if applies and requirement.name not in target.from_os:
             lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *hashes]))
     return "\n".join(lines) + "\n"
-
-
-def marker_environment(target: Target) -> dict[str, str]:
-    """The values of environment markers on a target (PyPA, "Dependency specifiers")."""
-    return {
-        "python_version": target.python,
-        "python_full_version": f"{target.python}.0",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-        "platform_machine": target.machine,
-        "platform_system": "Linux",
-        "sys_platform": "linux",
-        "os_name": "posix",
-    }
 
 
 def download_command(requirements: Path, folder: Path, target: Target) -> list[str]:

@@ -45,15 +45,12 @@ class LayersRow:
     reason: str  # why it is not "pass"
 
 
-def judge_layers(
-    folder: Path, images: Images, device_python: Path = DEVICE_PYTHON
-) -> tuple[tuple[LayersRow, ...], Images]:
+def judge_layers(folder: Path, images: Images) -> tuple[tuple[LayersRow, ...], Images]:
     """Compare all layers of the C with the int8 TFLite file's, on every processor.
 
     Args:
         folder: The artifacts.
         images: uint8 (N, 28, 28), the test images; the first `TEST_IMAGES` are taken.
-        device_python: The interpreter that has tflite-runtime.
 
     Returns:
         A row a processor, and the images made to excite, uint8 (M, 28, 28): none if the C cannot
@@ -70,7 +67,7 @@ def judge_layers(
         except (OSError, UnsupportedModelError, UserError) as error:
             return (LayersRow(HERE, "", 0, "fail", str(error)),), excite
         chosen = np.concatenate([images[:TEST_IMAGES], excite])
-        wanted = reference(folder / INT8_TFLITE, chosen, device_python, work)
+        wanted = reference(folder / INT8_TFLITE, chosen, work)
         todo = [LayersRow(HERE, "", len(chosen), "pass", "")]
         todo += [
             replace(todo[0], processor=f"{arch} {processor}")
@@ -95,11 +92,11 @@ def build(folder: Path, into: Path) -> None:
         list(pool.map(compile_for, native.TARGETS))
 
 
-def reference(model: Path, images: Images, python: Path, work: Path) -> Layers | str:
+def reference(model: Path, images: Images, work: Path) -> Layers | str:
     """tflite-runtime's layers, or one line that says why there are none."""
     given, output = work / "images.npy", work / "layers.npy"
     np.save(given, images)
-    wrong = run_apart(python, "parity.tflite_layers", model.resolve(), given, output)
+    wrong = run_apart(DEVICE_PYTHON, "parity.tflite_layers", model.resolve(), given, output)
     return wrong or np.load(output, allow_pickle=False)
 
 

@@ -75,12 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_parity(folder: Path, data: Dataset, budget: ParityBudget) -> ParityResult:
-    """Run every artifact on every runtime over all test images and judge it.
+    """Run every artifact in a folder on every runtime over all test images and judge it.
 
-    Args:
-        folder: The artifacts; `parity.json`, `probabilities.npz` and `exciting.npz` join them.
-        data: The data set; only its test split is used.
-        budget: How far an artifact may be from the reference.
+    `parity.json`, `probabilities.npz` and `exciting.npz` join the artifacts.
 
     Raises:
         UserError: The reference itself cannot run, or is not the model that training wrote.

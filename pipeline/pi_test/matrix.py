@@ -60,10 +60,7 @@ class PiReference:
 def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
     """Compare a Pi's probabilities with those of the same runtime on this machine.
 
-    Args:
-        cell: What ran.
-        got: float32 (n, classes) of the first n test images.
-        reference: What to compare with.
+    `got` is float32 (n, classes), of the first n test images.
 
     Returns:
         The cell with its figures; "pass" if as many labels agree as parity's budget asks for.
@@ -89,11 +86,6 @@ def judge(cell: PiCell, got: Probabilities, reference: PiReference) -> PiCell:
         bit_identical=got.tobytes() == expected.tobytes(),
         max_abs_dp=float(np.abs(got - expected).max()),
     )
-
-
-def overall_status(cells: Iterable[PiCell]) -> str:
-    """The worst of all cells: "fail", "not_run" or "pass"."""
-    return worst(cell.status for cell in cells)
 
 
 def worst(statuses: Iterable[str]) -> str:

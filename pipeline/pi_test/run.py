@@ -28,7 +28,6 @@ from device.runner import RUNTIMES
 from export.bundle import MANIFEST, unpack_bundle, write_bundle
 from pipeline import artifacts
 from pipeline.bundle import wheels
-from pipeline.bundle.pack import LOCK
 from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import UserError, read_json, sha256, write_json
@@ -40,7 +39,7 @@ from pipeline.pi_test.matrix import (
     PiReference,
     format_cells,
     judge,
-    overall_status,
+    worst,
 )
 from pipeline.pi_test.system import HOME, EmulationError, System
 
@@ -84,7 +83,7 @@ class Bundle:
 
     def write(self, target: str | None, cache: Path, path: Path) -> None:
         """Write it as `make bundle WHEELS=target` does, with wheels, or UserError."""
-        files = self.files | wheels.files(artifacts.ROOT / LOCK, target, cache)
+        files = self.files | wheels.files(target, cache)
         write_bundle(files, self.manifest, self.root, path)
 
 
@@ -146,14 +145,12 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
     parity = read_json(folder / artifacts.PARITY_JSON, "rows", "budget")
     bundle = read_bundle(path)
     models = {name: sha256_of(bundle, parity, name) for name in bundle.manifest["models"]}
-    in_c = artifacts.NATIVE_SOURCE in models
-    golden = (folder / artifacts.NATIVE_GOLDEN).read_bytes() if in_c else b""
     reference = PiReference(
         data.test.images,
         data.test.labels,
         read_probabilities(folder / artifacts.PROBABILITIES),
         parity["budget"],
-        golden,
+        (folder / artifacts.NATIVE_GOLDEN).read_bytes(),
         float_images=None if full else FEW_IMAGES,
     )
     tasks: list[Future[list[PiCell]]] = []
@@ -168,7 +165,7 @@ def run_matrix(folder: Path, path: Path, data: Dataset, full: bool) -> PiMatrix:
             else:
                 tasks.append(pool.submit(run_system, guest, where, blank, reference))
         cells = tuple(cell for task in tasks for cell in task.result())
-    matrix = PiMatrix(overall_status(cells), path.name, sha256(path), models, cells)
+    matrix = PiMatrix(worst(cell.status for cell in cells), path.name, sha256(path), models, cells)
     write_json(folder / artifacts.PI_MATRIX_JSON, asdict(matrix))
     return matrix
 

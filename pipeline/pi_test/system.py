@@ -85,8 +85,8 @@ def check_tools() -> None:
         raise EmulationError(f"{', '.join(missing)} missing: apt install {packages}")
 
 
-def tree_command(system: System, archive: Path) -> list[str]:
-    """The mmdebstrap command that makes a tree, as a tar archive.
+def tree_command(system: System) -> list[str]:
+    """The mmdebstrap command that makes a tree, as `tree.tar`.
 
     Packages are unpacked, not configured, since that would need the emulation already. What
     their installation scripts would have done and numpy and pip need is done by hooks.
@@ -104,14 +104,15 @@ def tree_command(system: System, archive: Path) -> list[str]:
     command += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", MAIN_SUITE_ALONE]
     command += [f"--setup-hook={hook}" for hook in hooks]
     command += [f"--extract-hook={certificates}"]
-    return [*command, system.suite, str(archive)]
+    return [*command, system.suite, "tree.tar"]
 
 
 def make_tree(system: System, cache: Path) -> Path:
     """The folder of a tree, made when missing, or EmulationError."""
-    recipe = hashlib.sha256(" ".join(tree_command(system, Path("tree.tar"))).encode()).hexdigest()
+    command = tree_command(system)
+    recipe = hashlib.sha256(" ".join(command).encode()).hexdigest()
     tree = cache / f"{system.suite}-{system.arch}-{recipe[:8]}"
-    return _unpacked(tree, tree_command(system, Path("tree.tar")), "--exclude=./dev/*")
+    return _unpacked(tree, command, "--exclude=./dev/*")
 
 
 def make_emulator(cache: Path) -> Path:

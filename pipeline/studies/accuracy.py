@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[dict[str, Any]]:
+def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> None:
     """Train and measure what is not finished, and write the docs after each seed.
 
     Raises:
@@ -94,7 +94,6 @@ def measure_recipes(data: Dataset, out: Path, recipes: Sequence[str]) -> list[di
             result = describe(list(blocks.values()), data)
             write_json(ACCURACY_JSON, result)
             write_bytes(ACCURACY_MD, render(result).encode())
-    return list(blocks.values())
 
 
 def describe(blocks: list[dict[str, Any]], data: Dataset) -> dict[str, Any]:

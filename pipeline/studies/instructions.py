@@ -23,7 +23,6 @@ from device.runner import RUNTIMES
 from export.to_c import to_c
 from pipeline import artifacts, native
 from pipeline.bundle import wheels
-from pipeline.bundle.pack import LOCK
 from pipeline.files import UserError, write_bytes, write_json
 from pipeline.microcontroller.build import CHIPS, build_program, emulate
 from pipeline.pi_test import system
@@ -143,7 +142,7 @@ def count_runtimes(folder: Path) -> list[RuntimeCount]:
         tree = system.make_tree(pi, system.cache_folder())
     except system.EmulationError as error:
         raise UserError(str(error)) from None
-    files = wheels.fetch(artifacts.ROOT / LOCK, pi.wheels, folder / "wheels" / pi.wheels)
+    files = wheels.fetch(pi.wheels, folder / "wheels" / pi.wheels)
     boards = [board for board in BOARDS if board.part]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -7,9 +7,8 @@ same model, per condition, and counts how many pictures without a digit are refu
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from pipeline.data import Split, require_trained_on
 from pipeline.data import load as load_data
 from pipeline.files import UserError, read_json, sha256, write_json
 from pipeline.studies.synthetic_photos import (
+    CONDITIONS,
+    NO_DIGIT,
     Photo,
     Scene,
     UInt8,
@@ -73,37 +74,10 @@ class PhotoTiming:
     find_ms: float
 
 
-@dataclass(frozen=True)
-class PhotoBench:
-    """What was measured; `photos.json` holds it with the shares over all rows."""
-
-    model: str
-    model_sha256: str
-    seed: int
-    digits: tuple[PhotoRow, ...]
-    empties: tuple[NoDigitRow, ...]
-    timings: tuple[PhotoTiming, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all digit pictures that find_digit and the model read right."""
-        return sum(r.find_digit_correct for r in self.digits) / sum(r.n for r in self.digits)
-
-    @property
-    def raw_resize_accuracy(self) -> float:
-        """The same for a plain resize."""
-        return sum(r.raw_resize_correct for r in self.digits) / sum(r.n for r in self.digits)
-
-    @property
-    def refused_share(self) -> float:
-        """Share of the pictures without a digit that are refused."""
-        return sum(r.refused for r in self.empties) / sum(r.n for r in self.empties)
-
-
 def run(args: argparse.Namespace) -> int:
     data = load_data(args.data)
     require_trained_on(data, read_json(args.out / TRAIN_JSON))
-    result = as_json(measure(args.out / INT8_TFLITE, data.test))
+    result = measure(args.out / INT8_TFLITE, data.test)
     write_json(args.out / PHOTOS_JSON, result)
     print(format_result(result))
     return 0
@@ -158,7 +132,7 @@ def measure_time(quality: int | None) -> PhotoTiming:
     return PhotoTiming(kind, scene.size[1], scene.size[0], len(data), *medians)
 
 
-def measure(model: Path, test: Split) -> PhotoBench:
+def measure(model: Path, test: Split) -> dict[str, Any]:
     """Read and time all pictures; half of them are made from test images."""
     try:
         classifier = Classifier(model)
@@ -168,30 +142,32 @@ def measure(model: Path, test: Split) -> PhotoBench:
     def label(image: UInt8) -> int:
         return classifier.classify(image)[0]
 
-    digits = digit_photos(test.images, test.labels, PER_CONDITION, SEED)
-    empties = empty_photos(PER_CONDITION, SEED)
-    return PhotoBench(
-        model=model.name,
-        model_sha256=sha256(model),
-        seed=SEED,
-        digits=tuple(measure_digits(batch, label) for batch in _by_condition(digits)),
-        empties=tuple(measure_empties(batch) for batch in _by_condition(empties)),
-        timings=tuple(measure_time(quality) for quality in (90, None)),
-    )
+    digits = [
+        measure_digits([*digit_photos(kind, test.images, test.labels, PER_CONDITION, SEED)], label)
+        for kind in CONDITIONS
+    ]
+    empties = [measure_empties([*empty_photos(kind, PER_CONDITION, SEED)]) for kind in NO_DIGIT]
+    return as_json(model, digits, empties, [measure_time(quality) for quality in (90, None)])
 
 
-def _by_condition(photos: Iterator[Photo]) -> Iterator[list[Photo]]:
-    for _, batch in itertools.groupby(photos, lambda photo: photo.condition):
-        yield list(batch)
-
-
-def as_json(bench: PhotoBench) -> dict[str, Any]:
-    """The rows and the three shares over all of them."""
+def as_json(
+    model: Path,
+    digits: Sequence[PhotoRow],
+    empties: Sequence[NoDigitRow],
+    timings: Sequence[PhotoTiming],
+) -> dict[str, Any]:
+    """What `photos.json` holds: the rows, and the shares over all of them."""
+    with_digit, without = sum(row.n for row in digits), sum(row.n for row in empties)
     return {
-        **asdict(bench),
-        "accuracy": bench.accuracy,
-        "raw_resize_accuracy": bench.raw_resize_accuracy,
-        "refused_share": bench.refused_share,
+        "model": model.name,
+        "model_sha256": sha256(model),
+        "seed": SEED,
+        "digits": [asdict(row) for row in digits],
+        "empties": [asdict(row) for row in empties],
+        "timings": [asdict(row) for row in timings],
+        "accuracy": sum(row.find_digit_correct for row in digits) / with_digit,
+        "raw_resize_accuracy": sum(row.raw_resize_correct for row in digits) / with_digit,
+        "refused_share": sum(row.refused for row in empties) / without,
     }
 
 

@@ -50,10 +50,10 @@ def bend(
     return curves
 
 
-def smooth_curve(points: NDArray[np.float64], steps: int = 24) -> Curve:
+def smooth_curve(points: NDArray[np.float64]) -> Curve:
     """A Catmull-Rom spline through (n, 2) points (Catmull and Rom, 1974)."""
     padded = np.concatenate([points[:1], points, points[-1:]])
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    t = np.linspace(0, 1, 24, endpoint=False)[:, None]
     pieces = []
     for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
         if np.allclose(b, c):

@@ -6,7 +6,7 @@ Nothing here knows how `device/photo` works.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -395,47 +395,31 @@ NO_DIGIT: dict[str, Callable[[np.random.Generator], Scene]] = {
 
 
 def digit_photos(
-    images: UInt8,
-    labels: NDArray[np.integer],
-    per_condition: int,
-    seed: int,
-    conditions: Sequence[str] = tuple(CONDITIONS),
+    condition: str, images: UInt8, labels: NDArray[np.integer], count: int, seed: int
 ) -> Iterator[Photo]:
-    """Half MNIST digits, half skeletons, `per_condition` pictures of each condition.
+    """Pictures of one of `CONDITIONS`, of MNIST digits and of skeletons in turn.
 
-    Args:
-        images: uint8 (N, 28, 28), MNIST test images.
-        labels: (N,), their digits.
-        per_condition: How many.
-        seed: The same seed gives the same pictures.
-        conditions: Keys of `CONDITIONS`.
+    The digits are taken from `images`, uint8 (N, 28, 28). The same seed gives the same pictures.
     """
-    for condition in conditions:
-        rng = np.random.default_rng((seed, list(CONDITIONS).index(condition)))
-        for i in range(per_condition):
-            scene = CONDITIONS[condition](
-                rng, replace(Scene(), drawn=bool(i % 2), stroke=rng.uniform(0.06, 0.12))
-            )
-            side = max(10, round(scene.height * min(scene.size)))
-            index = int(rng.integers(len(images)))
-            label = i // 2 % 10 if scene.drawn else int(labels[index])
-            ink = (
-                draw_skeleton(rng, label, side, scene.stroke)
-                if scene.drawn
-                else enlarge_mnist(images[index], side)
-            )
-            suffix = "png" if scene.quality is None else "jpg"
-            source = "own" if scene.drawn else f"mnist{index}"
-            name = f"{condition.replace(' ', '-')}-{i}-{source}-{label}.{suffix}"
-            yield Photo(name, condition, label, render(rng, scene, ink))
+    rng = np.random.default_rng((seed, list(CONDITIONS).index(condition)))
+    for i in range(count):
+        plain = Scene(drawn=bool(i % 2), stroke=rng.uniform(0.06, 0.12))
+        scene = CONDITIONS[condition](rng, plain)
+        side = max(10, round(scene.height * min(scene.size)))
+        index = int(rng.integers(len(images)))
+        if scene.drawn:
+            source, label = "own", i // 2 % 10
+            ink = draw_skeleton(rng, label, side, scene.stroke)
+        else:
+            source, label = f"mnist{index}", int(labels[index])
+            ink = enlarge_mnist(images[index], side)
+        name = f"{condition.replace(' ', '-')}-{i}-{source}-{label}"
+        yield Photo(name, condition, label, render(rng, scene, ink))
 
 
-def empty_photos(per_condition: int, seed: int) -> Iterator[Photo]:
-    """Pictures without a digit, `per_condition` of each kind."""
-    for number, (condition, scene_of) in enumerate(NO_DIGIT.items()):
-        rng = np.random.default_rng((seed, 1000 + number))
-        for i in range(per_condition):
-            scene = scene_of(rng)
-            suffix = "png" if scene.quality is None else "jpg"
-            name = f"no-digit-{condition.replace(' ', '-')}-{i}.{suffix}"
-            yield Photo(name, condition, None, render(rng, scene, None))
+def empty_photos(condition: str, count: int, seed: int) -> Iterator[Photo]:
+    """Pictures without a digit, of one of `NO_DIGIT`."""
+    rng = np.random.default_rng((seed, 1000 + list(NO_DIGIT).index(condition)))
+    for i in range(count):
+        name = f"no-digit-{condition.replace(' ', '-')}-{i}"
+        yield Photo(name, condition, None, render(rng, NO_DIGIT[condition](rng), None))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from deploy_helpers import USER, environment
-from helpers import ROOT, write_script
+from helpers import ROOT, run_program, write_script
 
 
 @pytest.fixture
@@ -79,12 +79,8 @@ def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, file
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "r.json").write_text("earlier")
-    run = subprocess.run(
-        [ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json", "--full"],
-        env=environment(tmp_path / "bin"),
-        capture_output=True,
-        text=True,
-    )
+    words = (ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", folder / "r.json", "--full")
+    run = run_program(*words, env=environment(tmp_path / "bin"))
     assert run.returncode == code
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawings import write_pgm
-from helpers import DEVICE_PYTHON, ROOT, idx_bytes, run_runner
+from helpers import DEVICE_PYTHON, ROOT, idx_bytes, run_program, run_runner
 
 INT8 = "lenet5_int8.tflite"
 RUNNER = ROOT / "device" / "runner.py"
@@ -114,8 +114,7 @@ for command in commands.COMMANDS:
     except SystemExit as ended:
         print("ended", ended.code)
 """
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=RUNNER.parent, capture_output=True, text=True, check=True)
+    run = run_program(sys.executable, "-c", code, cwd=RUNNER.parent, check=True)
     assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 6
     assert run.stdout.count("--model MODEL") == 5  # `receipt` takes all
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from deploy_helpers import make_fake_bundle
-from helpers import ROOT
+from helpers import ROOT, run_program
 
 
 def test_when_the_connection_is_lost_the_version_before_stays_in_use(device, bundles):
@@ -91,8 +91,7 @@ def test_the_signature_goes_with_the_bundle(device, bundles, keys, tmp_path):
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(tool, arguments, message):
-    command = [ROOT / "tools" / f"{tool}.sh", *arguments]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = run_program(ROOT / "tools" / f"{tool}.sh", *arguments, cwd=ROOT)
     assert run.returncode == 2
     assert run.stderr.startswith(f"{tool}: {message}")
     assert run.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from deploy_helpers import environment
-from helpers import ROOT, absent
+from helpers import ROOT, absent, run_program
 
 
 class Fleet:
@@ -31,13 +31,9 @@ class Fleet:
         """Run tools/fleet.sh as `make deploy INVENTORY=...` does."""
         home = {"ANSIBLE_HOME": str(self.home)}
         home["ANSIBLE_SSH_CONTROL_PATH_DIR"] = str(self.home / "connections")
-        return subprocess.run(
-            [ROOT / "tools" / "fleet.sh", bundle, self.inventory, *flags],
-            capture_output=True,
-            text=True,
-            env=environment(self.keys, **home),
-            stdin=subprocess.DEVNULL,
-        )
+        words = (ROOT / "tools" / "fleet.sh", bundle, self.inventory, *flags)
+        options = {"env": environment(self.keys, **home), "stdin": subprocess.DEVNULL}
+        return run_program(*words, **options)
 
     def in_use(self):
         return [device.in_use() for device in self.devices]
@@ -76,8 +72,7 @@ def test_fleet_check_succeeds_on_fresh_devices_and_changes_nothing(fleet, bundle
 def test_an_inventory_without_a_device_is_exit_2(ansible, bundles, tmp_path):
     inventory = tmp_path / "hosts.ini"
     inventory.write_text("# none yet\n[pis]\n")
-    command = [ROOT / "tools" / "fleet.sh", bundles[0], inventory]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = run_program(ROOT / "tools" / "fleet.sh", bundles[0], inventory)
     assert run.returncode == 2
     last = run.stderr.splitlines()[-1]
     assert last == f"deploy: {inventory}: names no device; write one a line: pi@host"

@@ -2,11 +2,11 @@
 
 import io
 import os
-import subprocess
 import tarfile
 
 import pytest
 from deploy_helpers import INSTALL, SYSTEM, installed, make_fake_bundle, refused
+from helpers import run_program
 
 # --- Arguments and the machine ------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_exit_1(board, bundles):
 @pytest.mark.parametrize("arguments", [[""], []])
 def test_without_a_folder_nothing_is_installed_anywhere(bundles, arguments):
     command = ["/bin/sh", INSTALL, bundles[0], *arguments]  # HOME is not set
-    run = subprocess.run(command, capture_output=True, text=True, env={"PATH": SYSTEM})
+    run = run_program(*command, env={"PATH": SYSTEM})
     refused(run, 2, "name a DIR to install to")
 
 

@@ -6,8 +6,8 @@ import struct
 
 import numpy as np
 import pytest
-from helpers import idx_bytes
-from native_helpers import SANITIZERS, build_command, run_program
+from helpers import idx_bytes, run_program
+from native_helpers import SANITIZERS, build_command
 
 from pipeline.artifacts import this_architecture
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINY_RECIPE, absent, idx_bytes, need, run_stage
+from helpers import TINY_RECIPE, absent, idx_bytes, need, run_program, run_stage
 from native_helpers import (
     NATIVE,
     SANITIZERS,
@@ -17,7 +17,6 @@ from native_helpers import (
     compiled_run,
     random_images,
     reference_outputs,
-    run_program,
     x86_kernels,
 )
 from random_models import random_inputs, random_lenet5

@@ -3,7 +3,6 @@
 import gc
 import io
 import struct
-import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawings import difference, encoded, seven
+from helpers import run_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -97,7 +97,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 def run_in_device_folder(script, *arguments):
     command = [sys.executable, "-c", script, *arguments]
     folder = Path(picture.__file__).parent
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_program(*command, cwd=folder)
 
 
 # --- Memory -------------------------------------------------------------------------------------

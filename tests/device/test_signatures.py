@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from deploy_helpers import installed, refused
-from helpers import ROOT, need
+from helpers import ROOT, need, run_program
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def strict_board(board, signers):
 
 
 def sign(bundle, key):
-    run = subprocess.run([ROOT / "tools" / "sign.sh", bundle, key], capture_output=True, text=True)
+    run = run_program(ROOT / "tools" / "sign.sh", bundle, key)
     assert run.returncode == 0, run.stderr
 
 
@@ -76,6 +76,5 @@ def test_allowed_signers_that_names_nobody_allows_nobody(board, bundles, signers
 
 
 def test_signing_with_a_key_that_is_not_there_is_one_line_and_exit_2(bundles):
-    command = [ROOT / "tools" / "sign.sh", bundles[0], "/nowhere/key"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = run_program(ROOT / "tools" / "sign.sh", bundles[0], "/nowhere/key")
     refused(run, 2, "SIGN=/nowhere/key: no such file", by="sign")

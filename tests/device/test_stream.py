@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from drawings import encoded
-from helpers import ROOT, write_script
+from helpers import ROOT, run_program, write_script
 from PIL import Image
 
 RUNNER = ROOT / "device" / "runner.py"
@@ -174,12 +174,9 @@ def test_the_state_of_the_board_is_said_once_and_when_it_changes(tmp_path):
         "for text in ('0x50005', '0x50005', '0x50000', '0x0'):\n"
         "    bits.write_text(text); watch.due_s = 0; watch.look()\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "bits"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": RUNNER.parent},
-        capture_output=True,
-        text=True,
-    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": RUNNER.parent}
+    run = run_program(sys.executable, "-c", code, tmp_path / "bits", env=environment)
     assert run.stdout.splitlines() == [
         "this machine: under-voltage, throttled",
         "this machine: neither throttled nor under-voltage",

@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 
 import pytest
-from helpers import ROOT, write_script
+from helpers import ROOT, run_program, write_script
 
 from export.bundle import write_bundle
 
@@ -61,7 +61,7 @@ def test_what_a_user_types_reaches_the_tool_as_it_is(tree, name, call, by):
             run = [*command, f"{name}={typed}"]
         else:
             run, environment[name] = command, typed
-        done = subprocess.run(run, cwd=tree, env=environment, capture_output=True, text=True)
+        done = run_program(*run, cwd=tree, env=environment)
         assert typed in done.stdout.splitlines(), done.stdout + done.stderr
         assert not list(tree.rglob("ran"))
 
@@ -113,13 +113,9 @@ def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
     exported_tree, change, tool
 ):
     def run():
-        return subprocess.run(
-            [ROOT / "tools" / f"{tool}.sh", "bundle.tar.gz", "-"],
-            cwd=exported_tree,
-            env={**os.environ, "ARTIFACTS": "artifacts"},
-            capture_output=True,
-            text=True,
-        )
+        words = (ROOT / "tools" / f"{tool}.sh", "bundle.tar.gz", "-")
+        environment = {**os.environ, "ARTIFACTS": "artifacts"}
+        return run_program(*words, cwd=exported_tree, env=environment)
 
     assert run().returncode == 2  # `-` is no device and no inventory: the bundle was accepted
     change(exported_tree)

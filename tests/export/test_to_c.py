@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from helpers import need
+from helpers import need, run_program
 from hypothesis import given
 from hypothesis import strategies as st
-from native_helpers import compile_c, compiled_run, run_program
+from native_helpers import compile_c, compiled_run
 from random_models import random_lenet5, realistic_lenet5
 
 from export.quantized_lenet5 import Activation, UnsupportedModelError, read_lenet5

@@ -9,8 +9,7 @@ from helpers import run_stage
 
 from pipeline import __main__ as pipeline_main
 from pipeline.bench import compare
-from pipeline.bench import measure as bench
-from pipeline.bench import run as bench_run
+from pipeline.bench import run as bench
 from pipeline.bench.findings import findings
 from pipeline.files import UserError, only_one_run
 
@@ -226,7 +225,7 @@ def stage_bench(tmp_path, monkeypatch, capsys):
 
     def run(measured):
         monkeypatch.setattr(bench, "measure", lambda *_: measured)
-        monkeypatch.setattr(bench_run, "load_data", lambda _: None)
+        monkeypatch.setattr(bench, "load_data", lambda _: None)
         (tmp_path / "bench.json").write_text("complete")
         code = pipeline_main.main(["bench", "--out", str(tmp_path)])
         return code, capsys.readouterr()

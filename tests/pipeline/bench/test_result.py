@@ -8,7 +8,8 @@ from example_results import START, latency, not_run, result, row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.bench import compare, measure
+from pipeline.bench import compare
+from pipeline.bench import run as bench
 from pipeline.bench.result import check_result, read_result
 from pipeline.files import UserError
 from pipeline.report import measured_sections
@@ -89,7 +90,7 @@ def test_a_damaged_result_is_refused_in_one_line_or_can_be_shown_and_compared(tm
         assert str(error).startswith(f"{path}: ")
         assert str(error).isprintable()
         return
-    assert measure.format_markdown(got)
+    assert bench.format_markdown(got)
     for before, after in ((got, GOOD), (GOOD, got)):
         try:
             assert compare.format_changes(compare.compare(before, after, 10.0))

@@ -3,20 +3,17 @@
 import hashlib
 import shutil
 import tarfile
-from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_stage
+from helpers import run_stage
 
 from pipeline import data
 from pipeline.bundle import pack, wheels
 from pipeline.files import UserError
 
-LOCK = (ROOT / "device" / "requirements.lock").read_text()
-
 
 def selected(target):
-    lines = wheels.select(LOCK, wheels.TARGETS[target]).splitlines()
+    lines = wheels.select(wheels.TARGETS[target]).splitlines()
     return {line.partition("==")[0]: line for line in lines}
 
 
@@ -67,7 +64,7 @@ def test_unknown_target_is_refused_with_the_known_ones(artifacts, small_data, tm
 
 def test_without_the_registry_it_says_so_and_leaves_no_folder(no_registry, tmp_path):
     with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
-        wheels.fetch(ROOT / "device/requirements.lock", "armv7l-cp311", tmp_path / "wheels")
+        wheels.fetch("armv7l-cp311", tmp_path / "wheels")
     assert not list(tmp_path.iterdir())
 
 
@@ -87,22 +84,21 @@ def fetched(tmp_path, monkeypatch, no_registry):
     folder.mkdir(parents=True)
     (folder / "fetched-1.0-py3-none-any.whl").write_bytes(content)
     (folder / wheels.RECORD).write_text(lock.read_text())
-    monkeypatch.setattr(pack, "LOCK", str(lock))
+    monkeypatch.setattr(wheels, "LOCK", lock)
     return folder
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing", "another lock"])
 def test_kept_wheels_that_are_not_those_of_the_lock_file_are_fetched_anew(fetched, damage):
     (wheel,) = fetched.glob("*.whl")
-    lock = Path(pack.LOCK)
     if damage == "altered":
         wheel.write_bytes(b"x")
     elif damage == "missing":
         wheel.unlink()
     else:
-        lock.write_text(lock.read_text().replace("1.0", "1.1"))
+        wheels.LOCK.write_text(wheels.LOCK.read_text().replace("1.0", "1.1"))
     with pytest.raises(UserError, match="wheels for armv7l-cp311: No matching distribution"):
-        wheels.fetch(lock, "armv7l-cp311", fetched)
+        wheels.fetch("armv7l-cp311", fetched)
 
 
 def test_wheels_that_are_there_are_packed_without_the_registry_and_reproducibly(

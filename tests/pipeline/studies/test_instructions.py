@@ -2,8 +2,7 @@
 
 import json
 
-from helpers import absent, need
-from native_helpers import run_program
+from helpers import absent, need, run_program
 
 from pipeline.artifacts import DOCS
 from pipeline.studies import instructions

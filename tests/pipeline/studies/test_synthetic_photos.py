@@ -7,13 +7,7 @@ import pytest
 from PIL import Image
 
 from pipeline.studies import photos
-from pipeline.studies.photos import (
-    NoDigitRow,
-    PhotoBench,
-    measure_digits,
-    measure_empties,
-    raw_resize,
-)
+from pipeline.studies.photos import NoDigitRow, measure_digits, measure_empties, raw_resize
 from pipeline.studies.synthetic_photos import (
     CONDITIONS,
     NO_DIGIT,
@@ -34,7 +28,8 @@ def images():
 
 
 def draw(images, seed, *conditions):
-    return list(digit_photos(images, np.array([1, 1]), 1, seed, conditions))
+    labels = np.array([1, 1])
+    return [photo for c in conditions for photo in digit_photos(c, images, labels, 1, seed)]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +52,8 @@ def test_every_condition_draws_a_picture_that_decodes(images, condition):
 
 
 def test_every_kind_of_empty_picture_is_drawn_without_a_label_and_blank_ones_are_refused():
-    empties = {photo.condition: photo for photo in empty_photos(per_condition=1, seed=5)}
-    assert list(empties) == list(NO_DIGIT)
-    assert all(photo.label is None for photo in empties.values())
+    empties = {kind: next(empty_photos(kind, 1, seed=5)) for kind in NO_DIGIT}
+    assert all((p.condition, p.label) == (kind, None) for kind, p in empties.items())
     for kind in ("blank paper", "nothing on nothing", "tiny blank"):
         assert measure_empties([empties[kind]]) == NoDigitRow(kind, 1, 1)
 
@@ -88,10 +82,10 @@ def test_a_row_counts_what_the_model_reads_right(drawn):
     assert (wrong.n, wrong.raw_resize_correct, wrong.find_digit_correct) == (1, 0, 0)
 
 
-def test_result_tells_the_shares_over_all_rows(drawn):
-    row = measure_digits(drawn[:1], lambda image: 1)
-    bench = PhotoBench("m.tflite", "0" * 64, 5, (row,), (NoDigitRow("blank paper", 2, 1),), ())
-    result = photos.as_json(bench)
+def test_result_tells_the_shares_over_all_rows(drawn, tmp_path):
+    row, model = measure_digits(drawn[:1], lambda image: 1), tmp_path / "m.tflite"
+    model.touch()
+    result = photos.as_json(model, [row], [NoDigitRow("blank paper", 2, 1)], [])
     assert (result["accuracy"], result["refused_share"]) == (1.0, 0.5)
     text = photos.format_result(result)
     assert "pen on white paper" in text
