@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,15 @@ from device.picture import PictureError, decode_image, is_picture
 from pipeline.data import SIDE, Array, Images, read_file, read_idx, read_npz
 from pipeline.files import UserError, first_line
 
-PACKED = {".zip", ".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"}
-FORMS = "IDX files, an .npz, a .csv with a column a pixel, or a folder of pictures for each class"
+PACKED = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+FORMS = (
+    "IDX files, an .npz (in Python: np.savez('set.npz', x=images, y=labels)), a .csv with a "
+    "column a pixel, or a folder of pictures for each class"
+)
 
 SPLITS = {
     split: re.compile(rf"(?<![a-z])[xy]?({words})")
-    for split, words in (("test", "test|t10k"), ("val", "val|dev"), ("train", "train"))
+    for split, words in (("test", "test|t10_?k"), ("val", "val|dev"), ("train", "train"))
 }
 SPLIT_FOLDER = re.compile(
     r"(train|test|val|dev)(ing|idation|id)?[-_ ]?(set|data|images|imgs)?", re.I
@@ -82,14 +86,17 @@ def _files(source: Path) -> list[Path]:
     if source.is_file() or (source.is_symlink() and not source.exists()):
         return [source]
     if not source.is_dir():
-        return sorted(p for p in source.parent.glob("*") if p.name.startswith(source.name))
-    return [
-        path
-        for path in sorted(source.rglob("*"))
-        if (path.is_symlink() or path.is_file())
-        and not path.is_dir()
-        and not any(part.startswith((".", "__")) for part in path.relative_to(source).parts)
-    ]
+        begun = (p for p in source.parent.glob("*") if p.name.startswith(source.name))
+        return sorted(path for path in begun if path.is_symlink() or path.is_file())
+    files = []
+    for path in sorted(source.rglob("*")):
+        if any(part.startswith((".", "__")) for part in path.relative_to(source).parts):
+            continue
+        if path.is_symlink() and path.is_dir():  # else a class would be missing
+            raise UserError(f"{path}: a link to a folder; put the folder itself there")
+        if path.is_symlink() or path.is_file():
+            files.append(path)
+    return files
 
 
 def _parts(
@@ -105,7 +112,7 @@ def _parts(
         yield from _read_idx_files(idx, source)
     elif arrays:
         yield from _read_arrays(arrays, source)
-    elif any(path.parent != source for path in pictures):
+    elif source.is_dir() and any(path.parent != source for path in pictures):
         others = len(files) - len(pictures)
         if others:
             notes.append(f"{others} files that are not pictures are left out")
@@ -115,7 +122,7 @@ def _parts(
     elif pictures:
         raise UserError(f"{source}: pictures without classes; put each class into a folder")
     else:
-        packed = next((path for path in files if path.suffix in PACKED), None)
+        packed = next((path for path in files if path.suffix.lower() in PACKED), None)
         advice = f"unpack {packed.name} first" if packed else f"give {FORMS}"
         raise UserError(f"{source}: no data in a form that is read; {advice}")
 
@@ -156,7 +163,7 @@ def _read_idx_files(paths: Sequence[Path], source: Path) -> Iterator[tuple[Part,
     # One file may lie there packed and unpacked, under a name with dots and one with hyphens.
     unlike: dict[tuple[str, str], Path] = {}
     for path in paths:
-        name = path.name.removesuffix(".gz").replace(".", "-")
+        name = path.name.lower().removesuffix(".gz").replace(".", "-")
         unlike.setdefault((_split_at(path, source), name), path)
     for (split, name), path in unlike.items():
         kind = "y" if re.search("label|idx[12]", name) else "x"
@@ -193,14 +200,16 @@ def _read_pictures(
     places = {path: path.relative_to(source).parts[:-1] for path in paths if path.parent != source}
     while len({p[0] for p in places.values()}) == 1 and all(len(p) > 1 for p in places.values()):
         places = {path: place[1:] for path, place in places.items()}  # `mnist_png/`
-    split = all(SPLIT_FOLDER.fullmatch(place[0]) for place in places.values())
+    tops = {place[0] for place in places.values()}
+    splits = {top: _split_of(top) for top in tops if SPLIT_FOLDER.fullmatch(top)}
+    is_split = len(set(splits.values())) > 1
     images: dict[str, list[Images]] = {}
     labels: dict[str, list[str]] = {}
     unclassed, damaged = len(paths) - len(places), []
     sizes: Counter[tuple[int, int]] = Counter()
     for path, place in places.items():
-        which, classes = (_split_of(place[0]), place[1:]) if split else ("", place)
-        if not classes:
+        which, classes = (splits.get(place[0], ""), place[1:]) if is_split else ("", place)
+        if not classes or (is_split and not which):
             unclassed += 1
             continue
         try:
@@ -210,7 +219,8 @@ def _read_pictures(
             continue
         sizes[picture.shape[1], picture.shape[0]] += 1
         images.setdefault(which, []).append(to_28x28(picture))
-        labels.setdefault(which, []).append(classes[0])
+        # A Mac writes an accent on its own.
+        labels.setdefault(which, []).append(unicodedata.normalize("NFC", classes[0]))
     if not images:
         raise UserError(damaged[0] if damaged else f"{source}: no pictures in folders per class")
     if unclassed:
@@ -274,7 +284,7 @@ def _read_table(path: Path) -> dict[str, Array]:
     """Images "x" and, where there are, labels "y", by the header or by the number of columns."""
     with _open_text(path) as stream:
         lines = list(itertools.islice(stream, 200)) or [""]
-    delimiter = max(",;\t", key=lines[0].count)
+    delimiter = max(",;\t ", key=lines[0].count)
     rows = [[cell.strip(' "\r\n') for cell in line.split(delimiter)] for line in lines]
     first, width = rows[0], len(rows[0])
     counted = [[str(i + start) for i in range(width - 1)] for start in (0, 1)]  # by pandas

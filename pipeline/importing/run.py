@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out}: it is there already; name a new folder")
     found = read(args.source)
     train, test, names = convert(found, args.source, args.invert, args.transpose)
-    write(train, test, names, args.out)
+    write(train, test, names, args.out, args.source)
     print(summary(train, test, names))
     print(f"orientation: {'rows and columns exchanged' if args.transpose else 'as it was stored'}")
     if has_light_border(train.images):
@@ -170,8 +170,23 @@ def _one_each(labels: Array, what: str) -> Array:
 
 def _grey_levels(images: dict[str, Array], found: Found, source: Path) -> dict[str, Images]:
     """Bring (N, H, W) of any range and size to uint8 (N, 28, 28), all splits in the same way."""
-    low = min(float(x.min()) for x in images.values())
-    high = max(float(x.max()) for x in images.values())
+    scales = {_scale(x, source) for x in images.values()}
+    if len(scales) > 1:
+        both = " and ".join(f"{zero:g} to {zero + largest:g}" for zero, largest in sorted(scales))
+        raise UserError(f"{source}: training and test pixels are {both}; give one scale to both")
+    zero, largest = scales.pop()
+    if largest != 255:
+        found.notes.append(f"pixels were {zero:g} to {zero + largest:g} and are 0 to 255 now")
+    sizes = {x.shape[1:] for x in images.values()}
+    if sizes != {(SIDE, SIDE)}:
+        height, width = max(sizes)
+        found.notes.append(f"images of {width}x{height} pixels were scaled to {SIDE}x{SIDE}")
+    return {k: _resized(_as_levels(x, zero, largest)) for k, x in images.items()}
+
+
+def _scale(images: Array, source: Path) -> tuple[float, float]:
+    """What is black in images of any range, and what is white above it."""
+    low, high = float(images.min()), float(images.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{source}: pixels that are NaN or infinite; leave those images out")
     if low == high:
@@ -186,13 +201,7 @@ def _grey_levels(images: dict[str, Array], found: Found, source: Path) -> dict[s
             f"{source}: pixels from {low:g} to {high:g}; give the grey levels 0 to 255 from before "
             "they were normalised"
         )
-    if largest != 255:
-        found.notes.append(f"pixels were {low:g} to {high:g} and are 0 to 255 now")
-    sizes = {x.shape[1:] for x in images.values()}
-    if sizes != {(SIDE, SIDE)}:
-        height, width = max(sizes)
-        found.notes.append(f"images of {width}x{height} pixels were scaled to {SIDE}x{SIDE}")
-    return {k: _resized(_as_levels(x, zero, largest)) for k, x in images.items()}
+    return zero, largest
 
 
 def _as_levels(images: Array, zero: float, largest: float) -> Images:
@@ -262,7 +271,7 @@ def _split_off_test(data: Split) -> tuple[Split, Split]:
 # --- What is written and said -------------------------------------------------------------------
 
 
-def write(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> None:
+def write(train: Split, test: Split, names: tuple[str, ...], folder: Path, source: Path) -> None:
     """Write the four IDX files, labels.txt and the sheet of samples; the folder appears whole.
 
     Raises:
@@ -280,7 +289,7 @@ def write(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> No
         try:
             load(made)
         except UserError as error:
-            raise UserError(str(error).replace(str(made), str(folder))) from None
+            raise UserError(str(error).replace(str(made), str(source))) from None
 
 
 def draw_sheet(data: Split, names: tuple[str, ...], path: Path) -> None:
