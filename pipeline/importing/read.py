@@ -205,13 +205,15 @@ def _read_pictures(
     is_split = len(set(splits.values())) > 1
     images: dict[str, list[Images]] = {}
     labels: dict[str, list[str]] = {}
-    unclassed, damaged = len(paths) - len(places), []
+    unclassed, damaged, below = len(paths) - len(places), [], ""
     sizes: Counter[tuple[int, int]] = Counter()
     for path, place in places.items():
         which, classes = (splits.get(place[0], ""), place[1:]) if is_split else ("", place)
         if not classes or (is_split and not which):
             unclassed += 1
             continue
+        if len(classes) > 1:
+            below = "/".join(classes)
         try:
             picture = _grey(decode_image(read_file(path), str(path)))
         except (PictureError, UserError) as error:
@@ -225,6 +227,8 @@ def _read_pictures(
         raise UserError(damaged[0] if damaged else f"{source}: no pictures in folders per class")
     if unclassed:
         notes.append(f"{unclassed} pictures outside the classes' folders are left out")
+    if below:
+        notes.append(f"folders in a class's folder belong to it, such as {below}")
     if damaged:
         notes.append(f"{len(damaged)} pictures cannot be read and are left out: {damaged[0]}")
     del sizes[SIDE, SIDE]
@@ -283,7 +287,7 @@ def _read_tables(
 def _read_table(path: Path) -> dict[str, Array]:
     """Images "x" and, where there are, labels "y", by the header or by the number of columns."""
     with _open_text(path) as stream:
-        lines = list(itertools.islice(stream, 200)) or [""]
+        lines = list(itertools.islice(filter(str.strip, stream), 200)) or [""]
     delimiter = max(",;\t ", key=lines[0].count)
     rows = [[cell.strip(' "\r\n') for cell in line.split(delimiter)] for line in lines]
     first, width = rows[0], len(rows[0])
@@ -304,8 +308,9 @@ def _read_table(path: Path) -> dict[str, Array]:
 
     def load(columns: list[int], dtype: Any) -> Array:  # (rows, columns)
         form: Any = {"delimiter": delimiter, "comments": None, "quotechar": '"', "ndmin": 2}
+        form.update(skiprows=int(header), usecols=columns)
         with _open_text(path) as stream:
-            return np.loadtxt(stream, dtype, skiprows=int(header), usecols=columns, **form)
+            return np.loadtxt(filter(str.strip, stream), dtype, **form)
 
     images = {"x": load(pixels, np.float32)}
     return images if label is None else images | {"y": load([label], str)[:, 0]}

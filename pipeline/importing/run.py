@@ -29,7 +29,8 @@ from pipeline.importing.read import Found, read, to_28x28
 from pipeline.table import markdown_table
 
 TEST_FRACTION = 1 / 7  # as MNIST's, where the source has no test images
-WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?")
+WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?|-?[0-9]\.[0-9]+e\+0[0-9]")  # the latter by np.savetxt
+SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (-128, 127), (0, 16), (0, 255), (0, 65535))
 SAMPLES = 16  # of each class on the sheet
 FRAME = np.pad(np.zeros((SIDE, SIDE), bool), 2, constant_values=True)  # (32, 32)
 SHEET = "samples.png"
@@ -172,46 +173,44 @@ def _grey_levels(images: dict[str, Array], found: Found, source: Path) -> dict[s
     """Bring (N, H, W) of any range and size to uint8 (N, 28, 28), all splits in the same way."""
     scales = {_scale(x, source) for x in images.values()}
     if len(scales) > 1:
-        both = " and ".join(f"{zero:g} to {zero + largest:g}" for zero, largest in sorted(scales))
+        both = " and ".join(f"{black:g} to {white:g}" for black, white in sorted(scales))
         raise UserError(f"{source}: training and test pixels are {both}; give one scale to both")
-    zero, largest = scales.pop()
-    if largest != 255:
-        found.notes.append(f"pixels were {zero:g} to {zero + largest:g} and are 0 to 255 now")
+    black, white = scales.pop()
+    if white != 255:
+        found.notes.append(f"pixels were {black:g} to {white:g} and are 0 to 255 now")
     sizes = {x.shape[1:] for x in images.values()}
     if sizes != {(SIDE, SIDE)}:
         height, width = max(sizes)
         found.notes.append(f"images of {width}x{height} pixels were scaled to {SIDE}x{SIDE}")
-    return {k: _resized(_as_levels(x, zero, largest)) for k, x in images.items()}
+    return {k: _resized(_as_levels(x, black, white)) for k, x in images.items()}
 
 
 def _scale(images: Array, source: Path) -> tuple[float, float]:
-    """What is black in images of any range, and what is white above it."""
+    """Which of the usual scales the pixels are on: black and white."""
     low, high = float(images.min()), float(images.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{source}: pixels that are NaN or infinite; leave those images out")
     if low == high:
         raise UserError(f"{source}: all pixels are {low:g}; give images with ink")
-    if low >= 0:  # 0..1, 0..16, 0..255 or 0..65535
-        largest = next((n for n in (1.0, 16.0, 255.0, 65535.0) if high <= n), None)
-        zero = 0.0
-    else:
-        largest, zero = (2.0 if low >= -1 and high <= 1 else None), -1.0
-    if largest is None:
-        raise UserError(
-            f"{source}: pixels from {low:g} to {high:g}; give the grey levels 0 to 255 from before "
-            "they were normalised"
-        )
-    return zero, largest
+    for black, white in SCALES:
+        slack = 0.05 * (white - black)  # interpolation goes beyond black and white
+        fits = black - slack <= low and high <= white + slack and (not black or low < black / 2)
+        if fits and high - low >= 5 * slack:  # less is another scale, such as one of 12 bits
+            return black, white
+    raise UserError(
+        f"{source}: pixels from {low:g} to {high:g}; give the grey levels 0 to 255 from before "
+        "they were normalised"
+    )
 
 
-def _as_levels(images: Array, zero: float, largest: float) -> Images:
-    """zero..zero + largest -> uint8 0..255."""
-    if images.dtype == np.uint8 and largest == 255:
+def _as_levels(images: Array, black: float, white: float) -> Images:
+    """black..white -> uint8 0..255."""
+    if images.dtype == np.uint8 and white == 255:
         return images.astype(np.uint8, copy=False)
     levels = images.astype(np.float32)
-    levels -= zero
-    levels *= 255 / largest
-    return np.rint(levels, out=levels).astype(np.uint8)
+    levels -= black
+    levels *= 255 / (white - black)
+    return np.rint(levels.clip(0, 255, out=levels), out=levels).astype(np.uint8)
 
 
 def _resized(images: Images) -> Images:
@@ -237,7 +236,7 @@ def _numbered(
         raise UserError(f"{source}: {len(values)} different labels; 256 classes are possible")
     numeric = values.dtype.kind != "U"
     names = [str(value) for value in values]
-    if found.names and len(found.names) != len(values):
+    if found.names and (not numeric or len(found.names) != len(values)):
         found.notes.append(f"{len(found.names)} names for {len(values)} classes are not used")
     elif found.names:
         names = [found.names[key] for key in sorted(found.names)]

@@ -204,6 +204,19 @@ def test_tables_of_kaggle_are_read(tmp_path, form, header):
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
 
 
+def test_a_table_of_numpy_with_the_blank_lines_of_windows_is_read(tmp_path, capsys):
+    arrays = make_set()
+    for part in ("train", "test"):
+        columns = [arrays[f"y_{part}"][:, None], arrays[f"x_{part}"].reshape(-1, 28 * 28)]
+        path = tmp_path / "from" / f"{part}.csv"
+        path.parent.mkdir(exist_ok=True)
+        np.savetxt(path, np.hstack(columns), delimiter=",", newline="\r\r\n")
+    got = imported(tmp_path / "from", tmp_path / "to")
+    assert_same(got, arrays)
+    assert got.label_names == ("0", "1", "2")
+    assert not capsys.readouterr().err
+
+
 def test_a_table_without_labels_is_left_out_and_test_images_are_drawn(tmp_path, capsys):
     arrays = make_set(train=63)
     write_csv(tmp_path / "from" / "train.csv", arrays["x_train"], arrays["y_train"])
@@ -236,6 +249,8 @@ FORMS = {
     "flat": lambda x, y: (x.reshape(len(x), -1), y),
     "floats": lambda x, y: (x.astype(np.float32) / 255, y),
     "floats around 0": lambda x, y: (x / 127.5 - 1, y),
+    "floats to 0.5": lambda x, y: (x / 255 - 0.5, y),
+    "int8": lambda x, y: ((x.astype(np.int16) - 128).astype(np.int8), y),
     "floats to 255": lambda x, y: (x.astype(np.float64), y),
     "uint16": lambda x, y: (x.astype(np.uint16) * 257, y),
     "one-hot": lambda x, y: (x, np.eye(3)[y]),
@@ -279,6 +294,14 @@ def test_images_of_ones_and_zeros_become_black_and_white(tmp_path, capsys):
     assert set(np.unique(imported(tmp_path, tmp_path / "to").test.images)) == {0, 255}
 
 
+def test_what_interpolation_puts_beyond_black_and_white_is_black_and_white(tmp_path):
+    arrays = make_set()
+    beyond = {k: v / 255 * 1.06 - 0.03 if k[0] == "x" else v for k, v in arrays.items()}
+    np.savez(tmp_path / "a.npz", **beyond)
+    got = imported(tmp_path / "a.npz", tmp_path / "to").test.images.astype(int)
+    assert np.abs(got - arrays["x_test"]).max() < 10
+
+
 def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
     arrays = make_set()
     for name, labels in (("ints", [2, 5, 9]), ("words", ["cat", "dog", "eel"])):
@@ -297,7 +320,8 @@ def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
         ({"y_train": np.zeros(24), "y_test": np.zeros(9)}, "all of one class, 0"),
         ({"y_test": np.full(9, 7)}, "no training image of the class '7'"),
         ({"x_train": np.full((24, 28, 28), np.nan)}, "NaN"),
-        ({"x_train": make_set()["x_train"] - 3.0}, "normalised"),
+        ({"x_train": make_set()["x_train"] - 30.0}, "normalised"),
+        ({"x_train": make_set()["x_train"] * 16.0}, "pixels from 0 to 4080; give"),  # 12 bits
         ({"x_train": np.zeros((24, 100, 7, 3, 2))}, "shape"),
         ({"x_train": np.zeros((24, 28, 28), "U3")}, "grey levels"),
         ({"more_train": np.zeros((24, 28, 28))}, "too many"),
@@ -325,7 +349,7 @@ def test_a_folder_of_pictures_per_class_is_read(tmp_path, capsys, folders):
         for i, image in enumerate(arrays[f"x_{part}"] if folder is not None else ()):
             name = f"{'abc'[arrays[f'y_{part}'][i]]}/{i:02}.png"
             draw(tmp_path / "set" / folder / name, image)
-    (tmp_path / "set" / "Thumbs.db").write_bytes(b"\0")
+    (tmp_path / "set" / "classes.txt").write_text("c\nb\na\n")  # the folders' names hold
     if folders[1]:  # of no class
         draw(tmp_path / "set" / "single_prediction" / "x.png", image)
     (tmp_path / "set" / folders[0] / "a" / "damaged.png").write_bytes(b"\x89PNG")
