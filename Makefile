@@ -141,7 +141,7 @@ mutants: .venv/.installed ## Faults put into the code that decides: a test must 
 lock: .venv/.installed ## Resolve the dependencies again into the lock files
 	@tools/lock.sh
 clean: ## Delete what the pipeline made
-	@test ! -e $(OUT) || test -e $(OUT)/train.json || { echo "clean: $(OUT)/ holds no train.json: no model of ours; delete it yourself" >&2; exit 2; }
+	@test $(OUT) = artifacts -o ! -e $(OUT) -o -e $(OUT)/train.json || { echo "clean: $(OUT)/ holds no train.json: no model of ours; delete it yourself" >&2; exit 2; }
 	rm -rf $(OUT) $(DIST)/lenet5-edge-* mutants
 distclean: clean ## Delete the environments as well
 	rm -rf .venv .venv-device .venv-fleet
