@@ -109,22 +109,23 @@ def _parts(
     pictures = [path for path in files if is_picture(path)]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz", ".tsv"))]
     if idx:
-        yield from _read_idx_files(idx, source)
+        used, parts = idx, _read_idx_files(idx, source)
     elif arrays:
-        yield from _read_arrays(arrays, source)
+        used, parts = arrays, _read_arrays(arrays, source)
     elif source.is_dir() and any(path.parent != source for path in pictures):
-        others = len(files) - len(pictures)
-        if others:
-            notes.append(f"{others} files that are not pictures are left out")
-        yield from _read_pictures(pictures, source, notes)
+        used, parts = pictures, _read_pictures(pictures, source, notes)
     elif tables:
-        yield from _read_tables(tables, source, notes)
+        used, parts = tables, _read_tables(tables, source, notes)
     elif pictures:
         raise UserError(f"{source}: pictures without classes; put each class into a folder")
     else:
         packed = next((path for path in files if path.suffix.lower() in PACKED), None)
         advice = f"unpack {packed.name} first" if packed else f"give {FORMS}"
         raise UserError(f"{source}: no data in a form that is read; {advice}")
+    others = sorted(path for path in set(files) - set(used) if path.suffix != ".txt")
+    if others:
+        notes.append(f"{len(others)} other files are left out, such as {others[0].name}")
+    yield from parts
 
 
 def _words(name: str) -> str:

@@ -349,13 +349,14 @@ def test_a_folder_of_pictures_per_class_is_read(tmp_path, capsys, folders):
         for i, image in enumerate(arrays[f"x_{part}"] if folder is not None else ()):
             name = f"{'abc'[arrays[f'y_{part}'][i]]}/{i:02}.png"
             draw(tmp_path / "set" / folder / name, image)
+    (tmp_path / "set" / "Thumbs.db").write_bytes(b"\0")
     (tmp_path / "set" / "classes.txt").write_text("c\nb\na\n")  # the folders' names hold
     if folders[1]:  # of no class
         draw(tmp_path / "set" / "single_prediction" / "x.png", image)
     (tmp_path / "set" / folders[0] / "a" / "damaged.png").write_bytes(b"\x89PNG")
     got = imported(tmp_path / "set", tmp_path / "to")
     said = capsys.readouterr().out
-    assert "1 files that are not pictures" in said
+    assert "1 other files are left out, such as Thumbs.db" in said
     assert "damaged.png" in said
     assert ("1 pictures outside the classes' folders" in said) == bool(folders[1])
     assert got.label_names == ("a", "b", "c")
