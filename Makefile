@@ -9,6 +9,7 @@ endif
 
 # Settings. What OUT was made with stays its setting until another is named.
 OUT    ?= artifacts
+override OUT := $(OUT:%/=%)
 DIST   ?= $(if $(filter artifacts,$(OUT)),dist,$(OUT)/dist)
 MADE_RECIPE := $(file <$(OUT)/.recipe)
 MADE_DATA   := $(file <$(OUT)/.data)

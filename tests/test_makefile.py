@@ -211,7 +211,7 @@ def test_another_budget_judges_again(tree):
 
 def test_settings_stay_those_that_the_model_was_made_with(tree):
     assert rebuilt(tree) == []
-    assert rebuilt(tree, "DATA=my data/") == []
+    assert rebuilt(tree, "DATA=my data/", "OUT=artifacts/") == []
 
 
 def test_a_model_of_other_settings_is_not_replaced(tree):
