@@ -294,7 +294,7 @@ def _read_table(path: Path) -> dict[str, Array]:
     first, width = rows[0], len(rows[0])
     counted = [[str(i + start) for i in range(width - 1)] for start in (0, 1)]  # by pandas
     numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
-    header = first[1:] in counted or 2 * len(numbers) < width
+    header = (width > 1 and first[1:] in counted) or 2 * len(numbers) < width
     if not rows[header:]:
         raise ValueError("no row of data")
     names = [_words(name) for name in first] if header else []
@@ -304,8 +304,6 @@ def _read_table(path: Path) -> dict[str, Array]:
         # The first or the last; a corner of the images is everywhere the same.
         label = width - 1 if len({row[0] for row in rows[header:]}) == 1 else 0
     pixels = [i for i in range(width) if i != label and i not in skipped]
-    if len(pixels) < 16 or not _is_square(len(pixels)):
-        return {}
 
     def load(columns: list[int], dtype: Any) -> Array:  # (rows, columns)
         form: Any = {"delimiter": delimiter, "comments": None, "quotechar": '"', "ndmin": 2}
@@ -313,6 +311,10 @@ def _read_table(path: Path) -> dict[str, Array]:
         with _open_text(path) as stream:
             return np.loadtxt(filter(str.strip, stream), dtype, **form)
 
+    if width == 1 and LABELS.search(_words(path.stem)):  # the images are another file's
+        return {"y": load([0], str)[:, 0]}
+    if len(pixels) < 16 or not _is_square(len(pixels)):
+        return {}
     images = {"x": load(pixels, np.float32)}
     return images if label is None else images | {"y": load([label], str)[:, 0]}
 

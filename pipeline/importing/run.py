@@ -109,6 +109,9 @@ def _merged(found: Found, source: Path) -> tuple[dict[str, Array], dict[str, Arr
     for split in sorted(splits, reverse=True):
         x, y = (found.arrays.get((kind, split)) for kind in "xy")
         what = f"{source}: {split or 'all'} images"
+        if x is None and not split and len(splits) > 1:  # such as the names of the classes
+            found.notes.append("labels that belong to no images are left out")
+            continue
         if x is None:
             raise UserError(f"{what}: there are their labels, but no images; add their file")
         if y is None:

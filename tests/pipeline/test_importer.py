@@ -204,6 +204,15 @@ def test_tables_of_kaggle_are_read(tmp_path, form, header):
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
 
 
+def test_labels_in_a_table_of_their_own_are_read(tmp_path):
+    arrays = make_set()
+    for part in ("Train", "Test"):
+        images, labels = (arrays[f"{kind}_{part.lower()}"] for kind in "xy")
+        write_csv(tmp_path / "from" / f"csv{part}Images.csv", images, header=False)
+        np.savetxt(tmp_path / "from" / f"csv{part}Label.csv", labels, fmt="%d")
+    assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
+
+
 def test_a_table_of_numpy_with_the_blank_lines_of_windows_is_read(tmp_path, capsys):
     arrays = make_set()
     for part in ("train", "test"):
@@ -265,7 +274,8 @@ FORMS = {
 @pytest.mark.parametrize("keys", KEYS, ids=" ".join)
 def test_arrays_are_known_by_their_usual_keys(tmp_path, keys):
     arrays = make_set()
-    np.savez(tmp_path / "a.npz", **dict(zip(keys, arrays.values(), strict=True)))
+    names = {"classes": np.array(["a", "b", "c"])}
+    np.savez(tmp_path / "a.npz", **dict(zip(keys, arrays.values(), strict=True)), **names)
     assert_same(imported(tmp_path / "a.npz", tmp_path / "to"), arrays)
 
 
