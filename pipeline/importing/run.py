@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import (
+    EDGE,
     IDX_NAMES,
     SIDE,
     SPLIT_SEED,
@@ -54,7 +55,14 @@ def run(args: argparse.Namespace) -> int:
     write(train, test, names, args.out, args.source)
     print(summary(train, test, names))
     print(f"orientation: {'rows and columns exchanged' if args.transpose else 'as it was stored'}")
-    if has_light_border(train.images):
+    edges = np.concatenate([part.images[:, EDGE] for part in (train, test)])  # (N, pixels)
+    light = np.median(edges, axis=1) > 127
+    if 0.05 < light.mean() < 0.95:
+        found.notes.append(
+            f"{light.sum()} of {len(light)} images look black on white and the others do not: "
+            "make them alike first"
+        )
+    elif has_light_border(train.images):
         other = "without" if args.invert else "with"
         found.notes.append(f"`runner.py` reads white on black: import again {other} --invert")
     if _names_say("emnist", found) and not args.transpose:

@@ -413,6 +413,15 @@ def test_black_on_white_is_noticed_and_turned(tmp_path, capsys):
     assert "white on black" in capsys.readouterr().out
 
 
+def test_a_set_of_both_polarities_is_not_to_be_turned_as_a_whole(tmp_path, capsys):
+    arrays = make_set()
+    np.savez(tmp_path / "a.npz", **{**arrays, "x_test": 255 - arrays["x_test"]})
+    imported(tmp_path / "a.npz", tmp_path / "to")
+    said = capsys.readouterr().out
+    assert "9 of 33 images look black on white" in said
+    assert "--invert" not in said
+
+
 def test_the_summary_counts_classes_and_duplicates_and_the_sheet_shows_them(tmp_path, capsys):
     arrays = make_set()
     arrays["x_test"][:2] = arrays["x_train"][:2]
