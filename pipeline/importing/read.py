@@ -161,10 +161,10 @@ def _names(files: Sequence[Path]) -> dict[int, str]:
 
 
 def _read_idx_files(paths: Sequence[Path], source: Path) -> Iterator[tuple[Part, Array, Path]]:
-    # One file may lie there packed and unpacked, under a name with dots and one with hyphens.
+    # One file may lie there packed and unpacked, with dots and with hyphens, and as "... (1)".
     unlike: dict[tuple[str, str], Path] = {}
     for path in paths:
-        name = path.name.lower().removesuffix(".gz").replace(".", "-")
+        name = re.sub(r" ?\(\d+\)", "", path.name.lower().removesuffix(".gz").replace(".", "-"))
         unlike.setdefault((_split_at(path, source), name), path)
     for (split, name), path in unlike.items():
         kind = "y" if re.search("label|idx[12]", name) else "x"
@@ -203,7 +203,7 @@ def _read_pictures(
         places = {path: place[1:] for path, place in places.items()}  # `mnist_png/`
     tops = {place[0] for place in places.values()}
     splits = {top: _split_of(top) for top in tops if SPLIT_FOLDER.fullmatch(top)}
-    is_split = len(set(splits.values())) > 1
+    is_split = len(splits) == len(tops) or len(set(splits.values())) > 1
     images: dict[str, list[Images]] = {}
     labels: dict[str, list[str]] = {}
     unclassed, damaged, below = len(paths) - len(places), [], ""

@@ -106,6 +106,7 @@ def test_packed_and_unpacked_twins_are_one_file(tmp_path):
     arrays = make_set()
     write_files(tmp_path, MNIST, arrays, gzip.compress, ".gz")
     write_files(tmp_path / "raw", DOTS, arrays)
+    write_files(tmp_path, [f"{name} (1)" for name in MNIST], arrays)
     assert_same(imported(tmp_path, tmp_path / "to"), arrays)
 
 
