@@ -9,6 +9,7 @@ endif
 
 # Settings. What OUT was made with stays its setting until another is named.
 OUT    ?= artifacts
+override OUT := $(OUT:%/=%)
 DIST   ?= $(if $(filter artifacts,$(OUT)),dist,$(OUT)/dist)
 MADE_RECIPE := $(file <$(OUT)/.recipe)
 MADE_DATA   := $(file <$(OUT)/.data)
@@ -21,12 +22,18 @@ PORT   ?= 22
 DIR    ?= lenet5-edge
 WHEELS ?=
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
-ifneq ($(words x$(RECIPE) x$(BUDGET) x$(OUT) x$(DIST)),4)
-$(error RECIPE, BUDGET, OUT and DIST must not hold spaces)
+ifneq ($(words $(RECIPE) $(BUDGET) $(OUT) $(DIST)),4)
+$(error RECIPE, BUDGET, OUT and DIST must not be empty or hold spaces)
+endif
+TYPED    := DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN RUNTIMES SERVICE
+SETTINGS := $(TYPED) OUT DIST RECIPE RECIPES BUDGET WHEELS FLAGS ARCH FULL FUZZ_SECONDS PYTHON PY
+UNKNOWN  := $(strip $(foreach name,$(filter-out $(SETTINGS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name))))
+ifneq ($(UNKNOWN),)
+$(error $(UNKNOWN): no such setting; there are: $(SETTINGS))
 endif
 # What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
 unexport OUT
-$(foreach name,DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN RUNTIMES SERVICE,$(eval override export $(name) := $$(value $(name))))
+$(foreach name,$(TYPED),$(eval override export $(name) := $$(value $(name))))
 
 PY      := .venv/bin/python
 STAGE    = $(PY) -m pipeline
@@ -135,7 +142,8 @@ mutants: .venv/.installed ## Faults put into the code that decides: a test must 
 lock: .venv/.installed ## Resolve the dependencies again into the lock files
 	@tools/lock.sh
 clean: ## Delete what the pipeline made
-	rm -rf $(OUT) $(DIST) mutants
+	@test $(OUT) = artifacts -o ! -e $(OUT) -o -e $(OUT)/train.json || { echo "clean: $(OUT)/ holds no train.json: no model of ours; delete it yourself" >&2; exit 2; }
+	rm -rf $(OUT) $(DIST)/lenet5-edge-* mutants
 distclean: clean ## Delete the environments as well
 	rm -rf .venv .venv-device .venv-fleet
 help: ## Print this help

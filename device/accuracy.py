@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import unicodedata
 from pathlib import Path
 from typing import Sequence, Tuple
 
@@ -64,9 +65,10 @@ def read_test_images(path: Path) -> Labelled:
         )
     path = min(path.glob("*.npz"), default=path)
     if path.suffix != ".npz":
+        what = "no test images" if path.exists() else "no such file or folder"
         raise InputError(
-            f"{path}: no test images; give a folder of IDX files or of pictures per class, an "
-            ".npz, or two IDX files"
+            f"{path}: {what}; give a folder of IDX files or of pictures per class, an .npz, or two "
+            "IDX files"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -86,14 +88,15 @@ def read_classes(folder: Path, names: Sequence[str]) -> Tuple[np.ndarray, np.nda
     folder = folder / "test" if (folder / "test").is_dir() else folder
     images, labels, refused = [], [], 0
     for place in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."):
-        if place.name not in names:
+        name = unicodedata.normalize("NFC", place.name)  # a Mac writes an accent on its own
+        if name not in names:
             raise InputError(f"{place}: not a class of the model, which are: {', '.join(names)}")
         for _, image in read_samples(pictures_in(place), as_it_is_or_cut_out):
             if isinstance(image, InputError):
                 refused += 1
             else:
                 images.append(image)
-                labels.append(names.index(place.name))
+                labels.append(names.index(name))
     if not images:
         raise InputError(f"{folder}: no folders of pictures that are named as the model's classes")
     return np.stack(images), np.array(labels), refused

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
-from runner import HERE, RUNTIMES, Classifier, InputError, usable_runtimes
+from runner import HERE, RUNTIMES, Classifier, InputError, load_quietly, usable_runtimes
 
 COMMANDS = ("predict", "receipt", "verify", "info", "accuracy", "bench")
 MODELS = ("native/lenet5_int8.c", "lenet5_int8.tflite", "lenet5_int8.onnx")  # the fastest first
@@ -160,15 +160,8 @@ def default_model(runtime: str) -> tuple[Path, str]:
 
 
 def load(args: argparse.Namespace, model: Path | None = None) -> Classifier:
-    """The classifier of the command line; ai-edge-litert's greeting on stderr is kept back."""
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        return Classifier(model or args.model, args.runtime, args.threads)
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
+    """The classifier of the command line."""
+    return load_quietly(model or args.model, args.runtime, args.threads)
 
 
 def predict(args: argparse.Namespace) -> int:

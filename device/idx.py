@@ -13,7 +13,8 @@ import numpy as np
 
 MAX_BYTES = 256 * 2**20  # a larger file is a mistake or an attack
 TYPES: dict[int, Any] = {0x08: np.dtype(np.uint8), 0x0C: np.dtype(">i4")}
-IDX_NAME = re.compile(r"(-(ubyte|int)|\.idx[123]?)(\.gz)?$")
+# "(1)" is what a browser adds to the name of a second download.
+IDX_NAME = re.compile(r"(-(ubyte|int)|\.idx[123]?)( ?\(\d+\))?(\.gz)?$", re.I)
 ANNEX = re.compile(rb"^(/|[./]*\.git/)annex/objects/")  # in a link, or as text in its place
 STAND_INS = (
     (re.compile(b"^version https://git-lfs"), "a Git LFS pointer, not the file; run: git lfs pull"),

@@ -41,9 +41,9 @@ class PictureError(ValueError):
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's suffix is a picture's or, where it has none, its first bytes are."""
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+    """Whether a file's suffix is a picture's or its first bytes are."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
     try:
         with path.open("rb") as stream:
             start = stream.read(64)
@@ -104,7 +104,7 @@ def _decode_npy(data: bytes) -> UInt8:
     if dtype.kind not in "buf" or dtype.itemsize > 8:
         raise PictureError(f"NPY of {dtype} where uint8, uint16, bool or float is needed")
     if len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,), (4,)):
-        raise PictureError(f"NPY of shape {shape} where (H, W) or (H, W, 3) is needed")
+        raise PictureError(f"NPY of shape {shape}; save each picture alone: (H, W) or (H, W, 3)")
     channels = shape[2] if len(shape) == 3 else 1
     _check_size(shape[1], shape[0], channels * (1 if dtype.itemsize == 1 else 5))
     count = shape[0] * shape[1] * channels

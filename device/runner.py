@@ -353,12 +353,24 @@ def answer(model: Model, raw: np.ndarray) -> Predictions:
 # --- 5. The command line ------------------------------------------------------------------------
 
 
+def load_quietly(*arguments: Any) -> Classifier:
+    """A classifier; the greeting of ai-edge-litert on stderr is kept back."""
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        return Classifier(*arguments)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
 def classify_arrays(arguments: Sequence[str]) -> int:
     """`MODEL FILE.npy...`: a line for each image in the files."""
     try:
         if len(arguments) < 2:
             raise InputError("usage: runner.py MODEL FILE.npy... (in the bundle it does more)")
-        classifier = Classifier(arguments[0])
+        classifier = load_quietly(arguments[0])
         for name in arguments[1:]:
             try:
                 images = np.load(name, allow_pickle=False)

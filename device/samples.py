@@ -30,6 +30,8 @@ def read_samples(
     for name in names:
         path = Path(name)
         try:
+            if not name:  # an unset variable of a script; as a path it is this folder
+                raise InputError("'': no name of a file; name one")
             if name == "-":
                 if sys.stdin is None:
                     raise InputError("-: standard input is closed")

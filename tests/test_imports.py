@@ -107,3 +107,4 @@ def test_runner_alone_in_an_empty_folder_classifies_with_frameworks_blocked(
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[1] == str(mnist.test.labels[0])
+    assert not run.stderr  # ai-edge-litert greets there

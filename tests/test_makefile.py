@@ -113,10 +113,12 @@ def test_every_verb_is_phony():
     ("setting", "said"),
     [
         (".FEATURES=", "GNU make 4.3 or newer is needed"),
-        ("RECIPE=a b.toml", "must not hold spaces"),
-        ("BUDGET=a b", "must not hold spaces"),
-        ("OUT=a b", "must not hold spaces"),
-        ("DIST=a b", "must not hold spaces"),
+        ("RECIPE=a b.toml", "must not be empty or hold spaces"),
+        ("BUDGET=a b", "must not be empty or hold spaces"),
+        ("OUT=a b", "must not be empty or hold spaces"),
+        ("DIST=a b", "must not be empty or hold spaces"),
+        ("DIST=", "must not be empty or hold spaces"),
+        ("RCIPE=max", "RCIPE: no such setting; there are: DATA "),
         ("RECIPE=typo", "RECIPE=typo: no such recipe; there are: best cookbook max"),
         ("BUDGET=typo.toml", "BUDGET=typo.toml: no such file"),
     ],
@@ -206,7 +208,7 @@ def test_another_budget_judges_again(tree):
 
 def test_settings_stay_those_that_the_model_was_made_with(tree):
     assert rebuilt(tree) == []
-    assert rebuilt(tree, "DATA=my data/") == []
+    assert rebuilt(tree, "DATA=my data/", "OUT=artifacts/") == []
 
 
 def test_a_model_of_other_settings_is_not_replaced(tree):
@@ -240,6 +242,20 @@ def test_a_target_that_uses_the_artifacts_does_not_train(tree):
     for target in ("run", "bench", "report", "photos", "robustness", "native"):
         run = run_make(tree, target, "PY=./stand-in", "IMAGE=missing.png")
         assert not re.search("pipeline (train|export)", run.stdout), target
+
+
+def test_clean_deletes_what_was_made_and_no_other_folder(tree):
+    other = tree / "my data" / "small.npz"
+    (tree / "dist" / "mine").touch()
+    (tree / "data" / "own").mkdir(parents=True)
+    run = run_make(tree, "clean", "OUT=data/own")
+    assert run.returncode == 2
+    assert "data/own/ holds no train.json" in run.stderr
+    assert (tree / "data" / "own").is_dir()
+    run_make(tree, "clean", check=True)
+    assert not (tree / "artifacts").exists()
+    assert [path.name for path in (tree / "dist").iterdir()] == ["mine"]
+    assert other.exists()
 
 
 def test_a_mistyped_data_folder_changes_nothing(tree):

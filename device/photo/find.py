@@ -61,8 +61,9 @@ def find_digits(image: UInt8) -> list[tuple[UInt8, Box]]:
         SeveralDigits: digits touch.
         PhotoError: the array is not a picture.
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in SHAPES:
-        raise PhotoError(f"{image.dtype} {image.shape} where uint8 (H, W) or (H, W, 3) is needed")
+    kind, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
+    if kind != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in SHAPES:
+        raise PhotoError(f"{kind} {shape} where a uint8 array (H, W) or (H, W, 3) is needed")
     if image.size == 0:
         raise PhotoError("the picture has no pixels")
     photo = opaque(image if image.ndim == 3 else image[..., None])

@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import re
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,15 @@ from device.picture import PictureError, decode_image, is_picture
 from pipeline.data import SIDE, Array, Images, read_file, read_idx, read_npz
 from pipeline.files import UserError, first_line
 
-PACKED = {".zip", ".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"}
-FORMS = "IDX files, an .npz, a .csv with a column a pixel, or a folder of pictures for each class"
+PACKED = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+FORMS = (
+    "IDX files, an .npz (in Python: np.savez('set.npz', x=images, y=labels)), a .csv with a "
+    "column a pixel, or a folder of pictures for each class"
+)
 
 SPLITS = {
     split: re.compile(rf"(?<![a-z])[xy]?({words})")
-    for split, words in (("test", "test|t10k"), ("val", "val|dev"), ("train", "train"))
+    for split, words in (("test", "test|t10_?k"), ("val", "val|dev"), ("train", "train"))
 }
 SPLIT_FOLDER = re.compile(
     r"(train|test|val|dev)(ing|idation|id)?[-_ ]?(set|data|images|imgs)?", re.I
@@ -82,14 +86,17 @@ def _files(source: Path) -> list[Path]:
     if source.is_file() or (source.is_symlink() and not source.exists()):
         return [source]
     if not source.is_dir():
-        return sorted(p for p in source.parent.glob("*") if p.name.startswith(source.name))
-    return [
-        path
-        for path in sorted(source.rglob("*"))
-        if (path.is_symlink() or path.is_file())
-        and not path.is_dir()
-        and not any(part.startswith((".", "__")) for part in path.relative_to(source).parts)
-    ]
+        begun = (p for p in source.parent.glob("*") if p.name.startswith(source.name))
+        return sorted(path for path in begun if path.is_symlink() or path.is_file())
+    files = []
+    for path in sorted(source.rglob("*")):
+        if any(part.startswith((".", "__")) for part in path.relative_to(source).parts):
+            continue
+        if path.is_symlink() and path.is_dir():  # else a class would be missing
+            raise UserError(f"{path}: a link to a folder; put the folder itself there")
+        if path.is_symlink() or path.is_file():
+            files.append(path)
+    return files
 
 
 def _parts(
@@ -102,22 +109,23 @@ def _parts(
     pictures = [path for path in files if is_picture(path)]
     tables = [path for path in files if path.name.lower().endswith((".csv", ".csv.gz", ".tsv"))]
     if idx:
-        yield from _read_idx_files(idx, source)
+        used, parts = idx, _read_idx_files(idx, source)
     elif arrays:
-        yield from _read_arrays(arrays, source)
-    elif any(path.parent != source for path in pictures):
-        others = len(files) - len(pictures)
-        if others:
-            notes.append(f"{others} files that are not pictures are left out")
-        yield from _read_pictures(pictures, source, notes)
+        used, parts = arrays, _read_arrays(arrays, source)
+    elif source.is_dir() and any(path.parent != source for path in pictures):
+        used, parts = pictures, _read_pictures(pictures, source, notes)
     elif tables:
-        yield from _read_tables(tables, source, notes)
+        used, parts = tables, _read_tables(tables, source, notes)
     elif pictures:
         raise UserError(f"{source}: pictures without classes; put each class into a folder")
     else:
-        packed = next((path for path in files if path.suffix in PACKED), None)
+        packed = next((path for path in files if path.suffix.lower() in PACKED), None)
         advice = f"unpack {packed.name} first" if packed else f"give {FORMS}"
         raise UserError(f"{source}: no data in a form that is read; {advice}")
+    others = sorted(path for path in set(files) - set(used) if path.suffix != ".txt")
+    if others:
+        notes.append(f"{len(others)} other files are left out, such as {others[0].name}")
+    yield from parts
 
 
 def _words(name: str) -> str:
@@ -153,10 +161,10 @@ def _names(files: Sequence[Path]) -> dict[int, str]:
 
 
 def _read_idx_files(paths: Sequence[Path], source: Path) -> Iterator[tuple[Part, Array, Path]]:
-    # One file may lie there packed and unpacked, under a name with dots and one with hyphens.
+    # One file may lie there packed and unpacked, with dots and with hyphens, and as "... (1)".
     unlike: dict[tuple[str, str], Path] = {}
     for path in paths:
-        name = path.name.removesuffix(".gz").replace(".", "-")
+        name = re.sub(r" ?\(\d+\)", "", path.name.lower().removesuffix(".gz").replace(".", "-"))
         unlike.setdefault((_split_at(path, source), name), path)
     for (split, name), path in unlike.items():
         kind = "y" if re.search("label|idx[12]", name) else "x"
@@ -193,16 +201,20 @@ def _read_pictures(
     places = {path: path.relative_to(source).parts[:-1] for path in paths if path.parent != source}
     while len({p[0] for p in places.values()}) == 1 and all(len(p) > 1 for p in places.values()):
         places = {path: place[1:] for path, place in places.items()}  # `mnist_png/`
-    split = all(SPLIT_FOLDER.fullmatch(place[0]) for place in places.values())
+    tops = {place[0] for place in places.values()}
+    splits = {top: _split_of(top) for top in tops if SPLIT_FOLDER.fullmatch(top)}
+    is_split = len(splits) == len(tops) or len(set(splits.values())) > 1
     images: dict[str, list[Images]] = {}
     labels: dict[str, list[str]] = {}
-    unclassed, damaged = len(paths) - len(places), []
+    unclassed, damaged, below = len(paths) - len(places), [], ""
     sizes: Counter[tuple[int, int]] = Counter()
     for path, place in places.items():
-        which, classes = (_split_of(place[0]), place[1:]) if split else ("", place)
-        if not classes:
+        which, classes = (splits.get(place[0], ""), place[1:]) if is_split else ("", place)
+        if not classes or (is_split and not which):
             unclassed += 1
             continue
+        if len(classes) > 1:
+            below = "/".join(classes)
         try:
             picture = _grey(decode_image(read_file(path), str(path)))
         except (PictureError, UserError) as error:
@@ -210,11 +222,14 @@ def _read_pictures(
             continue
         sizes[picture.shape[1], picture.shape[0]] += 1
         images.setdefault(which, []).append(to_28x28(picture))
-        labels.setdefault(which, []).append(classes[0])
+        # A Mac writes an accent on its own.
+        labels.setdefault(which, []).append(unicodedata.normalize("NFC", classes[0]))
     if not images:
         raise UserError(damaged[0] if damaged else f"{source}: no pictures in folders per class")
     if unclassed:
         notes.append(f"{unclassed} pictures outside the classes' folders are left out")
+    if below:
+        notes.append(f"folders in a class's folder belong to it, such as {below}")
     if damaged:
         notes.append(f"{len(damaged)} pictures cannot be read and are left out: {damaged[0]}")
     del sizes[SIDE, SIDE]
@@ -273,13 +288,13 @@ def _read_tables(
 def _read_table(path: Path) -> dict[str, Array]:
     """Images "x" and, where there are, labels "y", by the header or by the number of columns."""
     with _open_text(path) as stream:
-        lines = list(itertools.islice(stream, 200)) or [""]
-    delimiter = max(",;\t", key=lines[0].count)
+        lines = list(itertools.islice(filter(str.strip, stream), 200)) or [""]
+    delimiter = max(",;\t ", key=lines[0].count)
     rows = [[cell.strip(' "\r\n') for cell in line.split(delimiter)] for line in lines]
     first, width = rows[0], len(rows[0])
     counted = [[str(i + start) for i in range(width - 1)] for start in (0, 1)]  # by pandas
     numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
-    header = first[1:] in counted or 2 * len(numbers) < width
+    header = (width > 1 and first[1:] in counted) or 2 * len(numbers) < width
     if not rows[header:]:
         raise ValueError("no row of data")
     names = [_words(name) for name in first] if header else []
@@ -289,14 +304,17 @@ def _read_table(path: Path) -> dict[str, Array]:
         # The first or the last; a corner of the images is everywhere the same.
         label = width - 1 if len({row[0] for row in rows[header:]}) == 1 else 0
     pixels = [i for i in range(width) if i != label and i not in skipped]
-    if len(pixels) < 16 or not _is_square(len(pixels)):
-        return {}
 
     def load(columns: list[int], dtype: Any) -> Array:  # (rows, columns)
         form: Any = {"delimiter": delimiter, "comments": None, "quotechar": '"', "ndmin": 2}
+        form.update(skiprows=int(header), usecols=columns)
         with _open_text(path) as stream:
-            return np.loadtxt(stream, dtype, skiprows=int(header), usecols=columns, **form)
+            return np.loadtxt(filter(str.strip, stream), dtype, **form)
 
+    if width == 1 and LABELS.search(_words(path.stem)):  # the images are another file's
+        return {"y": load([0], str)[:, 0]}
+    if len(pixels) < 16 or not _is_square(len(pixels)):
+        return {}
     images = {"x": load(pixels, np.float32)}
     return images if label is None else images | {"y": load([label], str)[:, 0]}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import (
+    EDGE,
     IDX_NAMES,
     SIDE,
     SPLIT_SEED,
@@ -29,7 +30,8 @@ from pipeline.importing.read import Found, read, to_28x28
 from pipeline.table import markdown_table
 
 TEST_FRACTION = 1 / 7  # as MNIST's, where the source has no test images
-WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?")
+WHOLE = re.compile(r"-?[0-9]{1,9}(\.0*)?|-?[0-9]\.[0-9]+e\+0[0-9]")  # the latter by np.savetxt
+SCALES = ((0, 1), (-0.5, 0.5), (-1, 1), (-128, 127), (0, 16), (0, 255), (0, 65535))
 SAMPLES = 16  # of each class on the sheet
 FRAME = np.pad(np.zeros((SIDE, SIDE), bool), 2, constant_values=True)  # (32, 32)
 SHEET = "samples.png"
@@ -50,10 +52,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.out}: it is there already; name a new folder")
     found = read(args.source)
     train, test, names = convert(found, args.source, args.invert, args.transpose)
-    write(train, test, names, args.out)
+    write(train, test, names, args.out, args.source)
     print(summary(train, test, names))
     print(f"orientation: {'rows and columns exchanged' if args.transpose else 'as it was stored'}")
-    if has_light_border(train.images):
+    edges = np.concatenate([part.images[:, EDGE] for part in (train, test)])  # (N, pixels)
+    light = np.median(edges, axis=1) > 127
+    if 0.05 < light.mean() < 0.95:
+        found.notes.append(
+            f"{light.sum()} of {len(light)} images look black on white and the others do not: "
+            "make them alike first"
+        )
+    elif has_light_border(train.images):
         other = "without" if args.invert else "with"
         found.notes.append(f"`runner.py` reads white on black: import again {other} --invert")
     if _names_say("emnist", found) and not args.transpose:
@@ -108,6 +117,9 @@ def _merged(found: Found, source: Path) -> tuple[dict[str, Array], dict[str, Arr
     for split in sorted(splits, reverse=True):
         x, y = (found.arrays.get((kind, split)) for kind in "xy")
         what = f"{source}: {split or 'all'} images"
+        if x is None and not split and len(splits) > 1:  # such as the names of the classes
+            found.notes.append("labels that belong to no images are left out")
+            continue
         if x is None:
             raise UserError(f"{what}: there are their labels, but no images; add their file")
         if y is None:
@@ -170,39 +182,46 @@ def _one_each(labels: Array, what: str) -> Array:
 
 def _grey_levels(images: dict[str, Array], found: Found, source: Path) -> dict[str, Images]:
     """Bring (N, H, W) of any range and size to uint8 (N, 28, 28), all splits in the same way."""
-    low = min(float(x.min()) for x in images.values())
-    high = max(float(x.max()) for x in images.values())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise UserError(f"{source}: pixels that are NaN or infinite; leave those images out")
-    if low == high:
-        raise UserError(f"{source}: all pixels are {low:g}; give images with ink")
-    if low >= 0:  # 0..1, 0..16, 0..255 or 0..65535
-        largest = next((n for n in (1.0, 16.0, 255.0, 65535.0) if high <= n), None)
-        zero = 0.0
-    else:
-        largest, zero = (2.0 if low >= -1 and high <= 1 else None), -1.0
-    if largest is None:
-        raise UserError(
-            f"{source}: pixels from {low:g} to {high:g}; give the grey levels 0 to 255 from before "
-            "they were normalised"
-        )
-    if largest != 255:
-        found.notes.append(f"pixels were {low:g} to {high:g} and are 0 to 255 now")
+    scales = {_scale(x, source) for x in images.values()}
+    if len(scales) > 1:
+        both = " and ".join(f"{black:g} to {white:g}" for black, white in sorted(scales))
+        raise UserError(f"{source}: training and test pixels are {both}; give one scale to both")
+    black, white = scales.pop()
+    if white != 255:
+        found.notes.append(f"pixels were {black:g} to {white:g} and are 0 to 255 now")
     sizes = {x.shape[1:] for x in images.values()}
     if sizes != {(SIDE, SIDE)}:
         height, width = max(sizes)
         found.notes.append(f"images of {width}x{height} pixels were scaled to {SIDE}x{SIDE}")
-    return {k: _resized(_as_levels(x, zero, largest)) for k, x in images.items()}
+    return {k: _resized(_as_levels(x, black, white)) for k, x in images.items()}
 
 
-def _as_levels(images: Array, zero: float, largest: float) -> Images:
-    """zero..zero + largest -> uint8 0..255."""
-    if images.dtype == np.uint8 and largest == 255:
+def _scale(images: Array, source: Path) -> tuple[float, float]:
+    """Which of the usual scales the pixels are on: black and white."""
+    low, high = float(images.min()), float(images.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(f"{source}: pixels that are NaN or infinite; leave those images out")
+    if low == high:
+        raise UserError(f"{source}: all pixels are {low:g}; give images with ink")
+    for black, white in SCALES:
+        slack = 0.05 * (white - black)  # interpolation goes beyond black and white
+        fits = black - slack <= low and high <= white + slack and (not black or low < black / 2)
+        if fits and high - low >= 5 * slack:  # less is another scale, such as one of 12 bits
+            return black, white
+    raise UserError(
+        f"{source}: pixels from {low:g} to {high:g}; give the grey levels 0 to 255 from before "
+        "they were normalised"
+    )
+
+
+def _as_levels(images: Array, black: float, white: float) -> Images:
+    """black..white -> uint8 0..255."""
+    if images.dtype == np.uint8 and white == 255:
         return images.astype(np.uint8, copy=False)
     levels = images.astype(np.float32)
-    levels -= zero
-    levels *= 255 / largest
-    return np.rint(levels, out=levels).astype(np.uint8)
+    levels -= black
+    levels *= 255 / (white - black)
+    return np.rint(levels.clip(0, 255, out=levels), out=levels).astype(np.uint8)
 
 
 def _resized(images: Images) -> Images:
@@ -228,7 +247,7 @@ def _numbered(
         raise UserError(f"{source}: {len(values)} different labels; 256 classes are possible")
     numeric = values.dtype.kind != "U"
     names = [str(value) for value in values]
-    if found.names and len(found.names) != len(values):
+    if found.names and (not numeric or len(found.names) != len(values)):
         found.notes.append(f"{len(found.names)} names for {len(values)} classes are not used")
     elif found.names:
         names = [found.names[key] for key in sorted(found.names)]
@@ -262,7 +281,7 @@ def _split_off_test(data: Split) -> tuple[Split, Split]:
 # --- What is written and said -------------------------------------------------------------------
 
 
-def write(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> None:
+def write(train: Split, test: Split, names: tuple[str, ...], folder: Path, source: Path) -> None:
     """Write the four IDX files, labels.txt and the sheet of samples; the folder appears whole.
 
     Raises:
@@ -280,7 +299,7 @@ def write(train: Split, test: Split, names: tuple[str, ...], folder: Path) -> No
         try:
             load(made)
         except UserError as error:
-            raise UserError(str(error).replace(str(made), str(folder))) from None
+            raise UserError(str(error).replace(str(made), str(source))) from None
 
 
 def draw_sheet(data: Split, names: tuple[str, ...], path: Path) -> None:

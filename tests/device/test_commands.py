@@ -90,11 +90,18 @@ def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(run, mnist, tmp_
     write_pgm(tmp_path / "a.pgm", mnist.test.images[0])
     for name in ("Thumbs.db", "README", "labels.txt"):
         (tmp_path / name).write_text("no picture")
-    (tmp_path / "b").write_bytes((tmp_path / "a.pgm").read_bytes())  # its content tells
+    for name in ("b", "b.pnm"):  # their content tells
+        (tmp_path / name).write_bytes((tmp_path / "a.pgm").read_bytes())
     done = run(tmp_path)
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3
     assert done.stderr == f"runner.py: {tmp_path}: 3 files that are not pictures were skipped\n"
+
+
+def test_an_empty_name_is_not_this_folder(run, digits):
+    done = run("", cwd=digits)
+    assert done.returncode == 2
+    assert "no name of a file" in done.stderr
 
 
 def test_info_names_model_runtime_versions_and_machine_and_options_may_stand_first(run):

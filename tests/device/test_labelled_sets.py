@@ -42,6 +42,7 @@ def label_255(folder):
 @pytest.mark.parametrize(
     ("make", "part"),
     [
+        (lambda folder: folder.rmdir(), "no such file or folder"),
         (lambda folder: None, "no folders of pictures"),
         (lambda folder: (folder / "cat").mkdir(), "not a class of the model"),
         (lambda folder: (folder / "1").mkdir(), "no pictures in it"),

@@ -283,7 +283,15 @@ def test_strokes_without_full_ink_are_no_digit():
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4), np.int32), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8)]
+    "array",
+    [
+        np.zeros((4, 4), np.int32),
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        Image.new("L", (4, 4)),
+        [[0, 255]],
+    ],
+    ids=str,
 )
 def test_an_array_that_is_no_picture_is_refused(array):
     with pytest.raises(PhotoError, match="is needed"):

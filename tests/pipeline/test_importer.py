@@ -69,6 +69,8 @@ IDX_FILES = {
         f"{split}/{kind}" for split in ("train", "test") for kind in ("images.idx3", "labels.idx1")
     ],
     "in folders of their names": [f"{name}/{name}" for name in MNIST],
+    "downloaded twice": [f"{name} (1)" for name in MNIST],
+    "capitals": [name.upper() for name in MNIST],
 }
 
 
@@ -86,6 +88,13 @@ def test_idx_files_of_every_name_are_read(tmp_path, names):
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
 
 
+def test_a_link_to_a_folder_is_refused_and_no_class_is_missed(tmp_path, capsys):
+    write_files(tmp_path / "elsewhere", MNIST, make_set())
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "7").symlink_to(tmp_path / "elsewhere")
+    assert "7: a link to a folder" in refusal(capsys, tmp_path / "from", tmp_path / "to")
+
+
 def test_what_a_browser_unpacked_under_a_gz_name_is_read(tmp_path):
     arrays = make_set()
     write_files(tmp_path / "from", MNIST, arrays, suffix=".gz")
@@ -97,6 +106,7 @@ def test_packed_and_unpacked_twins_are_one_file(tmp_path):
     arrays = make_set()
     write_files(tmp_path, MNIST, arrays, gzip.compress, ".gz")
     write_files(tmp_path / "raw", DOTS, arrays)
+    write_files(tmp_path, [f"{name} (1)" for name in MNIST], arrays)
     assert_same(imported(tmp_path, tmp_path / "to"), arrays)
 
 
@@ -185,7 +195,7 @@ def write_csv(path, images, labels=None, header=True, last=False, delimiter=",")
 
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize(
-    "form", [{}, {"last": True}, {"delimiter": ";"}, {"delimiter": "\t"}], ids=str
+    "form", [{}, {"last": True}, *({"delimiter": by} for by in ";\t ")], ids=str
 )
 def test_tables_of_kaggle_are_read(tmp_path, form, header):
     arrays, suffix = make_set(), "tsv" if form.get("delimiter") == "\t" else "csv"
@@ -193,6 +203,28 @@ def test_tables_of_kaggle_are_read(tmp_path, form, header):
         path = tmp_path / "from" / f"mnist_{part}.{suffix}"
         write_csv(path, arrays[f"x_{part}"], arrays[f"y_{part}"], header, **form)
     assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
+
+
+def test_labels_in_a_table_of_their_own_are_read(tmp_path):
+    arrays = make_set()
+    for part in ("Train", "Test"):
+        images, labels = (arrays[f"{kind}_{part.lower()}"] for kind in "xy")
+        write_csv(tmp_path / "from" / f"csv{part}Images.csv", images, header=False)
+        np.savetxt(tmp_path / "from" / f"csv{part}Label.csv", labels, fmt="%d")
+    assert_same(imported(tmp_path / "from", tmp_path / "to"), arrays)
+
+
+def test_a_table_of_numpy_with_the_blank_lines_of_windows_is_read(tmp_path, capsys):
+    arrays = make_set()
+    for part in ("train", "test"):
+        columns = [arrays[f"y_{part}"][:, None], arrays[f"x_{part}"].reshape(-1, 28 * 28)]
+        path = tmp_path / "from" / f"{part}.csv"
+        path.parent.mkdir(exist_ok=True)
+        np.savetxt(path, np.hstack(columns), delimiter=",", newline="\r\r\n")
+    got = imported(tmp_path / "from", tmp_path / "to")
+    assert_same(got, arrays)
+    assert got.label_names == ("0", "1", "2")
+    assert not capsys.readouterr().err
 
 
 def test_a_table_without_labels_is_left_out_and_test_images_are_drawn(tmp_path, capsys):
@@ -227,6 +259,8 @@ FORMS = {
     "flat": lambda x, y: (x.reshape(len(x), -1), y),
     "floats": lambda x, y: (x.astype(np.float32) / 255, y),
     "floats around 0": lambda x, y: (x / 127.5 - 1, y),
+    "floats to 0.5": lambda x, y: (x / 255 - 0.5, y),
+    "int8": lambda x, y: ((x.astype(np.int16) - 128).astype(np.int8), y),
     "floats to 255": lambda x, y: (x.astype(np.float64), y),
     "uint16": lambda x, y: (x.astype(np.uint16) * 257, y),
     "one-hot": lambda x, y: (x, np.eye(3)[y]),
@@ -241,7 +275,8 @@ FORMS = {
 @pytest.mark.parametrize("keys", KEYS, ids=" ".join)
 def test_arrays_are_known_by_their_usual_keys(tmp_path, keys):
     arrays = make_set()
-    np.savez(tmp_path / "a.npz", **dict(zip(keys, arrays.values(), strict=True)))
+    names = {"classes": np.array(["a", "b", "c"])}
+    np.savez(tmp_path / "a.npz", **dict(zip(keys, arrays.values(), strict=True)), **names)
     assert_same(imported(tmp_path / "a.npz", tmp_path / "to"), arrays)
 
 
@@ -270,6 +305,14 @@ def test_images_of_ones_and_zeros_become_black_and_white(tmp_path, capsys):
     assert set(np.unique(imported(tmp_path, tmp_path / "to").test.images)) == {0, 255}
 
 
+def test_what_interpolation_puts_beyond_black_and_white_is_black_and_white(tmp_path):
+    arrays = make_set()
+    beyond = {k: v / 255 * 1.06 - 0.03 if k[0] == "x" else v for k, v in arrays.items()}
+    np.savez(tmp_path / "a.npz", **beyond)
+    got = imported(tmp_path / "a.npz", tmp_path / "to").test.images.astype(int)
+    assert np.abs(got - arrays["x_test"]).max() < 10
+
+
 def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
     arrays = make_set()
     for name, labels in (("ints", [2, 5, 9]), ("words", ["cat", "dog", "eel"])):
@@ -282,12 +325,14 @@ def test_names_and_gaps_among_the_labels_are_kept_as_names(tmp_path):
     ("change", "part"),
     [
         ({"y_train": np.array([0, None] * 12)}, "Python objects"),
+        ({"x_test": make_set()["x_test"] / 255}, "0 to 1 and 0 to 255; give one scale"),
         ({"y_train": np.zeros(23)}, "24 images, but 23 labels"),
         ({"y_train": np.full(24, np.nan)}, "whole numbers"),
         ({"y_train": np.zeros(24), "y_test": np.zeros(9)}, "all of one class, 0"),
         ({"y_test": np.full(9, 7)}, "no training image of the class '7'"),
         ({"x_train": np.full((24, 28, 28), np.nan)}, "NaN"),
-        ({"x_train": np.zeros((24, 28, 28)) - 3}, "normalised"),
+        ({"x_train": make_set()["x_train"] - 30.0}, "normalised"),
+        ({"x_train": make_set()["x_train"] * 16.0}, "pixels from 0 to 4080; give"),  # 12 bits
         ({"x_train": np.zeros((24, 100, 7, 3, 2))}, "shape"),
         ({"x_train": np.zeros((24, 28, 28), "U3")}, "grey levels"),
         ({"more_train": np.zeros((24, 28, 28))}, "too many"),
@@ -316,17 +361,29 @@ def test_a_folder_of_pictures_per_class_is_read(tmp_path, capsys, folders):
             name = f"{'abc'[arrays[f'y_{part}'][i]]}/{i:02}.png"
             draw(tmp_path / "set" / folder / name, image)
     (tmp_path / "set" / "Thumbs.db").write_bytes(b"\0")
+    (tmp_path / "set" / "classes.txt").write_text("c\nb\na\n")  # the folders' names hold
+    if folders[1]:  # of no class
+        draw(tmp_path / "set" / "single_prediction" / "x.png", image)
     (tmp_path / "set" / folders[0] / "a" / "damaged.png").write_bytes(b"\x89PNG")
     got = imported(tmp_path / "set", tmp_path / "to")
     said = capsys.readouterr().out
-    assert "1 files that are not pictures" in said
+    assert "1 other files are left out, such as Thumbs.db" in said
     assert "damaged.png" in said
+    assert ("1 pictures outside the classes' folders" in said) == bool(folders[1])
     assert got.label_names == ("a", "b", "c")
     if folders[1]:
         order = np.argsort(arrays["y_test"], kind="stable")
         assert np.array_equal(got.test.images, arrays["x_test"][order])
     else:
         assert len(got.test) == 3
+
+
+def test_an_accent_written_by_a_mac_is_the_one_written_elsewhere(tmp_path):
+    image = make_set()["x_train"][0]
+    for name in ("train/e\u0301", "train/a", "test/\u00e9", "test/a"):
+        for i in range(4):
+            draw(tmp_path / "set" / name / f"{i}.png", image)
+    assert imported(tmp_path / "set", tmp_path / "to").label_names == ("a", "\u00e9")
 
 
 def test_pictures_of_other_sizes_are_scaled_whole(tmp_path, capsys):
@@ -355,6 +412,15 @@ def test_black_on_white_is_noticed_and_turned(tmp_path, capsys):
     assert "--invert" in capsys.readouterr().err
     assert_same(imported(tmp_path / "a.npz", tmp_path / "to", "--invert"), arrays)
     assert "white on black" in capsys.readouterr().out
+
+
+def test_a_set_of_both_polarities_is_not_to_be_turned_as_a_whole(tmp_path, capsys):
+    arrays = make_set()
+    np.savez(tmp_path / "a.npz", **{**arrays, "x_test": 255 - arrays["x_test"]})
+    imported(tmp_path / "a.npz", tmp_path / "to")
+    said = capsys.readouterr().out
+    assert "9 of 33 images look black on white" in said
+    assert "--invert" not in said
 
 
 def test_the_summary_counts_classes_and_duplicates_and_the_sheet_shows_them(tmp_path, capsys):
@@ -388,17 +454,27 @@ def test_what_is_refused_leaves_all_as_it_was(tmp_path, capsys):
     np.savez(tmp_path / "a.npz", **make_set(classes=2, train=3, test=2))
     assert "already" in refusal(capsys, tmp_path / "a.npz", tmp_path)
     message = refusal(capsys, tmp_path / "a.npz", tmp_path / "to")
-    assert f"{tmp_path / 'to'}: 3 training images are too few" in message
+    assert f"{tmp_path / 'a.npz'}: 3 training images are too few" in message
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize("name", ["nothing", "set.zip", "mnist.pkl.gz", "flat.png"])
-def test_other_forms_are_refused_with_what_to_do(tmp_path, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("nothing", "no such file"),
+        ("SET.ZIP", "unpack SET.ZIP first"),
+        ("mnist.pkl.gz", "unpack"),
+        ("train.parquet", "in Python: np.savez"),
+        ("flat.png", "put each class into a folder"),
+    ],
+)
+def test_other_forms_are_refused_with_what_to_do(tmp_path, capsys, name, advice):
     if name == "flat.png":
         draw(tmp_path / name, np.zeros((28, 28), np.uint8))
     elif name != "nothing":
         (tmp_path / name).write_bytes(b"PK\3\4")
-    refusal(capsys, tmp_path / name if name == "nothing" else tmp_path, tmp_path / "to")
+    for source in [tmp_path / name] if name == "nothing" else [tmp_path / name, tmp_path]:
+        assert advice in refusal(capsys, source, tmp_path / "to")
 
 
 FILES = ("a.npz", "x_train.npy", "train.csv", "train-images-idx3-ubyte", "0/a.png", "1/a.npy")
