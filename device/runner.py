@@ -231,7 +231,9 @@ def prepare(images: np.ndarray) -> np.ndarray:
     if images.ndim != 3 or images.shape[1:] not in ((28, 28), (32, 32)) or not len(images):
         raise InputError(f"images of shape {images.shape}, not (N, 28, 28)")
     if images.shape[1] == 32:  # padded already
-        images = images[:, 2:30, 2:30]
+        padded, images = images, images[:, 2:30, 2:30]
+        if np.count_nonzero(padded) != np.count_nonzero(images):
+            raise InputError("images of 32x32 with ink in the margin; scale them to 28x28")
     if images.dtype.kind == "f":
         if not (images.min() >= 0.0 and images.max() <= 1.0):  # NaN fails this as well
             raise InputError("float images must be finite and within 0..1")

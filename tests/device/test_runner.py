@@ -78,6 +78,7 @@ def test_int8_rows_are_hand_computed_and_sum_to_one(int8):
         (np.zeros((28, 28), np.uint8), "shape"),
         (np.zeros((1, 28, 29), np.uint8), "shape"),
         (np.zeros((0, 28, 28), np.uint8), "shape"),
+        (np.ones((1, 32, 32), np.uint8), "ink in the margin"),
         (np.zeros((1, 28, 28), np.int32), "type int32"),
         (np.full((1, 28, 28), np.nan, np.float32), "finite"),
         (np.full((1, 28, 28), 255.0, np.float32), r"within 0\.\.1"),
