@@ -33,6 +33,7 @@ from pipeline.artifacts import (
 from pipeline.bench.result import check_result
 from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.files import UserError, read_json, sha256
+from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.check import one_runtime_each, read_probabilities
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
@@ -63,7 +64,7 @@ class ReportData:
     pi: Any = None
     boards: Any = None  # a receipt a device, `devices/HOST.json`
     photos: Any = None
-    seeds: Any = None  # `docs/accuracy.json`: the same recipe with other seeds
+    seeds: Any = None  # of `docs/accuracy.json`: the same recipe with other seeds
 
     @property
     def threshold(self) -> float:
@@ -148,7 +149,10 @@ RESULTS = {  # by member of `ReportData`
         PARITY_JSON,
         "make export",
         ("status", "reference", "budget"),
-        {"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
+        {
+            **{"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
+            "binaries": _keys(BinaryRow),
+        },
     ),
     "bench": ResultFile(BENCH_JSON, "make bench", check=check_result),
     "device": ResultFile(BENCH_PI_JSON, "make bench-pi PI=user@host", check=check_result),
@@ -273,9 +277,10 @@ def read_seeds(path: Path, recipe: str, data: Dataset) -> dict[str, Any]:
     seeds = read(path, SEEDS, {})
     if seeds["data_sha256"] != data.sha256:
         raise UserError(f"{path.name} is of another data set: run `{SEEDS.command}`")
-    if recipe not in [block["recipe"] for block in seeds["recipes"]]:
-        raise UserError(f"not measured: run `{SEEDS.command} RECIPES={recipe}`")
-    return seeds
+    for block in seeds["recipes"]:
+        if block["recipe"] == recipe:
+            return dict(block)
+    raise UserError(f"not measured: run `{SEEDS.command} RECIPES={recipe}`")
 
 
 # --- The models -----------------------------------------------------------------------------------

@@ -160,14 +160,19 @@ def open_page(browser, url, sheet):
     browser.evaluate(f"(async () => {{ while (!{ready}) await {frame}; }})()")
 
 
-def draw(browser, name, strokes):
-    """Draw points of a box of 1x1 with the mouse."""
-    left, top = browser.evaluate(f"""(() => {{
+def corner(browser, name):
+    """Where on the screen a canvas begins."""
+    return browser.evaluate(f"""(() => {{
         const canvas = document.getElementById("{name}");
         canvas.scrollIntoView();
         const {{ left, top }} = canvas.getBoundingClientRect();
         return [left + canvas.clientLeft, top + canvas.clientTop];
     }})()""")
+
+
+def draw(browser, name, strokes):
+    """Draw points of a box of 1x1 with the mouse."""
+    left, top = corner(browser, name)
     for points in strokes:
         kinds = ["mousePressed", *["mouseMoved"] * len(points), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
@@ -250,6 +255,27 @@ def test_keyboard_alone_draws_undoes_and_clears(browser, measured):
     press(browser, "Delete")
     assert answer(browser) == ""
     assert seen(browser).max() == 0
+
+
+def test_a_second_finger_draws_nothing_and_undo_ends_the_stroke(browser, measured):
+    open_page(browser, (measured / "report.html").as_uri(), "draw-sheet")
+    left, top = corner(browser, "draw-sheet")
+
+    def touch(kind, *fingers):
+        points = [{"x": left + x, "y": top + y, "id": i} for i, (x, y) in enumerate(fingers)]
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
+    touch("touchStart", (112, 37))
+    touch("touchStart", (112, 37), (20, 37))
+    touch("touchMove", (112, 187), (20, 187))
+    browser.evaluate(TWO_FRAMES)
+    assert 0 < (seen(browser).max(axis=0) > 0).sum() < 6  # columns: of one upright stroke
+    browser.evaluate("document.getElementById('draw-undo').click()")
+    touch("touchMove", (60, 100), (20, 100))
+    touch("touchEnd")
+    browser.evaluate(TWO_FRAMES)
+    assert seen(browser).max() == 0
+    browser.assert_quiet()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
