@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
 def verdict(report: ReportData) -> Verdict:
     if report.parity is None:
         return Verdict(False, "Do not ship: parity is not known.", [report.problems["parity"]])
-    rows, receipts = report.parity["rows"], report.boards or []
+    rows, receipts = report.parity["rows"], _receipts(report)
     idle = [row for row in rows if row["status"] == "not_run"]
     failed = [
         problem(named(row), row)
@@ -47,6 +47,10 @@ def verdict(report: ReportData) -> Verdict:
         reasons.append("No real board has confirmed it yet: `make deploy PI=user@host`.")
     fastest = rows_to_ship(report.bench)[:1] if report.bench else []
     return Verdict(True, f"Ship it: {''.join(map(named, fastest)) or INT8_TFLITE}.", reasons)
+
+
+def _receipts(report: ReportData) -> list[dict[str, Any]]:
+    return report.boards["receipts"] if report.boards else []
 
 
 def parity_in_words(parity: Mapping[str, Any]) -> str:
@@ -122,8 +126,8 @@ def _size(report: ReportData) -> Figure:
 
 
 def _boards(report: ReportData) -> Figure:
-    receipts = report.boards or []
-    tried = f"of {len(receipts)} with a receipt" if receipts else "no board has sent a receipt"
+    receipts = _receipts(report)
+    tried = f"of {len(receipts)} with a receipt" if receipts else report.problems["boards"]
     systems, others = (
         {(c["os"], c["arch"]) for c in _cells(report) if (c["status"] == "pass") == passes}
         for passes in (True, False)

@@ -58,7 +58,7 @@ def describe_bench(bench: Mapping[str, Any], plot: str) -> Section:
 
 
 def boards(report: ReportData) -> Section:
-    receipts = report.boards
+    receipts, refused = report.boards["receipts"], report.boards["refused"]
     rows = []
     for receipt in receipts:
         choice, tried = receipt["choice"], receipt["rows"]
@@ -78,7 +78,7 @@ def boards(report: ReportData) -> Section:
     proven = sum(bool(receipt["choice"]) for receipt in receipts)
     header = ("board", "verified", "uses", "time for an image, µs", "problems", "when", "bundle")
     takeaway = f"{proven} of {len(receipts)} boards have a model that answers as it should."
-    return Section(takeaway, tables=(Table("Receipts", header, rows),))
+    return Section(takeaway, text=refused, tables=(Table("Receipts", header, rows),))
 
 
 def pi_matrix(report: ReportData) -> Section:

@@ -161,11 +161,19 @@ def test_without_parity_it_is_not_known_whether_to_ship(folder, small):
     assert values[:3] == ["?", "?", "?"]
 
 
-def test_boards_are_told_by_their_receipts_and_a_damaged_one_is_named(folder, small):
+def test_boards_are_told_by_their_receipts_and_a_stale_or_damaged_one_is_named(folder, small):
     (row,) = measured_sections.boards(gather(folder, small)).tables[0].rows
     name = "lenet5_int8.tflite on tflite-runtime"
     assert row[:4] == ("Raspberry Pi 4, bookworm", "1 of 1", name, "210")
-    (folder / "devices" / "pi.json").write_text("{}")
+    device = folder / "devices" / "pi.json"
+    receipt = json.loads(device.read_text())
+    stale = {**receipt, "rows": [{**receipt["rows"][0], "sha256": "f" * 64}]}
+    (folder / "devices" / "stale.json").write_text(json.dumps(stale))
+    boards = measured_sections.boards(gather(folder, small))
+    assert boards.takeaway.startswith("1 of 1 boards")
+    assert boards.text[0].startswith("stale.json is of another run")
+    (folder / "devices" / "stale.json").unlink()
+    device.write_text("{}")
     assert "pi.json is damaged" in gather(folder, small).problems["boards"]
 
 
