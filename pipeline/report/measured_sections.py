@@ -18,7 +18,7 @@ from pipeline.studies.robustness import table_cells
 
 BOARDS = {  # by the processor that qemu plays
     **{"arm1176": "Pi 1 and Zero", "cortex-a7": "Pi 2", "cortex-a53": "Pi 3 and Zero 2 W"},
-    **{"cortex-a72": "Pi 4", "cortex-a76": "Pi 5", "max": "any board"},
+    **{"cortex-a72": "Pi 4", "cortex-a76": "Pi 5", "max": "qemu's own processor"},
 }
 
 

@@ -200,10 +200,16 @@ def noise(report: ReportData) -> Section:
         f"ratio {max(0, _loss_db(worst)):.1f} dB below an ideal quantization's; the budget is "
         f"{result['budget']['int8_max_sqnr_loss_db']:.1f} dB."
     )
+    artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
+    by_tensor: dict[str, dict[str, str]] = {}
+    for layer in result["layers"]:
+        cell = f"{layer['sqnr_db']:.1f} of {layer['ideal_sqnr_db']:.1f}"
+        by_tensor.setdefault(layer["tensor"], {})[layer["artifact"]] = cell
     rows = [
-        [layer[key] for key in ("artifact", "tensor")]
-        + [f"{layer[key]:.1f}" for key in ("sqnr_db", "ideal_sqnr_db")]
-        for layer in result["layers"]
+        (tensor, *(of.get(artifact, "") for artifact in artifacts))
+        for tensor, of in by_tensor.items()
     ]
-    header = ("artifact", "layer", "SQNR, dB", "of an ideal quantization, dB")
-    return Section(takeaway, tables=(Table("Signal-to-noise ratio", header, rows),))
+    caption = "Signal-to-noise ratio, and that of an ideal quantization, dB"
+    return Section(
+        takeaway, tables=(Table(caption, ("layer", *map(plots.short, artifacts)), rows),)
+    )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device.bench.rows import name
 from pipeline.table import markdown_table
 
+MAX_CELL = 40  # characters in a line of a phone's table
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -45,6 +46,13 @@ class Table:
     caption: str  # what it shows
     header: Sequence[str]  # the columns' names
     rows: Sequence[Sequence[str | tuple[Bar, ...]]]  # cells: a text, or bars below each other
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a phone or a tablet has no room for it: many columns, or long cells."""
+        return len(self.header) > 4 or any(
+            len(cell) > MAX_CELL for row in self.rows for cell in row
+        )
 
 
 @dataclass(frozen=True)
