@@ -283,9 +283,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_example_page_of_the_bundle_answers_over_http(browser, measured, tmp_path):
+def test_example_page_of_the_bundle_answers_over_http_and_opened_as_a_file_says_so(
+    browser, measured, tmp_path
+):
     web = shutil.copytree(ROOT / "device" / "web", tmp_path / "web")
     shutil.copy(measured / NATIVE_WASM, web)
+    browser.open((web / "index.html").as_uri())
+    said = browser.evaluate("document.getElementById('answer').textContent")
+    assert said == "Serve this folder: python3 -m http.server"
     serve = functools.partial(Quiet, directory=web)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
