@@ -90,7 +90,7 @@ def what_to_ship(rows: Sequence[Row]) -> Iterator[str]:
     fastest, *others = rows
     equals = [name(row) for row in others if (r := ratio_of(row, fastest)) and r.low <= 1.0]
     yield (
-        f"The fastest on this machine is {name(fastest)}: a median of {p50_us(fastest):.1f} µs "
+        f"The fastest is {name(fastest)}: a median of {p50_us(fastest):.1f} µs "
         "for an image"
         + (f"; it is not shown that {', '.join(equals)} takes longer." if equals else ".")
     )
