@@ -91,6 +91,7 @@ def prove(subject: BenchSubject) -> dict[str, Any]:
         worker.stop()
     return {
         "artifact": subject.file,
+        "sha256": read_promises(HERE)[0][subject.file],
         "runtime": subject.runtime,
         "runtime_version": said["runtime_version"],
         "verified": not said["reason"],

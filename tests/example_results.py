@@ -76,7 +76,7 @@ def write_measured(folder):
     write_json(folder / "robustness.json", robustness(folder))
     write_json(folder / "photos.json", photo_results(folder))
     write_json(folder / "pi-matrix.json", pi_matrix(folder))
-    write_json(folder / "devices" / "pi.json", receipt())
+    write_json(folder / "devices" / "pi.json", receipt(folder))
 
 
 def bench(folder):
@@ -95,9 +95,10 @@ def bench(folder):
     return result(*rows)
 
 
-def receipt():
+def receipt(folder):
     chosen = {"artifact": "lenet5_int8.tflite", "runtime": "tflite-runtime"}
-    verified = {"runtime_version": "2.14.0", "verified": True, "reason": ""}
+    verified = {"sha256": sha256(folder / chosen["artifact"]), "runtime_version": "2.14.0"}
+    verified |= {"verified": True, "reason": ""}
     return {
         **{"schema_version": 1, "board": "Raspberry Pi 4", "system": "bookworm", "python": "3.11"},
         **{"time": "2026-01-01T00:00:00Z", "bundle_sha256": "0" * 64, "throttled": ""},

@@ -3,7 +3,8 @@
 //     const classify = await load();
 //     const { label, probabilities } = classify(pixels); // 784 bytes, row by row, white on black
 //
-// load() fetches lenet5_int8.wasm from beside this file; load(bytes) takes the module itself.
+// load() fetches lenet5_int8.wasm from beside this file. load(bytes) takes its bytes, as node (20 or later) needs it:
+//     const classify = await load(await readFile("web/lenet5_int8.wasm"));
 export async function load(bytes) {
   bytes ??= await (await fetch(new URL("lenet5_int8.wasm", import.meta.url))).arrayBuffer();
   const { exports } = (await WebAssembly.instantiate(bytes)).instance;

@@ -86,9 +86,9 @@ def what_to_ship(rows: Sequence[Row]) -> Iterator[str]:
     fastest, *others = rows
     equals = [name(row) for row in others if (r := ratio_of(row, fastest)) and r.low <= 1.0]
     yield (
-        f"For the shortest time an image on this machine ship {name(fastest)}: "
-        f"p50 {p50_us(fastest):.1f} µs"
-        + (f"; no slower can be shown: {', '.join(equals)}." if equals else ".")
+        f"The fastest is {name(fastest)}: a median of {p50_us(fastest):.1f} µs "
+        "for an image"
+        + (f"; it is not shown that {', '.join(equals)} takes longer." if equals else ".")
     )
     smallest = min(rows, key=lambda row: (row["size_bytes"], p50_us(row)))
     if smallest["size_bytes"] < fastest["size_bytes"] and (slower := ratio_of(smallest, fastest)):
@@ -96,8 +96,8 @@ def what_to_ship(rows: Sequence[Row]) -> Iterator[str]:
         library = " as a compiled library" if smallest["runtime"] == "native" else ""
         yield (
             f"The smallest is {smallest['artifact']}, {smallest['size_bytes'] / 1000:.1f} kB"
-            f"{library}, {fastest['size_bytes'] / smallest['size_bytes']:.2g} times smaller; at "
-            f"its best, on {smallest['runtime']}, it takes {slower} as long."
+            f"{library}, {fastest['size_bytes'] / smallest['size_bytes']:.2g} times smaller; on "
+            f"{smallest['runtime']}, where it is fastest, it takes {slower} as long."
         )
 
 
@@ -130,15 +130,16 @@ def throughput(rows: Sequence[Row]) -> str:
     best = max(rows, key=lambda row: float(row["throughput_ips"]))
     threads = "one thread" if best["threads"] == 1 else f"{best['threads']} threads"
     images = f"batches of {best['batch']}" if best["batch"] > 1 else "one image at a time"
-    one = [
-        f": {best['throughput_ips'] / row['throughput_ips']:.3g} times those of one thread"
+    gains = [
+        f"{best['throughput_ips'] / row['throughput_ips']:.2g}"
         for row in rows
         if best["threads"] > row["threads"] == 1
         and (name(row), row["batch"]) == (name(best), best["batch"])
     ]
+    more = "no more than" if gains == ["1"] else f"{''.join(gains)} times as many as"
     return (
         f"The most images a second, {best['throughput_ips']:,.0f}, come from {name(best)} with "
-        f"{images} and {threads}{''.join(one)}."
+        f"{images} and {threads}{f', {more} with one thread' if gains else ''}."
     )
 
 
@@ -147,7 +148,7 @@ def start_and_memory(rows: Sequence[Row]) -> Iterator[str]:
     if started := [row for row in rows if row["cold_start_ms"]]:
         row = min(started, key=lambda row: float(row["cold_start_ms"]["total"]))
         yield (
-            "The quickest cold start is {0}: {total:.0f} ms (interpreter {interpreter:.0f}, import "
+            "{0} starts quickest: {total:.0f} ms (interpreter {interpreter:.0f}, import "
             "{import:.0f}, load {load:.1f}, first answer {first:.1f})."
         ).format(name(row), **row["cold_start_ms"])
     if weighed := [row for row in rows if row["peak_rss_mib"]]:
@@ -160,8 +161,8 @@ def overhead(rows: Sequence[Row]) -> Iterator[str]:
     added_us = [p50_us(row) - row["invoke_us"]["p50"] for row in rows if row["invoke_us"]]
     if added_us:
         yield (
-            "From picture to label the runner adds to the runtime's own call, by the medians, "
-            f"{min(added_us):.1f} to {max(added_us):.1f} µs."
+            f"The runner adds {min(added_us):.1f} to {max(added_us):.1f} µs to the runtime's own "
+            "call, by the medians."
         )
 
 
@@ -174,6 +175,6 @@ def steadiness(rows: Sequence[Row]) -> str:
         spreads[name(row)] = middle_half / percentile(rounds, 50)
     most = max(spreads, key=lambda row: spreads[row])
     return (
-        f"From round to round the median latency of a row varies by at most {spreads[most]:.1%} "
-        f"(interquartile range); {most} varies most."
+        f"{most} is the least steady: from round to round its median varies by "
+        f"{spreads[most]:.1%} (interquartile range)."
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from device.bench.rows import name, three_figures
+from device.bench.rows import three_figures
 from pipeline.artifacts import FP32_TFLITE, INT8_TFLITE
 from pipeline.bench.findings import p50_us, ratio_of, rows_to_ship
 from pipeline.parity.statistics import wilson_ci95
 from pipeline.report.gather import ReportData
+from pipeline.report.page import named, problem
 
 
 class Verdict(NamedTuple):
@@ -22,44 +23,55 @@ class Verdict(NamedTuple):
 
 def verdict(report: ReportData) -> Verdict:
     if report.parity is None:
-        problem = report.problems["parity"]
-        return Verdict(False, "Do not ship: parity is not known.", [problem])
-    rows, receipts = report.parity["rows"], report.boards or []
+        return Verdict(False, "Do not ship: parity is not known.", [report.problems["parity"]])
+    rows, receipts = report.parity["rows"], _receipts(report)
+    idle = [row for row in rows if row["status"] == "not_run"]
     failed = [
-        f"{name(row)}: {row['status']}: {row['reason']}"
+        problem(named(row), row)
         for row in rows
-        if row["status"] == "fail" or (row["status"] == "not_run" and not row["allowed"])
+        if row["status"] == "fail" or (row in idle and not row["allowed"])
     ]
+    failed += failed_binaries(report.parity)
     failed += [
-        f"{cell['artifact']} on {cell['os']} {cell['arch']}, {cell['runtime']}: {cell['reason']}"
+        problem(f"{named(cell)}, on the emulated {cell['os']} {cell['arch']},", cell)
         for cell in _cells(report)
         if cell["status"] == "fail"
     ]
     failed += [
-        f"{receipt['board']}: no model answered as it should there"
-        for receipt in receipts
-        if not receipt["choice"]
+        f"{r['board']}: no model answered as it should." for r in receipts if not r["choice"]
     ]
     if failed:
         return Verdict(False, "Do not ship: a check failed.", failed)
-    passed = sum(row["status"] == "pass" for row in rows)
-    reasons = [
-        f"{passed} of {len(rows)} artifacts and runtimes answer as the float model does, within "
-        f"the budget, on all {report.parity['reference']['n']:,} test images."
-    ]
+    reasons = [parity_in_words(report.parity), *(problem(named(row), row) for row in idle)]
     if not receipts:
         reasons.append("No real board has confirmed it yet: `make deploy PI=user@host`.")
     fastest = rows_to_ship(report.bench)[:1] if report.bench else []
     return Verdict(True, f"Ship it: {''.join(map(named, fastest)) or INT8_TFLITE}.", reasons)
 
 
-def named(row: Mapping[str, Any]) -> str:
-    """Such as "lenet5_int8.tflite on tflite-runtime"."""
-    return f"{row['artifact']}, compiled" if row["runtime"] == "native" else name(row)
+def _receipts(report: ReportData) -> list[dict[str, Any]]:
+    return report.boards["receipts"] if report.boards else []
+
+
+def parity_in_words(parity: Mapping[str, Any]) -> str:
+    passed = sum(row["status"] == "pass" for row in parity["rows"])
+    return (
+        f"{passed} of {len(parity['rows'])} pairs of artifact and runtime pass parity with the "
+        f"float model on {parity['reference']['n']:,} test images."
+    )
 
 
 def _cells(report: ReportData) -> list[dict[str, Any]]:
     return report.pi["cells"] if report.pi else []
+
+
+def failed_binaries(parity: Mapping[str, Any]) -> list[str]:
+    """Which of the compiled files answers wrongly on which processor, and how."""
+    return [
+        problem(f"{row['file']} on {row['processor']}", row)
+        for row in parity["binaries"]
+        if row["status"] == "fail"
+    ]
 
 
 Figure = tuple[str, str]  # the number, and what to compare it with; "?" and why it is not known
@@ -114,10 +126,13 @@ def _size(report: ReportData) -> Figure:
 
 
 def _boards(report: ReportData) -> Figure:
-    receipts = report.boards or []
-    tried = f"of {len(receipts)} that sent a receipt" if receipts else "no board has sent a receipt"
-    systems = {(cell["os"], cell["arch"]) for cell in _cells(report) if cell["status"] == "pass"}
-    emulated = f"{len(systems)} emulated systems"
+    receipts = _receipts(report)
+    tried = f"of {len(receipts)} with a receipt" if receipts else "no board has a receipt"
+    systems, others = (
+        {(c["os"], c["arch"]) for c in _cells(report) if (c["status"] == "pass") == passes}
+        for passes in (True, False)
+    )
+    emulated = f"{len(systems - others)} of {len(systems | others)} emulated systems pass"
     if report.pi is None:
         emulated = f"emulated systems: {report.problems['pi']}"
     return str(sum(bool(r["choice"]) for r in receipts)), f"{tried}; {emulated}"

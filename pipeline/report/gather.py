@@ -33,6 +33,7 @@ from pipeline.artifacts import (
 from pipeline.bench.result import check_result
 from pipeline.data import Dataset, Probabilities, require_trained_on
 from pipeline.files import UserError, read_json, sha256
+from pipeline.parity.binaries import BinaryRow
 from pipeline.parity.check import one_runtime_each, read_probabilities
 from pipeline.parity.judge import ParityRow
 from pipeline.parity.layer_noise import TensorNoise
@@ -61,9 +62,9 @@ class ReportData:
     device: Any = None  # `bench-pi.json`, the same of a device
     robustness: Any = None
     pi: Any = None
-    boards: Any = None  # a receipt a device, `devices/HOST.json`
+    boards: Any = None  # "receipts", one a device, and why others are "refused"
     photos: Any = None
-    seeds: Any = None  # `docs/accuracy.json`: the same recipe with other seeds
+    seeds: Any = None  # of `docs/accuracy.json`: the same recipe with other seeds
 
     @property
     def threshold(self) -> float:
@@ -109,7 +110,7 @@ def gather(folder: Path, data: Dataset, seeds: Path = ACCURACY_JSON) -> ReportDa
     for member, form in RESULTS.items():
         add(member, read, folder / form.name, form, hashes)
     add("probabilities", read_outputs, folder / PROBABILITIES, data, results.get("parity"))
-    add("boards", read_receipts, folder / DEVICES_FOLDER)
+    add("boards", read_receipts, folder / DEVICES_FOLDER, hashes)
     add("seeds", read_seeds, seeds, str(training["recipe"]), data)
     return ReportData(
         version=project_version(),
@@ -148,7 +149,10 @@ RESULTS = {  # by member of `ReportData`
         PARITY_JSON,
         "make export",
         ("status", "reference", "budget"),
-        {"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
+        {
+            **{"rows": _keys(ParityRow), "layers": _keys(TensorNoise)},
+            "binaries": _keys(BinaryRow),
+        },
     ),
     "bench": ResultFile(BENCH_JSON, "make bench", check=check_result),
     "device": ResultFile(BENCH_PI_JSON, "make bench-pi PI=user@host", check=check_result),
@@ -225,7 +229,7 @@ def models_of(result: Mapping[str, Any]) -> dict[str, str]:
     found = {
         row["artifact"]: row.get("sha256") or ""
         for row in rows
-        if "artifact" in row and (row.get("latency_us") or row.get("accuracy") is not None)
+        if "sha256" in row and (row.get("latency_us") or row.get("accuracy") is not None)
     }
     if "model" in result:
         found[result["model"]] = result["model_sha256"] or ""
@@ -260,12 +264,18 @@ def read_outputs(
     return values
 
 
-def read_receipts(folder: Path) -> list[dict[str, Any]]:
-    """The receipts of devices; they are of a bundle, not of a model, and name it by its SHA-256."""
-    receipts = [read(path, RECEIPT, {}) for path in sorted(folder.glob("*.json"))]
-    if not receipts:
-        raise UserError(f"no device has sent a receipt: run `{RECEIPT.command}`")
-    return receipts
+def read_receipts(folder: Path, hashes: Mapping[str, str]) -> dict[str, list[Any]]:
+    """The receipts of devices that have these models, and why the others are refused."""
+    found: dict[str, list[Any]] = {"receipts": [], "refused": []}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found["receipts"].append(read(path, RECEIPT, hashes))
+        except UserError as error:
+            found["refused"].append(str(error))
+    if not found["receipts"]:
+        none = f"no device has sent a receipt: run `{RECEIPT.command}`"
+        raise UserError("; ".join(found["refused"]) or none)
+    return found
 
 
 def read_seeds(path: Path, recipe: str, data: Dataset) -> dict[str, Any]:
@@ -273,9 +283,10 @@ def read_seeds(path: Path, recipe: str, data: Dataset) -> dict[str, Any]:
     seeds = read(path, SEEDS, {})
     if seeds["data_sha256"] != data.sha256:
         raise UserError(f"{path.name} is of another data set: run `{SEEDS.command}`")
-    if recipe not in [block["recipe"] for block in seeds["recipes"]]:
-        raise UserError(f"not measured: run `{SEEDS.command} RECIPES={recipe}`")
-    return seeds
+    for block in seeds["recipes"]:
+        if block["recipe"] == recipe:
+            return dict(block)
+    raise UserError(f"not measured: run `{SEEDS.command} RECIPES={recipe}`")
 
 
 # --- The models -----------------------------------------------------------------------------------

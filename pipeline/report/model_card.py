@@ -27,6 +27,8 @@ def text(report: ReportData) -> str:
     parity, distorted = report.parity, report.robustness
     passed = [row for row in parity["rows"] if row["status"] == "pass"] if parity else []
     first = {row["artifact"]: row["accuracy"] for row in reversed(passed)}  # runtime of each
+    non_digits = report.seeds["non_digits_sure"] if report.seeds else {}
+    misread = misreadings(report)
     return render(
         "model_card.md.j2",
         report=report,
@@ -42,7 +44,9 @@ def text(report: ReportData) -> str:
         timed=valid_rows(report.bench) if report.bench else [],
         robustness=distorted and robustness_cells(distorted["rows"]),
         mistakes=mistakes(report)[:10],
-        shown=len(misreadings(report)[:MAX_MISREAD]),
+        non_digits=[(name, f"{of['int8']:.0%}") for name, of in non_digits.items()],
+        misread=len(misread),
+        shown=len(misread[:MAX_MISREAD]),
         picture=MISREAD_PNG,
     )
 

@@ -13,8 +13,9 @@ from pipeline.config import ParityBudget
 from pipeline.parity.check import one_runtime_each
 from pipeline.parity.judge import Limits, limits, table_cells
 from pipeline.report import plots
+from pipeline.report.first_screen import failed_binaries, parity_in_words
 from pipeline.report.gather import ReportData
-from pipeline.report.page import Bar, Picture, Section, Table
+from pipeline.report.page import Bar, Picture, Section, Table, named, problem
 
 MAX_PICTURES = 1000  # of a bad model: more would make the page too large to open
 
@@ -22,33 +23,29 @@ MAX_PICTURES = 1000  # of a bad model: more would make the page too large to ope
 def built(report: ReportData) -> Section:
     training, data = report.training, report.data
     test = training["confidence"]["test"]
-    threshold = "none: too few validation images, or too many errors"
+    threshold = "none: there are too few validation images, or too many errors"
     if report.threshold:
         threshold = f"{report.threshold:.2f}: {test['coverage']:.2%} of the test images are "
-        threshold += f"answered, {test['error']:.3%} of these wrongly"
+        threshold += f"answered, and {test['error']:.3%} of these wrongly"
     facts = {
         "recipe": f"{training['recipe']}, seed {training['seed']}",
         "parameters": f"{training['parameters']:,}",
-        "training": f"{training['epochs']:g} epochs, {training['steps']:,} steps, "
-        f"{training['seconds']:.0f} s",
+        "training": f"{training['epochs']:g} epochs, {training['steps']:,} steps",
         "images": f"{len(data.train):,} to train on, {len(data.validation):,} to select by, "
         f"{len(data.test):,} to test on",
-        "validation accuracy": f"{training['val_accuracy']:.2%}",
-        "test accuracy": f"{training['test_accuracy']:.2%}",
         "expected calibration error": f"{training['test_calibration_error']:.2%}",
         "confidence threshold": threshold,
         "classes": ", ".join(data.label_names),
-        "version": report.version,
-        "commit": report.commit or "unknown: exported outside a git repository",
         "data set, SHA-256": data.sha256,
-        **report.tools,
+        "made with": ", ".join(map(" ".join, report.tools.items())),
     }
     files = [
         (name, f"{size / 1000:.1f}", report.hashes[name])
         for name, size in report.sizes_bytes.items()
     ]
+    commit = f"commit {report.commit}" if report.commit else "an unknown commit"
     return Section(
-        f"{len(files)} files of version {report.version}, commit {report.commit or 'unknown'}.",
+        f"These {len(files)} files are of version {report.version}, {commit}.",
         tables=(
             Table("Model, data and tools", ("what", "value"), list(facts.items())),
             Table("Files", ("file", "size, kB", "SHA-256"), files),
@@ -69,20 +66,21 @@ def training(report: ReportData) -> Section:
 
 def parity(report: ReportData) -> Section:
     result = report.parity
-    reference = result["reference"]
     budget = ParityBudget(**{**result["budget"], "allowed_not_run": ()})
     header, (first, *others) = table_cells(result)
     rows: list[Sequence[str | tuple[Bar, ...]]] = [[*first, ""]]
     for row, cells in zip(result["rows"], others, strict=True):
         rows.append([*cells, _budget_cell(row, result, budget)])
-    missing = [row for row in result["rows"] if row["status"] != "pass"]
+    missing = [problem(named(row), row) for row in result["rows"] if row["status"] != "pass"]
+    failed = failed_binaries(result)
+    runs = sum(row["status"] != "not_run" for row in result["binaries"])
     return Section(
-        f"Parity: {result['status']}: {len(result['rows']) - len(missing)} of "
-        f"{len(result['rows'])} artifacts and runtimes answer {reference['n']:,} test images as "
-        f"{reference['artifact']} does, within the budget.",
+        parity_in_words(result),
         text=(
-            "Each ran in a process of its own. 'same bits': every output is tflite-runtime's.",
-            *(f"{r['artifact']} on {r['runtime']}: {r['status']}: {r['reason']}" for r in missing),
+            "'same bits' means that every output is, bit for bit, tflite-runtime's. The compiled "
+            f"C passed {runs - len(failed)} of {runs} runs, here and on emulated processors.",
+            *missing,
+            *failed,
         ),
         tables=(Table("Parity by artifact and runtime", [*header, "budget used"], rows),),
     )
@@ -159,9 +157,8 @@ def errors(report: ReportData) -> Section:
         ]
         pictures.append(Picture(report.data.test.images[i], title, lines))
     text = [
-        f"{len(flipped)} images are flipped, that is read otherwise by some artifact than by the "
-        f"float model; {len(misread)} more are misread by all alike, and are shown with the float "
-        "model's probability of the answer."
+        f"On {len(flipped)} images, marked 'flipped', some artifact disagrees with the float "
+        f"model. All misread {len(misread)} others alike; their percentage is the float model's."
     ]
     left_out = len(flipped) + len(misread) - len(pictures)
     if left_out:
@@ -199,14 +196,20 @@ def noise(report: ReportData) -> Section:
         return Section("No layer could be compared: run `make export`.")
     worst = max(result["layers"], key=_loss_db)
     takeaway = (
-        f"The noisiest layer, {worst['tensor']} of {worst['artifact']}, is "
-        f"{max(0, _loss_db(worst)):.1f} dB below an ideal quantization; "
-        f"the budget is {result['budget']['int8_max_sqnr_loss_db']:.1f} dB."
+        f"The noisiest layer, {worst['tensor']} of {worst['artifact']}, has a signal-to-noise "
+        f"ratio {max(0, _loss_db(worst)):.1f} dB below an ideal quantization's; the budget is "
+        f"{result['budget']['int8_max_sqnr_loss_db']:.1f} dB."
     )
+    artifacts = dict.fromkeys(layer["artifact"] for layer in result["layers"])
+    by_tensor: dict[str, dict[str, str]] = {}
+    for layer in result["layers"]:
+        cell = f"{layer['sqnr_db']:.1f} of {layer['ideal_sqnr_db']:.1f}"
+        by_tensor.setdefault(layer["tensor"], {})[layer["artifact"]] = cell
     rows = [
-        [layer[key] for key in ("artifact", "tensor")]
-        + [f"{layer[key]:.1f}" for key in ("sqnr_db", "ideal_sqnr_db")]
-        for layer in result["layers"]
+        (tensor, *(of.get(artifact, "") for artifact in artifacts))
+        for tensor, of in by_tensor.items()
     ]
-    header = ("artifact", "layer", "SQNR, dB", "of an ideal quantization, dB")
-    return Section(takeaway, tables=(Table("Signal-to-noise ratio", header, rows),))
+    caption = "Signal-to-noise ratio, and that of an ideal quantization, dB"
+    return Section(
+        takeaway, tables=(Table(caption, ("layer", *map(plots.short, artifacts)), rows),)
+    )

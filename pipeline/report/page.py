@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from device.bench.rows import name
 from pipeline.table import markdown_table
 
+MAX_CELL = 40  # characters in a line of a phone's table
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -44,6 +46,13 @@ class Table:
     caption: str  # what it shows
     header: Sequence[str]  # the columns' names
     rows: Sequence[Sequence[str | tuple[Bar, ...]]]  # cells: a text, or bars below each other
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a phone or a tablet has no room for it: many columns, or long cells."""
+        return len(self.header) > 4 or any(
+            len(cell) > MAX_CELL for row in self.rows for cell in row
+        )
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,22 @@ def png(pixels: NDArray[np.uint8], scale: int = 1) -> bytes:
     return stream.getvalue()
 
 
+def named(row: Mapping[str, Any]) -> str:
+    """Such as "lenet5_int8.tflite on tflite-runtime"."""
+    return f"{row['artifact']}, compiled" if row["runtime"] == "native" else name(row)
+
+
+def problem(subject: str, row: Mapping[str, Any]) -> str:
+    """Why a row of results, of that subject, is no "pass"."""
+    verb = "did not run" if row["status"] == "not_run" else "failed"
+    return f"{subject} {verb}: {row['reason'] or 'for no known reason'}."
+
+
+def with_code(text: str) -> Markup:
+    """HTML of a text: what stands between `backticks` is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+.!|<>~&$-])", r"\\\1", text)
@@ -96,6 +121,6 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(plain=plain, as_it_is=Markup)
+    environment.filters.update(plain=plain, as_it_is=Markup, with_code=with_code)
     environment.globals["markdown_table"] = markdown_table
     return environment.get_template(template).render(**values)

@@ -10,7 +10,7 @@ from pipeline.data import Dataset
 from pipeline.data import load as load_data
 from pipeline.files import write_bytes
 from pipeline.report import first_screen, measured_sections, model_card, model_sections
-from pipeline.report.draw import drawing
+from pipeline.report.draw import drawing, shape
 from pipeline.report.gather import gather
 from pipeline.report.page import TEMPLATES, render
 
@@ -55,7 +55,9 @@ def write(folder: Path, data: Dataset) -> dict[str, str]:
     missing = {title: problems[needed] for title, needed, _ in SECTIONS if needed in problems}
     draw = drawing(report, folder)
     if draw is None:
-        missing["Draw a digit"] = f"{artifacts.NATIVE_WASM} is missing: run `make native`"
+        missing[f"Draw a {shape(report)}"] = (
+            f"{artifacts.NATIVE_WASM} is missing: run `make native`"
+        )
     page = render(
         "page.html.j2",
         title="LeNet-5: from training to the device",

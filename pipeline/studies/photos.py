@@ -204,9 +204,9 @@ def tables(result: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
 def summary(result: Mapping[str, Any]) -> str:
     digits, empties = (sum(row["n"] for row in result[key]) for key in ("digits", "empties"))
     return (
-        f"Of {digits} generated photographs of digits a plain resize is read right "
-        f"{result['raw_resize_accuracy']:.1%}, device/photo {result['accuracy']:.1%}; of "
-        f"{empties} without a digit {result['refused_share']:.1%} are refused."
+        f"With device/photo {result['accuracy']:.1%} of {digits} generated photographs of digits "
+        f"are read right, with a plain resize {result['raw_resize_accuracy']:.1%}; of {empties} "
+        f"without a digit it refuses {result['refused_share']:.1%}."
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import re
 import time
 import zipfile
@@ -45,6 +46,7 @@ class TrainResult:
     steps: int  # updates of the weights
     seconds: float  # wall-clock time of training alone, that of its teachers included
     teacher_seconds: float  # of the teachers and their answers, which other seeds share
+    cores: int | None  # of this machine; None: unknown
     val_accuracy: float  # 0..1
     test_accuracy: float  # 0..1
     test_calibration_error: float  # expected calibration error on the test set, 0..1
@@ -134,6 +136,7 @@ def train(name: str, recipe: Recipe, data: Dataset, out: Path, teachers: Path) -
         steps=steps,
         seconds=round(seconds, 2),
         teacher_seconds=round(teacher_seconds, 2),
+        cores=os.cpu_count(),
         val_accuracy=accuracy(validation, data.validation.labels),
         test_accuracy=accuracy(test, data.test.labels),
         test_calibration_error=expected_calibration_error(test, data.test.labels),

@@ -7,6 +7,7 @@ import pytest
 from helpers import run_runner, write_script
 
 from export.bundle import unpack_bundle
+from pipeline.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def test_every_model_proves_itself_on_every_runtime_and_the_fastest_is_used(bund
     assert ("lenet5_int8.tflite", "ai-edge-litert") in rows
     assert ("lenet5_fp32.onnx", "onnxruntime") in rows
     assert all(row["verified"] and row["latency_us"] > 0 for row in rows.values())
+    assert all(row["sha256"] == sha256(folder / row["artifact"]) for row in receipt["rows"])
     fastest = min(rows, key=lambda key: rows[key]["latency_us"])
     assert tuple(receipt["choice"].values()) == fastest
     assert f"chosen: {fastest[0]} on {fastest[1]}\nPASS\n" in said

@@ -12,7 +12,8 @@ const STEP = 8; // pixels that an arrow key moves the pen
 
 let strokes = []; // lists of [x, y], in pixels of the sheet
 let at = [sheet.width / 2, sheet.height / 2]; // the keyboard's pen
-let isDown = false;
+let isDown = false; // and whether it draws
+let held = null; // the mouse, finger or pen that draws; another one beside it does not
 
 // The sheet's ink, 0 to 255; nothing but strokes is on it.
 function ink() {
@@ -95,26 +96,32 @@ function place(event) {
 }
 
 sheet.onpointerdown = (event) => {
-  if (event.button !== 0) return;
-  sheet.setPointerCapture(event.pointerId);
+  if (event.button !== 0 || held !== null) return;
+  lift();
+  held = event.pointerId;
+  sheet.setPointerCapture(held);
   answer.setAttribute("aria-busy", "true"); // read aloud when the stroke has ended
   strokes.push([place(event)]);
   lookSoon();
 };
 sheet.onpointermove = (event) => {
-  if (!sheet.hasPointerCapture(event.pointerId)) return;
+  if (event.pointerId !== held) return;
   const passed = event.getCoalescedEvents?.() ?? [];
   strokes.at(-1).push(...(passed.length ? passed : [event]).map(place));
   lookSoon();
 };
-sheet.onpointerup = sheet.onpointercancel = () => {
-  answer.removeAttribute("aria-busy");
+sheet.onpointerup = sheet.onpointercancel = (event) => {
+  if (event.pointerId !== held) return;
+  lift();
   lookSoon();
 };
 
+// The stroke has ended, whatever drew it.
 function lift() {
   isDown = false;
+  held = null;
   penState.textContent = "";
+  answer.removeAttribute("aria-busy");
 }
 
 function undo() {
@@ -138,7 +145,9 @@ sheet.onkeydown = (event) => {
     at = [inside(at[0] + STEP * move[0], sheet.width), inside(at[1] + STEP * move[1], sheet.height)];
     if (isDown) strokes.at(-1).push(at);
   } else if (event.key === " ") {
-    isDown = !isDown;
+    const wasDown = isDown;
+    lift();
+    isDown = !wasDown;
     if (isDown) strokes.push([at]);
     penState.textContent = isDown ? "pen down" : "pen up";
   } else if (event.key === "Backspace") undo();

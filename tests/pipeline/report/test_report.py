@@ -9,10 +9,12 @@ import pytest
 from example_results import change, seed_figures
 from helpers import run_stage
 
+from pipeline.artifacts import NATIVE_WASM
 from pipeline.config import load_parity_budget
 from pipeline.files import UserError
 from pipeline.parity.judge import Limits, limits
 from pipeline.report import (
+    draw,
     first_screen,
     measured_sections,
     model_card,
@@ -21,6 +23,7 @@ from pipeline.report import (
     write,
 )
 from pipeline.report.gather import RESULTS, gather
+from pipeline.report.page import with_code
 from pipeline.studies import accuracy
 
 PLOTS = {"loss", "accuracy", "confusion-int8", "latency", "device-latency", "robustness"}
@@ -109,14 +112,39 @@ def test_the_first_screen_says_what_to_ship_and_five_figures(measured, small):
     )
 
 
-@pytest.mark.parametrize(("name", "key"), [("parity.json", "rows"), ("pi-matrix.json", "cells")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("parity.json", "rows"), ("parity.json", "binaries"), ("pi-matrix.json", "cells")],
+)
 def test_one_failed_row_is_enough_not_to_ship(folder, small, name, key):
     first, *others = json.loads((folder / name).read_text())[key]
     failed = {**first, "status": "fail", "reason": "broken"}
     change(folder / name, **{key: [failed, *others]})
     verdict = first_screen.verdict(gather(folder, small))
     assert not verdict.ships
-    assert verdict.reasons[0].endswith("broken")
+    assert verdict.reasons[0].endswith(" failed: broken.")
+
+
+def test_an_artifact_that_was_allowed_not_to_run_is_named_beside_the_verdict(folder, small):
+    first, *others = json.loads((folder / "parity.json").read_text())["rows"]
+    idle = {**first, "status": "not_run", "reason": "no such runtime", "allowed": True}
+    change(folder / "parity.json", rows=[idle, *others])
+    verdict = first_screen.verdict(gather(folder, small))
+    assert verdict.ships
+    assert verdict.reasons[1].endswith("did not run: no such runtime.")
+
+
+def test_the_page_claims_the_same_bits_in_the_browser_only_if_parity_found_them(folder, small):
+    rows = json.loads((folder / "parity.json").read_text())["rows"]
+    module = next(row for row in rows if row["artifact"] == NATIVE_WASM)
+    for figures, claim in (
+        ({"bit_identical": True}, "it gave the same bits as lenet5_int8.tflite on tflite-runtime."),
+        ({"bit_identical": None}, "it agreed with the float model within the budget."),
+        ({"status": "fail"}, "Parity has not confirmed its answers."),
+    ):
+        module |= figures
+        change(folder / "parity.json", rows=rows)
+        assert draw.takeaway(gather(folder, small)).endswith(claim)
 
 
 def test_a_board_on_which_nothing_is_right_is_enough_not_to_ship(folder, small):
@@ -133,11 +161,19 @@ def test_without_parity_it_is_not_known_whether_to_ship(folder, small):
     assert values[:3] == ["?", "?", "?"]
 
 
-def test_boards_are_told_by_their_receipts_and_a_damaged_one_is_named(folder, small):
+def test_boards_are_told_by_their_receipts_and_a_stale_or_damaged_one_is_named(folder, small):
     (row,) = measured_sections.boards(gather(folder, small)).tables[0].rows
     name = "lenet5_int8.tflite on tflite-runtime"
     assert row[:4] == ("Raspberry Pi 4, bookworm", "1 of 1", name, "210")
-    (folder / "devices" / "pi.json").write_text("{}")
+    device = folder / "devices" / "pi.json"
+    receipt = json.loads(device.read_text())
+    stale = {**receipt, "rows": [{**receipt["rows"][0], "sha256": "f" * 64}]}
+    (folder / "devices" / "stale.json").write_text(json.dumps(stale))
+    boards = measured_sections.boards(gather(folder, small))
+    assert boards.takeaway.startswith("1 of 1 boards")
+    assert boards.text[0].startswith("stale.json is of another run")
+    (folder / "devices" / "stale.json").unlink()
+    device.write_text("{}")
     assert "pi.json is damaged" in gather(folder, small).problems["boards"]
 
 
@@ -161,18 +197,14 @@ def test_axis_ends_before_a_row_that_is_far_from_the_others():
     assert plots.axis_limit([20.0]) == 20.0
 
 
-def test_seeds_are_told_recipe_by_recipe_if_they_are_of_this_data_and_recipe(
-    measured, small, tmp_path
-):
+def test_seeds_are_told_if_they_are_of_this_data_and_recipe(measured, small, tmp_path):
     path = tmp_path / "accuracy.json"
     figures = [seed_figures(0.99, 0.99), seed_figures(0.97, 0.97)]
-    tiny, best = (
-        accuracy.describe([accuracy.summarise(recipe, 50, figures)], small)
-        for recipe in ("tiny", "best")
-    )
+    blocks = [accuracy.summarise(recipe, 50, figures) for recipe in ("best", "tiny")]
+    best, tiny = accuracy.describe(blocks[:1], small), accuracy.describe(blocks, small)
     path.write_text(json.dumps(tiny))
     seeds = measured_sections.seeds(gather(measured, small, seeds=path))
-    assert seeds.tables[0].caption == "Recipe tiny, 2 seeds"
+    assert seeds.takeaway.startswith("With 2 seeds, recipe tiny reads 2.00% of the test images")
     assert seeds.tables[0].rows[0][:3] == ["lenet5.keras", "2.000%", "1.414%"]
     assert seeds.tables[1].rows == [["hooked ones", "90.0%", "80.0%"]]
     for value, problem in (
@@ -255,7 +287,7 @@ def test_a_page_of_damaged_results_shows_what_is_left_and_says_so(folder, small_
     for name, command in COMMANDS.items():
         line = f"{name} is damaged or of another version: run `{command}` again"
         assert line in run.stdout
-        assert line in page
+        assert str(with_code(line)) in page
     assert set(re.findall(r'<figure id="plot-([a-z0-9-]+)"', page)) == {"loss", "accuracy"}
 
 

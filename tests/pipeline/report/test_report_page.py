@@ -160,14 +160,19 @@ def open_page(browser, url, sheet):
     browser.evaluate(f"(async () => {{ while (!{ready}) await {frame}; }})()")
 
 
-def draw(browser, name, strokes):
-    """Draw points of a box of 1x1 with the mouse."""
-    left, top = browser.evaluate(f"""(() => {{
+def corner(browser, name):
+    """Where on the screen a canvas begins."""
+    return browser.evaluate(f"""(() => {{
         const canvas = document.getElementById("{name}");
         canvas.scrollIntoView();
         const {{ left, top }} = canvas.getBoundingClientRect();
         return [left + canvas.clientLeft, top + canvas.clientTop];
     }})()""")
+
+
+def draw(browser, name, strokes):
+    """Draw points of a box of 1x1 with the mouse."""
+    left, top = corner(browser, name)
     for points in strokes:
         kinds = ["mousePressed", *["mouseMoved"] * len(points), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
@@ -252,14 +257,40 @@ def test_keyboard_alone_draws_undoes_and_clears(browser, measured):
     assert seen(browser).max() == 0
 
 
+def test_a_second_finger_draws_nothing_and_undo_ends_the_stroke(browser, measured):
+    open_page(browser, (measured / "report.html").as_uri(), "draw-sheet")
+    left, top = corner(browser, "draw-sheet")
+
+    def touch(kind, *fingers):
+        points = [{"x": left + x, "y": top + y, "id": i} for i, (x, y) in enumerate(fingers)]
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
+    touch("touchStart", (112, 37))
+    touch("touchStart", (112, 37), (20, 37))
+    touch("touchMove", (112, 187), (20, 187))
+    browser.evaluate(TWO_FRAMES)
+    assert 0 < (seen(browser).max(axis=0) > 0).sum() < 6  # columns: of one upright stroke
+    browser.evaluate("document.getElementById('draw-undo').click()")
+    touch("touchMove", (60, 100), (20, 100))
+    touch("touchEnd")
+    browser.evaluate(TWO_FRAMES)
+    assert seen(browser).max() == 0
+    browser.assert_quiet()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
 
-def test_example_page_of_the_bundle_answers_over_http(browser, measured, tmp_path):
+def test_example_page_of_the_bundle_answers_over_http_and_opened_as_a_file_says_so(
+    browser, measured, tmp_path
+):
     web = shutil.copytree(ROOT / "device" / "web", tmp_path / "web")
     shutil.copy(measured / NATIVE_WASM, web)
+    browser.open((web / "index.html").as_uri())
+    said = browser.evaluate("document.getElementById('answer').textContent")
+    assert said == "Serve this folder: python3 -m http.server"
     serve = functools.partial(Quiet, directory=web)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -89,4 +89,4 @@ def test_result_tells_the_shares_over_all_rows(drawn, tmp_path):
     assert (result["accuracy"], result["refused_share"]) == (1.0, 0.5)
     text = photos.format_result(result)
     assert "pen on white paper" in text
-    assert "device/photo 100.0%; of 2 without a digit 50.0% are refused." in text
+    assert "of 2 without a digit it refuses 50.0%." in text
