@@ -80,7 +80,7 @@ def make_fake_bundle(folder, version="1.0.0", further=None):
     """Write a bundle to a folder; `further` files are added or replace those of the fake."""
     files = {"runner.py": RUNNER, "answer": b"PASS", "requirements.lock": b"", **(further or {})}
     path = folder / f"lenet5-edge-{version}.tar.gz"
-    write_bundle(files, {"version": version}, f"lenet5-edge-{version}", path)
+    write_bundle(files, {"version": version, "models": {}}, f"lenet5-edge-{version}", path)
     return path
 
 
@@ -263,15 +263,15 @@ class Device(Board):
         with self.locked():
             pass
 
-    def start_deploy(self, bundle):
+    def start_deploy(self, bundle, **more):
         """Start tools/deploy.sh as `make deploy` does."""
         command = [ROOT / "tools/deploy.sh", bundle, f"{USER}@127.0.0.1", str(self.port)]
-        options = {"stdin": subprocess.DEVNULL, "text": True, "env": environment(self.keys)}
+        options = {"stdin": subprocess.DEVNULL, "text": True, "env": environment(self.keys, **more)}
         return subprocess.Popen(command, **options, **PIPES)
 
-    def deploy(self, bundle):
+    def deploy(self, bundle, **more):
         """Run it to its end."""
-        return finished(self.start_deploy(bundle))
+        return finished(self.start_deploy(bundle, **more))
 
 
 def environment(folder, **more):

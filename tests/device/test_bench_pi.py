@@ -71,6 +71,7 @@ def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start
         ("{}", 1, 1, {"r.json": "{}"}),
         ("{", 0, 1, {"r.json": "earlier"}),
         ("", 255, 1, {"r.json": "earlier"}),
+        ("{}", 255, 1, {"r.json": "earlier"}),
     ],
 )
 def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from deploy_helpers import make_fake_bundle
+from deploy_helpers import environment, make_fake_bundle
 from helpers import ROOT
 
 
@@ -46,6 +46,28 @@ def test_of_two_deployments_at_once_each_says_truly_what_became_of_its_version(d
     assert device.versions() == ["1.0.0", "2.0.0"]
 
 
+def test_a_version_that_another_deployment_has_replaced_meanwhile_is_exit_1(device, bundles):
+    assert device.deploy(bundles[0]).returncode == 0
+    first = (device.home / "current").readlink()
+    device.command("sync", f"ln -sfn {first} {device.home}/current")  # the last thing that is done
+    run = device.deploy(bundles[1])
+    assert run.returncode == 1
+    assert run.stderr.endswith(f": another deployment has put {first.name} into use\n")
+
+
+def test_the_devices_receipt_comes_here_whole_or_not_at_all(device, bundles, tmp_path):
+    (tmp_path / "parity.json").write_text('{"status": "pass", "rows": []}')
+    receipt = tmp_path / "devices" / "127.0.0.1.json"
+    assert device.deploy(bundles[0], ARTIFACTS=str(tmp_path)).returncode == 0
+    assert (receipt.read_text(), receipt.stat().st_mode & 0o777) == ("{}", 0o644)
+    runner = b"open(__file__[:-9] + 'device.json', 'w').write('{')\nprint('PASS')"
+    bundle = make_fake_bundle(tmp_path, "2.0.0", {"runner.py": runner})
+    run = device.deploy(bundle, ARTIFACTS=str(tmp_path))
+    assert run.returncode == 1
+    assert "the bundle is in use there, but its device.json did not come" in run.stderr
+    assert [path.read_text() for path in receipt.parent.iterdir()] == ["{}"]
+
+
 def test_what_was_cut_off_on_the_way_is_sent_again(device, bundles):
     digest = hashlib.sha256(bundles[0].read_bytes()).hexdigest()[:12]
     device.home.mkdir()
@@ -78,7 +100,7 @@ def test_the_signature_goes_with_the_bundle(device, bundles, keys, tmp_path):
         ("deploy", ["Makefile", ""], "name a device: make deploy PI=user@host"),
         *(
             ("deploy", ["Makefile", pi], f"PI={pi}: not user@host")
-            for pi in ("-oProxyCommand=x", "@", "pi@", "@host")
+            for pi in ("-oProxyCommand=x", "@", "pi@", "@host", "a@b@c", "pi@../x", "pi@h; a")
         ),
         ("deploy", ["Makefile", "pi@host", "abc"], "PORT=abc: not a number"),
         *(
@@ -96,3 +118,12 @@ def test_bad_usage_is_one_line_and_exit_2(tool, arguments, message):
     assert run.returncode == 2
     assert run.stderr.startswith(f"{tool}: {message}")
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["RUNTIMES", "SERVICE"])
+def test_a_setting_that_would_be_a_command_on_the_device_is_exit_2(name, tmp_path):
+    command = [ROOT / "tools" / "deploy.sh", "Makefile", "pi@host"]
+    settings = environment(tmp_path, **{name: "1;a"})
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=settings)
+    assert run.returncode == 2
+    assert f"{name}=1;a" in run.stderr

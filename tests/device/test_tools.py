@@ -72,15 +72,21 @@ def test_what_a_user_types_reaches_the_tool_as_it_is(tree, name, call, by):
 @pytest.fixture
 def exported_tree(tmp_path):
     """A folder with `artifacts` of one model that passed parity, and the bundle of it."""
-    model = b"a model"
-    digest = hashlib.sha256(model).hexdigest()
-    folder = tmp_path / "artifacts"
-    folder.mkdir()
-    (folder / "model.tflite").write_bytes(model)
-    row = {"artifact": "model.tflite", "status": "pass", "sha256": digest}
-    (folder / "parity.json").write_text(json.dumps({"status": "pass", "rows": [row]}))
-    bundle_of(model, tmp_path)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "model.tflite").write_bytes(MODEL)
+    write_parity(tmp_path)
+    bundle_of(MODEL, tmp_path)
     return tmp_path
+
+
+MODEL = b"a model"
+
+
+def write_parity(folder, status="pass", of_model="pass"):
+    row = {"artifact": "model.tflite", "status": of_model}
+    row["sha256"] = hashlib.sha256(MODEL).hexdigest()
+    parity = {"status": status, "rows": [row]}
+    (folder / "artifacts" / "parity.json").write_text(json.dumps(parity))
 
 
 def bundle_of(model, folder):
@@ -88,17 +94,9 @@ def bundle_of(model, folder):
     write_bundle({"model.tflite": model}, manifest, "lenet5-edge-1.0.0", folder / "bundle.tar.gz")
 
 
-def change_parity(**values):
-    def change(folder):
-        path = folder / "artifacts" / "parity.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-    return change
-
-
 NOT_SHIPPED = {
-    "parity failed": change_parity(status="fail"),
-    "the model passed on no runtime": change_parity(rows=[]),
+    "parity failed": lambda folder: write_parity(folder, status="fail"),
+    "the model passed on no runtime": lambda folder: write_parity(folder, of_model="not_run"),
     "another model": lambda folder: (folder / "artifacts" / "model.tflite").write_bytes(b"x"),
     "no model": lambda folder: (folder / "artifacts" / "model.tflite").unlink(),
     "parity was not run": lambda folder: (folder / "artifacts" / "parity.json").unlink(),
@@ -146,18 +144,30 @@ esac
 """
 
 
-def test_two_makings_of_one_environment_wait_for_each_other(tmp_path):
+@pytest.fixture
+def start_venv(tmp_path):
+    """A function that starts tools/venv.sh with a Python whose environments have `nothing`."""
     (tmp_path / "empty.lock").touch()
-    (tmp_path / "nothing").symlink_to(shutil.which("true"))
     write_script(tmp_path / "python", PYTHON)
-    runs = [
-        subprocess.Popen(
-            [ROOT / "tools" / "venv.sh", "venv", "empty.lock"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHON": str(tmp_path / "python")},
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(2)
-    ]
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python")}
+    command = [ROOT / "tools" / "venv.sh", "venv", "empty.lock"]
+    return lambda: subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_environment_is_finished_when_pip_has_installed_all_by_its_hash(
+    start_venv, tmp_path, code
+):
+    pip = f'case "$*" in *install*--require-hashes*) exit {code} ;; *install*) exit 1 ;; esac'
+    write_script(tmp_path / "nothing", pip)
+    assert start_venv().wait() == code
+    assert (tmp_path / "venv" / ".installed").exists() == (code == 0)
+
+
+def test_two_makings_of_one_environment_wait_for_each_other(start_venv, tmp_path):
+    (tmp_path / "nothing").symlink_to(shutil.which("true"))
+    runs = [start_venv() for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     assert (tmp_path / "log").read_text() == "begin\nend\n"  # the second found it there
