@@ -137,6 +137,15 @@ def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
     assert "the bundle does not verify: differs  lenet5_fp32.tflite" in run.stderr
 
 
+def test_a_header_of_the_c_that_was_changed_or_is_missing_is_not_packed(artifacts, small_data):
+    header = artifacts / "native" / "lenet5_int8.h"
+    for change in (lambda: header.write_text(header.read_text() + "\n"), header.unlink):
+        change()
+        run, bundle = bundled(artifacts, small_data)
+        assert (run.returncode, bundle) == (2, None)
+        assert f"{header}: missing or not of lenet5_int8.tflite" in run.stderr
+
+
 def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):
     other = tmp_path / "renamed"
     other.mkdir()
