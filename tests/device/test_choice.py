@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import time
 import zlib
@@ -238,9 +239,15 @@ def test_receipt_is_shown_as_a_table_with_the_choice(judged):
     assert len(receipt.format_receipt(judged(b=("wrong", 1))).splitlines()) == 2
 
 
-def test_receipt_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "device.json"
+def test_receipt_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, synced = tmp_path / "device.json", []
+
+    def keep(descriptor):
+        synced.append((path.exists(), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(receipt.os, "fsync", keep)
     receipt.write(path, {"board": "é", "rows": []})
+    assert synced == [(False, path.stat().st_size)]  # a power cut after the rename harms nothing
     assert path.read_text("utf-8") == json.dumps({"board": "é", "rows": []}, indent=2) + "\n"
     with pytest.raises(TypeError):
         receipt.write(path, {"board": {1}})

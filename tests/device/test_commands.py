@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from drawings import write_pgm
@@ -84,6 +85,24 @@ def test_output_that_is_full_is_one_line(exported):
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == "runner.py: the output: No space left on device"
     assert "Traceback" not in run.stderr
+
+
+def test_a_reader_that_goes_away_and_ctrl_c_end_a_command_without_a_word(
+    exported, monkeypatch, capsys
+):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, RUNNER, "info", "-m", exported / INT8]
+    run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    assert commands.main(["info"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(run, mnist, tmp_path):

@@ -7,8 +7,8 @@ import subprocess
 import time
 
 import pytest
-from deploy_helpers import environment, make_fake_bundle
-from helpers import ROOT
+from deploy_helpers import environment, make_fake_bundle, refused
+from helpers import ROOT, write_script
 
 
 def test_when_the_connection_is_lost_the_version_before_stays_in_use(device, bundles):
@@ -72,6 +72,12 @@ def test_what_was_cut_off_on_the_way_is_sent_again(device, bundles):
     digest = hashlib.sha256(bundles[0].read_bytes()).hexdigest()[:12]
     device.home.mkdir()
     sent = device.home / f"bundle-{digest}.tar.gz"
+    device.command("cat", "head -c 100")  # a lost connection looks like the end of the file
+    run = device.deploy(bundles[0])
+    assert run.returncode == 1
+    assert run.stderr.endswith("failed; deploy again\n")
+    assert list(device.home.iterdir()) == []
+    (device.bin / "cat").unlink()
     sent.write_bytes(bundles[0].read_bytes()[:100])
     run = device.deploy(bundles[0])
     assert run.returncode == 0, run.stderr
@@ -107,7 +113,10 @@ def test_the_signature_goes_with_the_bundle(device, bundles, keys, tmp_path):
             ("deploy", ["Makefile", "pi@host", port], f"PORT={port}: not a port")
             for port in ("99999", "0", "9" * 20)
         ),
-        ("deploy", ["Makefile", "pi@host", "22", "a; rm b"], "DIR=a; rm b: use letters, digits"),
+        *(
+            ("deploy", ["Makefile", "pi@host", "22", folder], f"DIR={folder}: use letters, digits")
+            for folder in ("a; rm b", "-x")
+        ),
         ("bench-pi", ["", "22", "d", "r.json"], "name a device: make bench-pi PI=user@host"),
         ("bench-pi", ["pi@host", "22", "d", "r.json", "--evil"], "FLAGS=--evil: there is only"),
     ],
@@ -118,6 +127,14 @@ def test_bad_usage_is_one_line_and_exit_2(tool, arguments, message):
     assert run.returncode == 2
     assert run.stderr.startswith(f"{tool}: {message}")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_device_that_cannot_be_reached_is_one_line_and_exit_1(tmp_path):
+    write_script(tmp_path / "ssh", "exit 255")
+    command = [ROOT / "tools" / "deploy.sh", "Makefile", "pi@host"]
+    settings = environment(tmp_path)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=settings)
+    refused(run, 1, "pi@host cannot be reached; nothing was changed", by="deploy")
 
 
 @pytest.mark.parametrize("name", ["RUNTIMES", "SERVICE"])

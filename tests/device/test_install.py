@@ -91,6 +91,15 @@ def test_an_interrupted_run_removes_what_is_half_made(used_board, bundles, numbe
     assert used_board.versions() == ["1.0.0", "2.0.0"]
 
 
+def test_interrupted_after_the_switch_it_names_the_new_version(used_board, bundles):
+    used_board.command("sync", '[ "$2" != . ] || kill -TERM 0')  # the last step
+    run = used_board.install(bundles[2])
+    assert used_board.in_use() == "3.0.0"
+    in_use = (used_board.home / "current").readlink()
+    assert run.returncode == 1
+    assert run.stderr.endswith(f"install: interrupted; in use: {in_use}\n")
+
+
 def test_two_runs_at_once_wait_for_each_other(board, bundles):
     board.before_each(["python3"], '[ "$3" != venv ] || sleep 0.5')
     for run in [board.start(bundle) for bundle in bundles[:2]]:
