@@ -1,6 +1,7 @@
 """The generated C: bit-exact by every set of kernels, from Python, and by whatever compiles it."""
 
 import shutil
+import sys
 import sysconfig
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -148,6 +149,24 @@ def test_binding_refuses_wrong_sizes_and_kinds_and_read_only_outputs(binding, im
     said = "not single bytes|bytes of outputs for|not writable"
     with pytest.raises((ValueError, BufferError), match=said):
         binding.run(image, output)
+
+
+def test_binding_keeps_nothing_of_what_it_was_given_whatever_came_of_it(binding):
+    images, outputs = [bytearray(784), bytearray(783)], [bytearray(10), bytearray(9)]
+    nones = sys.getrefcount(None)
+    for _ in range(1000):
+        binding.run(images[0], outputs[0])
+    assert sys.getrefcount(None) > nones - 500
+    for image, output in ((images[0], outputs[1]), (images[1], outputs[0])):
+        with pytest.raises(ValueError):
+            binding.run(image, output)
+    binding.classify(images[0])
+    with pytest.raises(ValueError):
+        binding.classify(images[1])
+    with pytest.raises(TypeError, match=r"expected \(images, outputs\)"):
+        binding.run(images[0], outputs[0], outputs[0])
+    for argument in (*images, *outputs):
+        argument.append(0)  # refused while something holds its memory
 
 
 _LAYOUT = """
