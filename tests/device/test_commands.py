@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import commands
 import numpy as np
@@ -60,6 +61,17 @@ def test_several_digits_are_read_in_order_with_their_boxes_and_never_as_one(run,
     assert row["probability"] == pytest.approx(product)
     first, second = (digit["box"] for digit in row["digits"])
     assert 50 <= first[0] < first[2] <= 162 < 250 <= second[0] < second[2] <= 362
+
+
+def test_answers_carry_the_names_that_the_labels_have():
+    predictions = SimpleNamespace(probabilities=np.float32([[0.25, 0.75]]))
+    model = SimpleNamespace(predict=lambda images: predictions, classify=lambda image: (1, 0.5))
+    image, names = np.zeros((28, 28), np.uint8), ["no", "yes"]
+    found = commands.answer_digit(model, image, names, 2)
+    assert [answer["label"] for answer in found["top"]] == ["yes", "no"]
+    found = commands.answer_digits(model, [(image, (0, 0, 1, 1))] * 2, names, 1)
+    assert (found["label"], found["digits"][0]["label"]) == ("yesyes", "yes")
+    assert found["probability"] == 0.25
 
 
 def test_an_answer_below_the_threshold_is_unsure_and_tells_its_guess(run, int8, mnist, tmp_path):
@@ -127,15 +139,16 @@ def test_info_names_model_runtime_versions_and_machine_and_options_may_stand_fir
 def test_every_command_has_help():
     code = """
 import commands
-for command in commands.COMMANDS:
+for words in ([], *([command] for command in commands.COMMANDS)):
     try:
-        commands.main([command, "--help"])
+        commands.main([*words, "--help"])
     except SystemExit as ended:
         print("ended", ended.code)
 """
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=RUNNER.parent, capture_output=True, text=True, check=True)
-    assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 6
+    assert "{predict,receipt,verify,info,accuracy,bench}" in run.stdout.splitlines()[0]
+    assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 7
     assert run.stdout.count("--model MODEL") == 5  # `receipt` takes all
 
 
@@ -163,21 +176,25 @@ def test_an_option_outside_its_range_is_bad_usage(run, digits, option, values):
         assert done.stderr.count("\n") == 1
 
 
-def test_black_images_of_an_idx_file_hold_no_digit(run, tmp_path):
+def test_images_of_one_grey_of_an_idx_file_hold_no_digit(run, tmp_path):
     path = tmp_path / "black-ubyte"
-    path.write_bytes(idx_bytes(np.zeros((1, 28, 28), np.uint8)))
+    grey = np.full((1, 28, 28), 99, np.uint8)
+    path.write_bytes(idx_bytes(np.concatenate([np.zeros_like(grey), grey])))
     done = run(path)
     assert done.returncode == 2
-    assert f"{path}[0]: no digit found" in done.stderr
+    for i in range(2):
+        assert f"{path}[{i}]: no digit found" in done.stderr
 
 
 def test_names_that_do_not_print_are_written_as_escapes_and_the_others_go_on(run, mnist, tmp_path):
-    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm"):
+    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm", "\u00fc.pgm".encode()):
         write_pgm(tmp_path / os.fsdecode(name), mnist.test.images[0])
-    done = run(tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    assert done.returncode == 0, done.stderr
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = run(tmp_path, tmp_path / "none\n.pgm", env=ascii_only)
+    assert done.returncode == 2
     names = [line.partition("  ")[0].rpartition("/")[2] for line in done.stdout.splitlines()]
-    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm"]
+    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm", "\\xfc.pgm"]
+    assert done.stderr.startswith(f"runner.py: {tmp_path}/none\\n.pgm: ")
 
 
 def test_closed_standard_input_is_one_line(exported):

@@ -53,10 +53,14 @@ def test_a_power_cut_at_any_moment_leaves_a_whole_version_in_use(disk, bundles, 
     installed(board, bundles[1] if case == "update" else bundles[0])
     cuts = list(tmp_path.glob("cut-*"))
     assert len(cuts) > len(CHANGING)
+    replaced = []
     for cut in cuts:
         with mounted(tmp_path / "after", "-o", "loop", cut) as after:
             in_use = after / "lenet5-edge" / "current"
             assert is_whole(in_use) or (in_use / "answer").read_text() == "FAIL"
+            answer = after / "lenet5-edge" / "versions" / ".new" / "answer"
+            replaced.append(answer.exists() and answer.read_text() == "FAIL")
+    assert any(replaced) == (case == "repair")  # removed after they have changed places, not before
 
 
 def test_what_a_killed_run_left_the_next_one_removes(used_board, bundles):
