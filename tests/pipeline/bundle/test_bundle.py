@@ -154,6 +154,10 @@ def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, 
     run, bundle = bundled(artifacts, other)
     assert (run.returncode, bundle) == (2, None)
     assert "not the data set that the model was trained on" in run.stderr
+    for stage in ("export", "native", "parity"):
+        run = run_stage(stage, "--data", other, "--out", artifacts)
+        assert run.returncode == 2
+        assert "not the data set that the model was trained on" in run.stderr
 
 
 def test_label_names_are_the_data_sets_whatever_train_json_says(artifacts, small_data):
