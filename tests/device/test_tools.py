@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, write_script
@@ -105,10 +106,12 @@ NOT_SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("tool", ["deploy", "fleet"])
+@pytest.mark.parametrize(
+    ("tool", "nowhere"), [("deploy", "PI=-: not"), ("fleet", "no inventory -")]
+)
 @pytest.mark.parametrize("change", NOT_SHIPPED.values(), ids=NOT_SHIPPED.keys())
 def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
-    exported_tree, change, tool
+    exported_tree, change, tool, nowhere
 ):
     def run():
         return subprocess.run(
@@ -119,7 +122,9 @@ def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
             text=True,
         )
 
-    assert run().returncode == 2  # `-` is no device and no inventory: the bundle was accepted
+    accepted = run()
+    assert accepted.returncode == 2
+    assert accepted.stderr.startswith(f"deploy: {nowhere}")
     change(exported_tree)
     refused = run()
     assert refused.returncode == 1
@@ -127,6 +132,21 @@ def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
         "deploy: bundle.tar.gz: not made from what is in artifacts now, or that failed parity; "
         "run: make export\n"
     )
+
+
+@pytest.mark.parametrize(("ended", "code"), [(0, 0), (2, 1), (4, 1), (1, 2), (250, 2)])
+def test_ansible_gets_the_bundle_with_its_signature_and_its_end_is_told(tmp_path, ended, code):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for name in ("b.tar.gz", "b.tar.gz.sig", "hosts"):
+        (tmp_path / name).touch()
+    programs = tmp_path / ".venv-fleet" / "bin"
+    write_script(programs / "ansible", "echo 'hosts (1)'")
+    write_script(programs / "ansible-playbook", f'ls "${{4#*=}}"*; exit {ended}')
+    command = [tmp_path / "tools" / "fleet.sh", "b.tar.gz", "hosts"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    names = [Path(line).name for line in run.stdout.splitlines()]
+    assert names == ["bundle.tar.gz", "bundle.tar.gz.sig"]
 
 
 # --- Environments -------------------------------------------------------------------------------
