@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -135,6 +136,21 @@ def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
     run, bundle = bundled(artifacts, small_data)
     assert (run.returncode, bundle) == (2, None)
     assert "the bundle does not verify: differs  lenet5_fp32.tflite" in run.stderr
+
+
+def test_golden_outputs_that_the_packed_command_does_not_give_are_not_packed(
+    artifacts, small_data, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))  # only the command is asked
+    monkeypatch.setattr(pack.artifacts, "DEVICE_PYTHON", tmp_path / "none")
+    path = artifacts / "native" / "golden.bin"
+    golden = bytearray(path.read_bytes())
+    for last in range(8 + 794 - 1, len(golden), 794):
+        golden[last] ^= 1
+    path.write_bytes(golden)
+    run, bundle = bundled(artifacts, small_data)
+    assert (run.returncode, bundle) == (2, None)
+    assert "the bundle does not verify: 64 of 320 outputs equal" in run.stderr
 
 
 def test_a_header_of_the_c_that_was_changed_or_is_missing_is_not_packed(artifacts, small_data):
