@@ -74,6 +74,20 @@ def test_answers_carry_the_names_that_the_labels_have():
     assert found["probability"] == 0.25
 
 
+def test_an_answer_that_becomes_unsure_is_another_answer(monkeypatch, capsys):
+    sure = iter([0.9, 0.9, 0.4, 0.4])
+    frames = [("frame", np.eye(28, dtype=np.uint8))] * 4
+    monkeypatch.setattr(commands, "load", lambda args: None)
+    monkeypatch.setattr("manifest.label_names", lambda classifier: [])
+    monkeypatch.setattr("samples.read_samples", lambda *_: frames)
+    monkeypatch.setattr(
+        commands, "answer_digit", lambda *_: {"label": "7", "probability": next(sure)}
+    )
+    commands.run(["-", "-m", "model", "--stable", "2", "--min-confidence", "0.5"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert ("unsure" in first, "unsure" in second) == (False, True)
+
+
 def test_an_answer_below_the_threshold_is_unsure_and_tells_its_guess(run, int8, mnist, tmp_path):
     images = mnist.test.images[:8]
     (tmp_path / "eight-ubyte").write_bytes(idx_bytes(images))
