@@ -137,7 +137,8 @@ def test_library_is_refused_if_it_is_missing_or_its_checksum_is_wrong(code, tmp_
     sealed = code + (zlib.crc32(code) + (len(code) << 32)).to_bytes(8, "little")
     library.write_bytes(sealed)
     runner.check_library(library)
-    for wrong in (sealed[:-1], sealed + b"\0", sealed[:-8] + b"\1" + sealed[-7:], b"", b"1234567"):
+    one_bit = [sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :] for at in range(-8, -1)]
+    for wrong in (sealed[:-1], sealed + b"\0", *one_bit, b"", b"1234567"):
         library.write_bytes(wrong)
         with pytest.raises(runner.InputError, match=r"\.so: damaged; compile it or copy it again"):
             runner.check_library(library)
