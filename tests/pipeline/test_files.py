@@ -94,6 +94,8 @@ def test_folder_is_made_with_its_parents_or_is_one_that_can_be_written_to(tmp_pa
             files.make_folder(folder)
     with as_nobody(), pytest.raises(UserError, match="/usr: cannot be written to"):
         files.make_folder(Path("/usr"))
+    with as_nobody(), pytest.raises(UserError, match="/usr/a: cannot be written"):
+        files.write_bytes(Path("/usr/a"), b"")
 
 
 def test_json_is_read_back_as_it_was_written(tmp_path):
