@@ -155,6 +155,8 @@ def binding(library):
     ("image", "output"),
     [
         (bytes(783), bytearray(10)),
+        (bytes(785), bytearray(10)),
+        (bytes(784), bytearray(20)),
         (bytes(784), bytearray(9)),
         (bytes(1568), bytearray(10)),
         (np.zeros(98, object), bytearray(10)),
@@ -179,8 +181,9 @@ def test_binding_keeps_nothing_of_what_it_was_given_whatever_came_of_it(binding)
         with pytest.raises(ValueError):
             binding.run(image, output)
     binding.classify(images[0])
-    with pytest.raises(ValueError):
-        binding.classify(images[1])
+    for no_image in (images[1], b""):
+        with pytest.raises(ValueError):
+            binding.classify(no_image)
     with pytest.raises(TypeError, match=r"expected \(images, outputs\)"):
         binding.run(images[0], outputs[0], outputs[0])
     for argument in (*images, *outputs):
