@@ -28,6 +28,12 @@ fail() { # EXIT_CODE MESSAGE
     exit "$1"
 }
 
+# Wherever `current` leads to, however it was written: by hand the link gets a slash at its end.
+in_use() {
+    link=$(realpath -e current 2>/dev/null) || link=nothing
+    say "${link#"$dir/"}"
+}
+
 # Run a step quietly; when it fails, show the end of what it said.
 step() { # WHAT COMMAND...
     what=$1
@@ -39,12 +45,12 @@ failed() { # WHAT OUTPUT
     free=$(df -Pm . | awk 'NR == 2 { print $4 }') # before what was half-made is removed
     rm -rf versions/.new
     say "$2" | tail -n 5 >&2
-    fail 1 "cannot $1, with $free MiB free; in use: $previous"
+    fail 1 "cannot $1, with $free MiB free; in use: $(in_use)"
 }
 
 not_verified() { # RESULT
     say "$1" >&2
-    fail 1 "the bundle does not verify on this device; in use: $previous"
+    fail 1 "the bundle does not verify on this device; in use: $(in_use)"
 }
 
 # Where there are allowed_signers (a line each: NAME KEYTYPE KEY), only what one of them signed is
@@ -234,7 +240,7 @@ build() { # BUNDLE VERSION_FOLDER
     # The scripts of the environment hold its path, which is about to change.
     [ ! -d "$new/.venv" ] || step "finish the environment" find "$new/.venv/bin" \
         "$new/.venv/pyvenv.cfg" -type f -exec sed -i "s|/versions/\.new/|/$2/|g" {} +
-    [ "$(sha256sum <"$1")" = "$digest" ] || fail 1 "$1: has changed meanwhile; in use: $previous"
+    [ "$(sha256sum <"$1")" = "$digest" ] || fail 1 "$1: has changed meanwhile; in use: $(in_use)"
     step "write to the disk" sync -f "$new"
     if [ -d "$2" ]; then # damaged, and perhaps in use: both change places in one step
         step "replace the damaged version" python3 -I -c '
@@ -329,13 +335,11 @@ main() {
     [ -L current ] || [ ! -e current ] || fail 1 "$dir/current: not a link; move it away"
     exec 9<versions
     flock -w 120 9 || fail 1 "$dir: another install has been running here for two minutes"
-    # Wherever it leads to, however it was written: by hand the link gets a slash at its end.
-    previous=$(realpath -e current 2>/dev/null) || previous=nothing
-    previous=${previous#"$dir/"}
+    previous=$(in_use)
     trap 'rm -rf versions/.new .current.new' EXIT
     # PIPE: when the connection is lost, the next line of output ends this before the switch.
     trap 'exit 1' HUP PIPE
-    trap 'fail 1 "interrupted; in use: $previous"' INT TERM
+    trap 'fail 1 "interrupted; in use: $(in_use)"' INT TERM
     rm -rf versions/.new .current.new
 
     state="is in use now"
@@ -354,7 +358,6 @@ main() {
     fi
     step "write to the disk" sync -f .
     say "${folder#versions/} $state: $dir/current"
-    previous=$folder
     [ -z "${HOME:-}" ] || set_service
 }
 

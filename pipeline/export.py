@@ -23,7 +23,6 @@ def run(args: argparse.Namespace) -> int:
         if name not in known:
             raise UserError(f"{name}: no such artifact; there are: {', '.join(known)}")
     data = load_data(args.data)
-    import_tensorflow()
     for name in args.artifacts or known:
         path = convert(name, args.out, data)
         print(f"{path}: {path.stat().st_size:,} bytes")
@@ -40,6 +39,7 @@ def convert(name: str, folder: Path, data: Dataset) -> Path:
     """
     path = folder / name
     require_trained_on(data, read_json(folder / artifacts.TRAIN_JSON, "data_sha256"))
+    import_tensorflow()  # takes seconds
     metadata = file_metadata(data.label_names)
     with atomic_path(path) as temporary:
         if name == artifacts.FP32_TFLITE:

@@ -160,10 +160,18 @@ def bundle_files(
         images: uint8 (N, 28, 28), the test images.
         chosen: Indices of the golden ones.
         exciting: More golden `images` and the `outputs` for them, int8 (M, classes).
+
+    Raises:
+        UserError: The C's header or the golden outputs are missing or not of the model.
     """
     source, wasm = folder / NATIVE_SOURCE, folder / NATIVE_WASM
+    header = source.with_suffix(".h")  # the one file here that parity has no hash of
+    with tempfile.TemporaryDirectory() as name:
+        again = to_c(folder / INT8_TFLITE, Path(name)).with_suffix(".h").read_bytes()
+    if not header.is_file() or header.read_bytes() != again:
+        raise UserError(f"{header}: missing or not of {INT8_TFLITE}; run `make export`")
     sources = [path for path in sorted(C_FOLDER.iterdir()) if path.is_file()]
-    sources += [source, source.with_suffix(".h")]
+    sources += [source, header]
     files = {f"native/{path.name}": path.read_bytes() for path in sources}
     outputs = read_golden(folder / NATIVE_GOLDEN, images)
     files[NATIVE_GOLDEN] = golden_file(

@@ -18,6 +18,7 @@ from pipeline.artifacts import this_architecture
 
 # A background shell starts its programs with Ctrl-C ignored, and they pass that on to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop("PYTHONUNBUFFERED", None)  # a full disk is found late, as on a user's machine
 
 # Timings depend on what else the machine does; they are no reason to fail.
 settings.register_profile("default", deadline=None)

@@ -310,8 +310,12 @@ def test_broken_off_creation_of_an_environment_is_picked_up(venv_tool, tmp_path)
     assert pip.returncode == 0
 
 
-def test_machine_without_a_suitable_python_is_told_what_to_install(venv_tool, tmp_path):
-    run = venv_tool(PYTHON="/nowhere/python")
+@pytest.mark.parametrize("python", ["none", "3.10"])
+def test_machine_without_a_suitable_python_is_told_what_to_install(venv_tool, tmp_path, python):
+    if python == "3.10":
+        old = f'exec {sys.executable} -c "import sys; sys.version_info = (3, 10, 9)\n$2"'
+        write_script(tmp_path / python, old)
+    run = venv_tool(PYTHON=str(tmp_path / python))
     assert run.returncode == 2
     assert "apt install python3" in run.stderr
     assert len(run.stderr.splitlines()) == 1

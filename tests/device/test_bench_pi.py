@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from deploy_helpers import USER, environment
+from deploy_helpers import USER, environment, refused
 from helpers import ROOT, run_program, write_script
 
 
@@ -71,6 +71,7 @@ def test_the_benchmark_there_is_interrupted_when_the_script_here_is_killed(start
         ("{}", 1, 1, {"r.json": "{}"}),
         ("{", 0, 1, {"r.json": "earlier"}),
         ("", 255, 1, {"r.json": "earlier"}),
+        ("{}", 255, 1, {"r.json": "earlier"}),
     ],
 )
 def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, files, tmp_path):
@@ -85,3 +86,17 @@ def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, file
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
     assert len(run.stderr.splitlines()) == (code != 0)
+
+
+def test_without_a_bundle_there_it_says_what_to_do(tmp_path):
+    write_script(tmp_path / "ssh", "case \"$*\" in *'test -x'*) exit 1 ;; esac")
+    command = [
+        ROOT / "tools" / "bench-pi.sh",
+        "pi@host",
+        "22",
+        "d",
+        tmp_path / "results" / "r.json",
+    ]
+    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
+    refused(run, 1, "no bundle installed in d: make deploy PI=pi@host", by="bench-pi")
+    assert not (tmp_path / "a").exists()

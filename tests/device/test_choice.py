@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import time
 import zlib
@@ -136,7 +137,8 @@ def test_library_is_refused_if_it_is_missing_or_its_checksum_is_wrong(code, tmp_
     sealed = code + (zlib.crc32(code) + (len(code) << 32)).to_bytes(8, "little")
     library.write_bytes(sealed)
     runner.check_library(library)
-    for wrong in (sealed[:-1], sealed + b"\0", sealed[:-8] + b"\1" + sealed[-7:], b"", b"1234567"):
+    one_bit = [sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :] for at in range(-8, -1)]
+    for wrong in (sealed[:-1], sealed + b"\0", *one_bit, b"", b"1234567"):
         library.write_bytes(wrong)
         with pytest.raises(runner.InputError, match=r"\.so: damaged; compile it or copy it again"):
             runner.check_library(library)
@@ -238,9 +240,15 @@ def test_receipt_is_shown_as_a_table_with_the_choice(judged):
     assert len(receipt.format_receipt(judged(b=("wrong", 1))).splitlines()) == 2
 
 
-def test_receipt_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "device.json"
+def test_receipt_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, synced = tmp_path / "device.json", []
+
+    def keep(descriptor):
+        synced.append((path.exists(), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(receipt.os, "fsync", keep)
     receipt.write(path, {"board": "é", "rows": []})
+    assert synced == [(False, path.stat().st_size)]  # a power cut after the rename harms nothing
     assert path.read_text("utf-8") == json.dumps({"board": "é", "rows": []}, indent=2) + "\n"
     with pytest.raises(TypeError):
         receipt.write(path, {"board": {1}})

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import commands
 import numpy as np
 import pytest
 from drawings import write_pgm
@@ -61,6 +63,31 @@ def test_several_digits_are_read_in_order_with_their_boxes_and_never_as_one(run,
     assert 50 <= first[0] < first[2] <= 162 < 250 <= second[0] < second[2] <= 362
 
 
+def test_answers_carry_the_names_that_the_labels_have():
+    predictions = SimpleNamespace(probabilities=np.float32([[0.25, 0.75]]))
+    model = SimpleNamespace(predict=lambda images: predictions, classify=lambda image: (1, 0.5))
+    image, names = np.zeros((28, 28), np.uint8), ["no", "yes"]
+    found = commands.answer_digit(model, image, names, 2)
+    assert [answer["label"] for answer in found["top"]] == ["yes", "no"]
+    found = commands.answer_digits(model, [(image, (0, 0, 1, 1))] * 2, names, 1)
+    assert (found["label"], found["digits"][0]["label"]) == ("yesyes", "yes")
+    assert found["probability"] == 0.25
+
+
+def test_an_answer_that_becomes_unsure_is_another_answer(monkeypatch, capsys):
+    sure = iter([0.9, 0.9, 0.4, 0.4])
+    frames = [("frame", np.eye(28, dtype=np.uint8))] * 4
+    monkeypatch.setattr(commands, "load", lambda args: None)
+    monkeypatch.setattr("manifest.label_names", lambda classifier: [])
+    monkeypatch.setattr("samples.read_samples", lambda *_: frames)
+    monkeypatch.setattr(
+        commands, "answer_digit", lambda *_: {"label": "7", "probability": next(sure)}
+    )
+    commands.run(["-", "-m", "model", "--stable", "2", "--min-confidence", "0.5"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert ("unsure" in first, "unsure" in second) == (False, True)
+
+
 def test_an_answer_below_the_threshold_is_unsure_and_tells_its_guess(run, int8, mnist, tmp_path):
     images = mnist.test.images[:8]
     (tmp_path / "eight-ubyte").write_bytes(idx_bytes(images))
@@ -84,6 +111,24 @@ def test_output_that_is_full_is_one_line(exported):
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == "runner.py: the output: No space left on device"
     assert "Traceback" not in run.stderr
+
+
+def test_a_reader_that_goes_away_and_ctrl_c_end_a_command_without_a_word(
+    exported, monkeypatch, capsys
+):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, RUNNER, "info", "-m", exported / INT8]
+    run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    assert commands.main(["info"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_no_picture_in_a_folder_is_skipped_with_a_count(run, mnist, tmp_path):
@@ -115,14 +160,15 @@ def test_info_names_model_runtime_versions_and_machine_and_options_may_stand_fir
 def test_every_command_has_help():
     code = """
 import commands
-for command in commands.COMMANDS:
+for words in ([], *([command] for command in commands.COMMANDS)):
     try:
-        commands.main([command, "--help"])
+        commands.main([*words, "--help"])
     except SystemExit as ended:
         print("ended", ended.code)
 """
     run = run_program(sys.executable, "-c", code, cwd=RUNNER.parent, check=True)
-    assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 6
+    assert "{predict,receipt,verify,info,accuracy,bench}" in run.stdout.splitlines()[0]
+    assert run.stdout.count("usage: runner.py ") == run.stdout.count("ended 0") == 7
     assert run.stdout.count("--model MODEL") == 5  # `receipt` takes all
 
 
@@ -150,21 +196,25 @@ def test_an_option_outside_its_range_is_bad_usage(run, digits, option, values):
         assert done.stderr.count("\n") == 1
 
 
-def test_black_images_of_an_idx_file_hold_no_digit(run, tmp_path):
+def test_images_of_one_grey_of_an_idx_file_hold_no_digit(run, tmp_path):
     path = tmp_path / "black-ubyte"
-    path.write_bytes(idx_bytes(np.zeros((1, 28, 28), np.uint8)))
+    grey = np.full((1, 28, 28), 99, np.uint8)
+    path.write_bytes(idx_bytes(np.concatenate([np.zeros_like(grey), grey])))
     done = run(path)
     assert done.returncode == 2
-    assert f"{path}[0]: no digit found" in done.stderr
+    for i in range(2):
+        assert f"{path}[{i}]: no digit found" in done.stderr
 
 
 def test_names_that_do_not_print_are_written_as_escapes_and_the_others_go_on(run, mnist, tmp_path):
-    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm"):
+    for name in (b"a\xff.pgm", b"b\n.pgm", b"c.pgm", "\u00fc.pgm".encode()):
         write_pgm(tmp_path / os.fsdecode(name), mnist.test.images[0])
-    done = run(tmp_path, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
-    assert done.returncode == 0, done.stderr
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = run(tmp_path, tmp_path / "none\n.pgm", env=ascii_only)
+    assert done.returncode == 2
     names = [line.partition("  ")[0].rpartition("/")[2] for line in done.stdout.splitlines()]
-    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm"]
+    assert names == ["a\\udcff.pgm", "b\\n.pgm", "c.pgm", "\\xfc.pgm"]
+    assert done.stderr.startswith(f"runner.py: {tmp_path}/none\\n.pgm: ")
 
 
 def test_closed_standard_input_is_one_line(exported):

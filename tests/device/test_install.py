@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 from deploy_helpers import SYSTEM, Board, finished, installed, is_whole, make_fake_bundle, refused
@@ -52,10 +53,14 @@ def test_a_power_cut_at_any_moment_leaves_a_whole_version_in_use(disk, bundles, 
     installed(board, bundles[1] if case == "update" else bundles[0])
     cuts = list(tmp_path.glob("cut-*"))
     assert len(cuts) > len(CHANGING)
+    replaced = []
     for cut in cuts:
         with mounted(tmp_path / "after", "-o", "loop", cut) as after:
             in_use = after / "lenet5-edge" / "current"
             assert is_whole(in_use) or (in_use / "answer").read_text() == "FAIL"
+            answer = after / "lenet5-edge" / "versions" / ".new" / "answer"
+            replaced.append(answer.exists() and answer.read_text() == "FAIL")
+    assert any(replaced) == (case == "repair")  # removed after they have changed places, not before
 
 
 def test_what_a_killed_run_left_the_next_one_removes(used_board, bundles):
@@ -88,6 +93,15 @@ def test_an_interrupted_run_removes_what_is_half_made(used_board, bundles, numbe
     if number != signal.SIGHUP:  # then nobody listens
         assert "install: interrupted; in use: versions/2.0.0-" in run.stderr
     assert used_board.versions() == ["1.0.0", "2.0.0"]
+
+
+def test_interrupted_after_the_switch_it_names_the_new_version(used_board, bundles):
+    used_board.command("sync", '[ "$2" != . ] || kill -TERM 0')  # the last step
+    run = used_board.install(bundles[2])
+    assert used_board.in_use() == "3.0.0"
+    in_use = (used_board.home / "current").readlink()
+    assert run.returncode == 1
+    assert run.stderr.endswith(f"install: interrupted; in use: {in_use}\n")
 
 
 def test_two_runs_at_once_wait_for_each_other(board, bundles):
@@ -142,7 +156,7 @@ DAMAGE = {
     "a file altered": lambda version: (version / "requirements.lock").write_text("#"),
     "another runner and its hash": new_runner,
     "the manifest altered": lambda version: (version / "manifest.json").write_text("{}"),
-    "no environment": lambda version: shutil.rmtree(version / ".venv"),
+    "an environment that does not run": lambda version: (version / ".venv/bin/python").unlink(),
 }
 
 
@@ -152,7 +166,7 @@ def test_a_damaged_version_is_repaired_and_no_other_is_lost(used_board, bundles,
     damage((board.home / "current").resolve())
     assert "was in use already" not in installed(board, bundles[1]).stdout
     assert is_whole(board.home / "current")
-    assert (board.home / "current" / ".venv").is_dir()
+    assert (board.home / "current" / ".venv" / "bin" / "python").exists()
     assert board.versions() == ["1.0.0", "2.0.0"]
     # The same where it is not in use.
     damage(next((board.home / "versions").glob("1.0.0-*")))
@@ -165,6 +179,7 @@ def test_installing_again_only_verifies_and_leaves_the_users_files_alone(used_bo
     picture = used_board.home / "current" / "digit.png"
     picture.touch()
     before = (used_board.home / "current").resolve().stat().st_ino
+    used_board.home = Path(os.path.relpath(used_board.home))  # as a user may name it
     run = installed(used_board, bundles[1])
     assert "PASS\n2.0.0-" in run.stdout
     assert "was in use already" in run.stdout

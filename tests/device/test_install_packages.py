@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 from deploy_helpers import SITE_PACKAGES, installed, lock, make_fake_bundle, repack
 
@@ -118,14 +119,19 @@ def test_an_index_that_does_not_answer_is_no_reason_to_do_without_packages(real_
 # --- The compiled C -----------------------------------------------------------------------------
 
 
+def give_numpy(board):
+    """As the operating system has it."""
+    for path in SITE_PACKAGES.glob("numpy*"):
+        if not path.name.endswith("-info"):  # pip does not count it as installed
+            (board.packages / path.name).symlink_to(path)
+
+
 @pytest.mark.parametrize("system_has", ["numpy", "nothing"])
 def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said(
     system_has, real_pip, packed
 ):
     if system_has == "numpy":
-        for path in SITE_PACKAGES.glob("numpy*"):
-            if not path.name.endswith("-info"):  # pip does not count it as installed
-                (real_pip.packages / path.name).symlink_to(path)
+        give_numpy(real_pip)
     run = installed(real_pip, packed, PIP_NO_INDEX="1")
     assert f"and Python {platform.python_version()}: ERROR: " in run.stdout
     current = real_pip.home / "current"
@@ -144,16 +150,42 @@ def test_without_a_wheel_for_the_device_the_compiled_c_is_verified_used_and_said
     assert receipt["bundle_sha256"] == hashlib.sha256(packed.read_bytes()).hexdigest()
     assert receipt["choice"] == {"artifact": "native/lenet5_int8.c", "runtime": "native"}
     assert "was in use already" in installed(real_pip, packed, PIP_NO_INDEX="1").stdout
+    if system_has == "nothing":
+        home = {"HOME": str(real_pip.folder), "SERVICE": "1"}
+        run = real_pip.install(packed, PIP_NO_INDEX="1", **home)
+        assert "install: a service needs numpy: apt install python3-numpy" in run.stderr
 
 
-def test_compiled_c_that_answers_otherwise_here_is_not_used(real_pip, packed, tmp_path):
+def in_last_output(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def in_last_probability(content):
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = dict(archive)
+    arrays["native/lenet5_int8.c"][-1, 0] += 1 / 256
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("native/golden.bin", in_last_output, "319 of 320 outputs equal"),
+        ("golden.npz", in_last_probability, "not used: probabilities differ by 0.0039"),
+    ],
+)
+def test_compiled_c_that_answers_otherwise_here_is_not_used(
+    file, change, said, real_pip, packed, tmp_path
+):
+    if file == "golden.npz":
+        give_numpy(real_pip)
     with tarfile.open(packed) as archive:
-        name = f"{packed.name.removesuffix('.tar.gz')}/native/golden.bin"
-        golden = bytearray(archive.extractfile(name).read())
-    golden[-1] ^= 1  # of the last output
-    bundle = repack(packed, tmp_path, {"native/golden.bin": bytes(golden)})
-    run = real_pip.install(bundle, PIP_NO_INDEX="1")
+        name = f"{packed.name.removesuffix('.tar.gz')}/{file}"
+        content = archive.extractfile(name).read()
+    run = real_pip.install(repack(packed, tmp_path, {file: change(content)}), PIP_NO_INDEX="1")
     assert run.returncode == 1
-    assert "319 of 320 outputs equal" in run.stderr
+    assert said in run.stderr
     assert "install: the bundle does not verify on this device; in use: nothing" in run.stderr
     assert real_pip.versions() == []

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import struct
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ def pgm(image):
 
 @pytest.mark.parametrize("kind", ["pgm", "raw", "idx"])
 def test_command_prints_label_and_probability(kind, command, lenet5, tmp_path):
-    images = lenet5.images[: 1 if kind == "pgm" else 3]
+    images = lenet5.images[: 1 if kind == "pgm" else 4]  # for the fourth, two labels tie
     contents = {"pgm": pgm(images[0]), "raw": images.tobytes(), "idx": idx_bytes(images)}
     path = tmp_path / f"digits.{kind}"
     path.write_bytes(contents[kind])
@@ -74,6 +77,28 @@ def test_missing_image_and_bad_usage_are_exit_code_2(command):
     for arguments in (["none"], [], ["--verify"], ["--unknown"], ["--bench", "a", "b"]):
         done = run_program(command, *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_what_cannot_be_read_or_written_is_named_with_the_reason_and_costs_no_other(
+    command, lenet5, tmp_path
+):
+    large, good, empty = (tmp_path / name for name in ("large", "good", "empty"))
+    large.touch()
+    os.truncate(large, (64 << 20) + 1)
+    good.write_bytes(pgm(lenet5.images[0]))
+    empty.write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+    done = run_program(command, "none", tmp_path, large, good)
+    assert (done.returncode, done.stdout.count("\n")) == (2, 1)
+    assert done.stderr.splitlines() == [
+        "none: no such file",
+        f"{tmp_path}: is a folder",
+        f"{large}: file is larger than 64 MiB",
+    ]
+    done = run_program(command, "--bench", empty)
+    assert (done.returncode, done.stderr) == (2, f"{empty}: no images in the file\n")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([command, good], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "standard output: cannot be written\n")
 
 
 def test_verify_tells_a_changed_output_by_exit_code_1(command, golden, tmp_path):

@@ -1,6 +1,8 @@
 """The generated C: bit-exact by every set of kernels, from Python, and by whatever compiles it."""
 
+import ctypes
 import shutil
+import sys
 import sysconfig
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -14,6 +16,7 @@ from native_helpers import (
     SANITIZERS,
     as_inputs,
     build_command,
+    compile_c,
     compiled_run,
     random_images,
     reference_outputs,
@@ -22,6 +25,8 @@ from native_helpers import (
 from random_models import random_inputs, random_lenet5
 
 from device.runner import Classifier, InputError, native_library
+from export.c_tables import quantize_pixels
+from export.quantized_lenet5 import read_lenet5
 from export.to_c import to_c
 from pipeline import native
 from pipeline.artifacts import this_architecture
@@ -40,9 +45,23 @@ def test_random_lenet5_is_bit_exact_on_every_instruction_set(seed, tmp_path, dev
     expected = reference_outputs(device_python, path, inputs)
     assert len(np.unique(expected)) > 5, "saturated: the test would see nothing"
     source = to_c(path, tmp_path)
+    images = random_images(16)
+    levels = quantize_pixels(read_lenet5(path).image)  # int8 (256,)
+    as_int8 = levels[np.pad(images, ((0, 0), (2, 2), (2, 2)))][..., np.newaxis]
     for kernels in x86_kernels():
         run = compiled_run(source, kernels, expected.shape[1])
         np.testing.assert_array_equal(run(inputs), expected, kernels)
+        np.testing.assert_array_equal(run(images), run(as_int8), kernels)
+
+
+def test_probabilities_are_the_outputs_in_steps_of_a_256th(lenet5, tmp_path):
+    flags = ("-DKERNELS_PORTABLE", "-shared", "-fPIC", str(lenet5.source))
+    library = ctypes.CDLL(str(compile_c(tmp_path / "model.so", *flags)))
+    got, scratch = np.zeros(10, np.float32), ctypes.create_string_buffer(8192)
+    for image, output in zip(lenet5.images[:3], lenet5.outputs, strict=False):
+        addresses = (ctypes.c_void_p(array.ctypes.data) for array in (image, got))
+        library.lenet5_int8_probabilities(*addresses, scratch)
+        np.testing.assert_array_equal(got, (output.astype(np.float32) + 128) / 256)
 
 
 @pytest.mark.parametrize("kernels", x86_kernels())
@@ -135,6 +154,8 @@ def binding(library):
     ("image", "output"),
     [
         (bytes(783), bytearray(10)),
+        (bytes(785), bytearray(10)),
+        (bytes(784), bytearray(20)),
         (bytes(784), bytearray(9)),
         (bytes(1568), bytearray(10)),
         (np.zeros(98, object), bytearray(10)),
@@ -147,6 +168,25 @@ def test_binding_refuses_wrong_sizes_and_kinds_and_read_only_outputs(binding, im
     said = "not single bytes|bytes of outputs for|not writable"
     with pytest.raises((ValueError, BufferError), match=said):
         binding.run(image, output)
+
+
+def test_binding_keeps_nothing_of_what_it_was_given_whatever_came_of_it(binding):
+    images, outputs = [bytearray(784), bytearray(783)], [bytearray(10), bytearray(9)]
+    nones = sys.getrefcount(None)
+    for _ in range(1000):
+        binding.run(images[0], outputs[0])
+    assert sys.getrefcount(None) > nones - 500
+    for image, output in ((images[0], outputs[1]), (images[1], outputs[0])):
+        with pytest.raises(ValueError):
+            binding.run(image, output)
+    binding.classify(images[0])
+    for no_image in (images[1], b""):
+        with pytest.raises(ValueError):
+            binding.classify(no_image)
+    with pytest.raises(TypeError, match=r"expected \(images, outputs\)"):
+        binding.run(images[0], outputs[0], outputs[0])
+    for argument in (*images, *outputs):
+        argument.append(0)  # refused while something holds its memory
 
 
 _LAYOUT = """

@@ -1,8 +1,10 @@
 """The receipt: what proved itself here is timed, the fastest is used, and only here."""
 
+import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 from helpers import run_runner, write_script
 
@@ -54,19 +56,39 @@ def test_the_choice_is_used_unless_a_runtime_is_named(copy):
     assert "runtime  ai-edge-litert" in run.stdout
 
 
-def test_a_runtime_that_crashes_is_not_chosen_the_rest_is_and_a_throttled_board_says_so(
+def alter_golden(bundle, name):
+    """One probability of a model is another; the manifest has the new file's hash."""
+    with np.load(bundle / "golden.npz") as archive:
+        arrays = dict(archive)
+    arrays[name][-1, 0] += 0.01
+    np.savez(bundle / "golden.npz", **arrays)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    digest = hashlib.sha256((bundle / "golden.npz").read_bytes()).hexdigest()
+    manifest["files"]["golden.npz"]["sha256"] = digest
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_crashes_cannot_run_or_answers_otherwise_is_not_used_and_a_throttled_board_says_so(
     copy, tmp_path, monkeypatch
 ):
+    alter_golden(copy, "lenet5_fp32.tflite")
     crash = "import os\nos.kill(os.getpid(), 4)"
     (copy / "onnxruntime.py").write_text(crash)  # found before the real one
+    (copy / "tflite_runtime.py").touch()  # it needs numpy 1
     write_script(tmp_path / "vcgencmd", "echo throttled=0x5")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     said = receipt_of(copy)
     assert "while it was timed, this machine had: under-voltage, throttled\n" in said
-    assert "not used: crashed (signal 4)\n" in said
+    for why in (
+        "crashed (signal 4)",
+        "tflite-runtime needs numpy 1",
+        "probabilities differ by 0.01",
+    ):
+        assert f"not used: {why}" in said
     receipt = json.loads((copy / "device.json").read_text())
     assert receipt["throttled"] == "under-voltage, throttled"
     assert [row["verified"] for row in receipt["rows"]] == [
-        row["runtime"] != "onnxruntime" for row in receipt["rows"]
+        row["runtime"] in ("ai-edge-litert", "native") and "fp32" not in row["artifact"]
+        for row in receipt["rows"]
     ]
-    assert receipt["choice"]["runtime"] not in ("onnxruntime", None)
+    assert receipt["choice"]["artifact"] in ("lenet5_int8.tflite", "native/lenet5_int8.c")

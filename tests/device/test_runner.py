@@ -19,6 +19,7 @@ from device.runner import Classifier, InputError
 
 INT8 = "lenet5_int8.tflite"
 MODELS = ["lenet5_fp32.tflite", INT8, "lenet5_fp32.onnx", "lenet5_int8.onnx"]
+MODELS += ["native/lenet5_int8.c"]
 
 
 @pytest.fixture(scope="session", params=MODELS)
@@ -37,6 +38,7 @@ def test_padded_and_float_images_give_what_bytes_give(classifier, mnist):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
     for other in (np.pad(images, ((0, 0), (2, 2), (2, 2))), images / np.float32(255), images / 255):
         np.testing.assert_array_equal(classifier.predict(other).probabilities, probabilities)
+    assert runner.prepare(np.full((1, 28, 28), 0.999)).max() == 255  # 254.7
 
 
 def test_one_image_is_answered_as_in_a_batch_in_whatever_form_it_comes(classifier, mnist):
@@ -52,9 +54,16 @@ def test_one_image_is_answered_as_in_a_batch_in_whatever_form_it_comes(classifie
 def test_four_threads_may_share_a_classifier(classifier, mnist):
     images = mnist.test.images[:400]
     expected = [classifier.classify(image) for image in images]
+
+    def ask(i):
+        if i % 2:
+            return i, *classifier.classify(images[i])
+        (label,), probabilities = classifier.predict(images[i : i + 1])
+        return i, label, probabilities.max()
+
     with ThreadPoolExecutor(4) as pool:
-        got = pool.map(lambda i: (i, classifier.classify(images[i])), list(range(400)) * 4)
-        assert all(answer == expected[i] for i, answer in got)
+        for i, label, probability in pool.map(ask, list(range(400)) * 4):
+            assert (label, probability) == (expected[i][0], pytest.approx(expected[i][1], abs=1e-6))
 
 
 def test_a_model_that_is_replaced_while_it_runs_answers_as_before(exported, mnist, tmp_path):
@@ -199,9 +208,13 @@ def test_a_model_that_answers_nan_is_an_error_and_no_guess(mnist, digits, tmp_pa
     model = tmp_path / "m.onnx"
     write_dense(model, nodes)
     classifier = Classifier(model)
-    for answer in (classifier.classify, lambda image: classifier.predict(image[np.newaxis])):
+    image = mnist.test.images[0]
+    for answer, given in (
+        (classifier.classify, image),
+        (classifier.predict, np.stack([np.zeros_like(image), image])),
+    ):
         with pytest.raises(InputError, match="its outputs are not probabilities"):
-            answer(mnist.test.images[0])
+            answer(given)
     run = run_runner("-m", model, "--json", digits / "a.pgm")
     assert run.returncode == 2
     assert "its outputs are not probabilities" in json.loads(run.stdout)["error"]

@@ -1,6 +1,6 @@
 """The service that reads the camera from boot on: installed, kept and removed."""
 
-from deploy_helpers import installed, make_fake_bundle
+from deploy_helpers import installed, make_fake_bundle, refused
 from helpers import ROOT
 
 
@@ -26,6 +26,12 @@ def test_the_service_is_installed_once_goes_on_with_a_new_version_and_is_removed
         installed(board, second, HOME=str(home), SERVICE="0")
         assert not unit.exists()
     assert "--user disable --now lenet5-edge.service\n" in calls.read_text()
+
+
+def test_a_service_needs_a_folder_whose_name_systemd_reads_as_it_is(board, tmp_path):
+    board.home = board.folder / "100 %n"
+    run = board.install(bundle_with_service(tmp_path), HOME=str(tmp_path), SERVICE="1")
+    refused(run, 1, f"{board.home}: a service needs a DIR of letters, digits and . / _ -")
 
 
 def test_a_service_that_does_not_start_is_exit_1_and_the_version_is_in_use(board, tmp_path):

@@ -1,5 +1,6 @@
 """A device that has allowed_signers installs what one of them signed, and nothing else."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -76,5 +77,18 @@ def test_allowed_signers_that_names_nobody_allows_nobody(board, bundles, signers
 
 
 def test_signing_with_a_key_that_is_not_there_is_one_line_and_exit_2(bundles):
-    run = run_program(ROOT / "tools" / "sign.sh", bundles[0], "/nowhere/key")
+    run = run_program(
+        ROOT / "tools" / "sign.sh", bundles[0], "~/key", env={**os.environ, "HOME": "/nowhere"}
+    )
     refused(run, 2, "SIGN=/nowhere/key: no such file", by="sign")
+
+
+def test_a_key_that_cannot_sign_leaves_the_signature_that_was_there(bundles, tmp_path):
+    bundle, key = shutil.copy(bundles[0], tmp_path), tmp_path / "key"
+    key.write_text("no key")
+    Path(f"{bundle}.sig").write_text("earlier")
+    run = run_program(ROOT / "tools" / "sign.sh", bundle, key)
+    assert run.returncode == 1
+    assert run.stderr.endswith(f"sign: {key} cannot sign, for the reason above\n")
+    assert Path(f"{bundle}.sig").read_text() == "earlier"
+    assert len(list(tmp_path.iterdir())) == 3

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, run_program, write_script
@@ -72,15 +73,21 @@ def test_what_a_user_types_reaches_the_tool_as_it_is(tree, name, call, by):
 @pytest.fixture
 def exported_tree(tmp_path):
     """A folder with `artifacts` of one model that passed parity, and the bundle of it."""
-    model = b"a model"
-    digest = hashlib.sha256(model).hexdigest()
-    folder = tmp_path / "artifacts"
-    folder.mkdir()
-    (folder / "model.tflite").write_bytes(model)
-    row = {"artifact": "model.tflite", "status": "pass", "sha256": digest}
-    (folder / "parity.json").write_text(json.dumps({"status": "pass", "rows": [row]}))
-    bundle_of(model, tmp_path)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "model.tflite").write_bytes(MODEL)
+    write_parity(tmp_path)
+    bundle_of(MODEL, tmp_path)
     return tmp_path
+
+
+MODEL = b"a model"
+
+
+def write_parity(folder, status="pass", of_model="pass"):
+    row = {"artifact": "model.tflite", "status": of_model}
+    row["sha256"] = hashlib.sha256(MODEL).hexdigest()
+    parity = {"status": status, "rows": [row]}
+    (folder / "artifacts" / "parity.json").write_text(json.dumps(parity))
 
 
 def bundle_of(model, folder):
@@ -88,17 +95,9 @@ def bundle_of(model, folder):
     write_bundle({"model.tflite": model}, manifest, "lenet5-edge-1.0.0", folder / "bundle.tar.gz")
 
 
-def change_parity(**values):
-    def change(folder):
-        path = folder / "artifacts" / "parity.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-    return change
-
-
 NOT_SHIPPED = {
-    "parity failed": change_parity(status="fail"),
-    "the model passed on no runtime": change_parity(rows=[]),
+    "parity failed": lambda folder: write_parity(folder, status="fail"),
+    "the model passed on no runtime": lambda folder: write_parity(folder, of_model="not_run"),
     "another model": lambda folder: (folder / "artifacts" / "model.tflite").write_bytes(b"x"),
     "no model": lambda folder: (folder / "artifacts" / "model.tflite").unlink(),
     "parity was not run": lambda folder: (folder / "artifacts" / "parity.json").unlink(),
@@ -107,17 +106,21 @@ NOT_SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("tool", ["deploy", "fleet"])
+@pytest.mark.parametrize(
+    ("tool", "nowhere"), [("deploy", "PI=-: not"), ("fleet", "no inventory -")]
+)
 @pytest.mark.parametrize("change", NOT_SHIPPED.values(), ids=NOT_SHIPPED.keys())
 def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
-    exported_tree, change, tool
+    exported_tree, change, tool, nowhere
 ):
     def run():
         words = (ROOT / "tools" / f"{tool}.sh", "bundle.tar.gz", "-")
         environment = {**os.environ, "ARTIFACTS": "artifacts"}
         return run_program(*words, cwd=exported_tree, env=environment)
 
-    assert run().returncode == 2  # `-` is no device and no inventory: the bundle was accepted
+    accepted = run()
+    assert accepted.returncode == 2
+    assert accepted.stderr.startswith(f"deploy: {nowhere}")
     change(exported_tree)
     refused = run()
     assert refused.returncode == 1
@@ -125,6 +128,21 @@ def test_only_a_bundle_of_the_present_artifacts_that_passed_parity_is_shipped(
         "deploy: bundle.tar.gz: not made from what is in artifacts now, or that failed parity; "
         "run: make export\n"
     )
+
+
+@pytest.mark.parametrize(("ended", "code"), [(0, 0), (2, 1), (4, 1), (1, 2), (250, 2)])
+def test_ansible_gets_the_bundle_with_its_signature_and_its_end_is_told(tmp_path, ended, code):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for name in ("b.tar.gz", "b.tar.gz.sig", "hosts"):
+        (tmp_path / name).touch()
+    programs = tmp_path / ".venv-fleet" / "bin"
+    write_script(programs / "ansible", "echo 'hosts (1)'")
+    write_script(programs / "ansible-playbook", f'ls "${{4#*=}}"*; exit {ended}')
+    command = [tmp_path / "tools" / "fleet.sh", "b.tar.gz", "hosts"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    names = [Path(line).name for line in run.stdout.splitlines()]
+    assert names == ["bundle.tar.gz", "bundle.tar.gz.sig"]
 
 
 # --- Environments -------------------------------------------------------------------------------
@@ -142,18 +160,30 @@ esac
 """
 
 
-def test_two_makings_of_one_environment_wait_for_each_other(tmp_path):
+@pytest.fixture
+def start_venv(tmp_path):
+    """A function that starts tools/venv.sh with a Python whose environments have `nothing`."""
     (tmp_path / "empty.lock").touch()
-    (tmp_path / "nothing").symlink_to(shutil.which("true"))
     write_script(tmp_path / "python", PYTHON)
-    runs = [
-        subprocess.Popen(
-            [ROOT / "tools" / "venv.sh", "venv", "empty.lock"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHON": str(tmp_path / "python")},
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(2)
-    ]
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python")}
+    command = [ROOT / "tools" / "venv.sh", "venv", "empty.lock"]
+    return lambda: subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_environment_is_finished_when_pip_has_installed_all_by_its_hash(
+    start_venv, tmp_path, code
+):
+    pip = f'case "$*" in *install*--require-hashes*) exit {code} ;; *install*) exit 1 ;; esac'
+    write_script(tmp_path / "nothing", pip)
+    assert start_venv().wait() == code
+    assert (tmp_path / "venv" / ".installed").exists() == (code == 0)
+
+
+def test_two_makings_of_one_environment_wait_for_each_other(start_venv, tmp_path):
+    (tmp_path / "nothing").symlink_to(shutil.which("true"))
+    runs = [start_venv() for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     assert (tmp_path / "log").read_text() == "begin\nend\n"  # the second found it there

@@ -132,6 +132,13 @@ def test_logit_range_never_cuts_off_the_second_largest_logit(seed):
     assert high >= np.sort(values, axis=1)[:, -2].max() - 1e-4
 
 
+def test_logit_range_leaves_out_what_has_no_probability_anyhow():
+    values = np.random.default_rng(0).normal(0, 3, (50, 10)).astype(np.float32)
+    values[7, 3] = -1000.0
+    low, high = logits.choose_range(values)
+    assert -100 < low < high
+
+
 def test_quiet_holds_back_native_output_and_shows_it_when_the_block_fails(capfd):
     import os
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_stage
+from helpers import ROOT, as_nobody, run_stage
 
 from pipeline import files
 from pipeline.files import UserError
@@ -85,13 +85,17 @@ def test_second_run_in_a_folder_is_refused_until_the_first_ends(tmp_path):
         pass
 
 
-def test_folder_is_made_with_its_parents_but_not_over_a_file(tmp_path):
+def test_folder_is_made_with_its_parents_or_is_one_that_can_be_written_to(tmp_path):
     files.make_folder(tmp_path / "new" / "b")
     assert names(tmp_path / "new" / "b") == []
     (tmp_path / "a").touch()
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
         with pytest.raises(UserError, match=f"{folder}: cannot be written to"):
             files.make_folder(folder)
+    with as_nobody(), pytest.raises(UserError, match="/usr: cannot be written to"):
+        files.make_folder(Path("/usr"))
+    with as_nobody(), pytest.raises(UserError, match="/usr/a: cannot be written"):
+        files.write_bytes(Path("/usr/a"), b"")
 
 
 def test_json_is_read_back_as_it_was_written(tmp_path):
@@ -105,10 +109,10 @@ def test_missing_or_damaged_json_is_refused_in_one_line(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(UserError, match=r"a.json: missing; run `make export`"):
         files.read_json(path)
-    for content in (b"", b'{"a": 1', b"\xff", b"[]", b'"a"', b"null", b"{}", b"[" * 100_000):
+    for content in (b"", b'{"a": 1', b"\xff", b"[]", b'"a"', b"null", b'{"a": 1}', b"[" * 100_000):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"a.json: not .*; delete it and run `make export`"):
-            files.read_json(path, "a")
+            files.read_json(path, "a", "b")
 
 
 def test_content_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):

@@ -126,6 +126,30 @@ def test_shuffled_probabilities_are_not_packed(artifacts, small_data):
     assert "the bundle does not verify: differs  lenet5_fp32.tflite" in run.stderr
 
 
+def test_golden_outputs_that_the_packed_command_does_not_give_are_not_packed(
+    artifacts, small_data, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))  # only the command is asked
+    monkeypatch.setattr(pack.artifacts, "DEVICE_PYTHON", tmp_path / "none")
+    path = artifacts / "native" / "golden.bin"
+    golden = bytearray(path.read_bytes())
+    for last in range(8 + 794 - 1, len(golden), 794):
+        golden[last] ^= 1
+    path.write_bytes(golden)
+    run, bundle = bundled(artifacts, small_data)
+    assert (run.returncode, bundle) == (2, None)
+    assert "the bundle does not verify: 64 of 320 outputs equal" in run.stderr
+
+
+def test_a_header_of_the_c_that_was_changed_or_is_missing_is_not_packed(artifacts, small_data):
+    header = artifacts / "native" / "lenet5_int8.h"
+    for change in (lambda: header.write_text(header.read_text() + "\n"), header.unlink):
+        change()
+        run, bundle = bundled(artifacts, small_data)
+        assert (run.returncode, bundle) == (2, None)
+        assert f"{header}: missing or not of lenet5_int8.tflite" in run.stderr
+
+
 def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, tmp_path):
     other = tmp_path / "renamed"
     other.mkdir()
@@ -134,6 +158,10 @@ def test_other_data_set_or_other_label_names_are_refused(artifacts, small_data, 
     run, bundle = bundled(artifacts, other)
     assert (run.returncode, bundle) == (2, None)
     assert "not the data set that the model was trained on" in run.stderr
+    for stage in ("export", "native", "parity"):
+        run = run_stage(stage, "--data", other, "--out", artifacts)
+        assert run.returncode == 2
+        assert "not the data set that the model was trained on" in run.stderr
 
 
 def test_label_names_are_the_data_sets_whatever_train_json_says(artifacts, small_data):

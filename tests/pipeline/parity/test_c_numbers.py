@@ -82,7 +82,9 @@ def test_first_layer_that_differs_is_named_with_its_first_value():
     ],
 )
 def test_table_holds_the_models_numbers_and_then_zeros(values, said):
-    assert compare({("a", ""): np.array(values)}, {("a", ""): np.array([1, 2])}) == said
+    wanted = {("a", ""): np.array([1, 2])}
+    assert compare({("a", ""): np.array(values)}, wanted) == said
+    assert "its tables are not a LeNet-5's: ('b'" in compare({**wanted, ("b", ""): []}, wanted)
 
 
 def test_tables_are_read_with_the_conditions_that_they_stand_under():

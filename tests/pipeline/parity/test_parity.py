@@ -8,7 +8,7 @@ import pytest
 from helpers import HAS_TFLITE_RUNTIME, run_stage
 
 from pipeline import native
-from pipeline.artifacts import NATIVE_WASM
+from pipeline.artifacts import NATIVE_SOURCE, NATIVE_WASM
 from pipeline.parity import judge
 
 
@@ -79,6 +79,9 @@ def test_broken_and_missing_artifacts_make_parity_exit_1_and_name_each_row(
     failed = {r["artifact"] for r in result["rows"] if r["status"] == "fail"}
     assert failed == names
     assert all(f"{name} on " in run.stdout for name in names)
+    (of_c,) = (r["reason"] for r in result["rows"] if r["artifact"] == NATIVE_SOURCE)
+    for gate in ("numbers", "(this machine, "):  # read back from its text, and layer by layer
+        assert gate in of_c
     not_run = [row for row in result["rows"] if row["status"] == "not_run" and not row["allowed"]]
     assert missing == {row["artifact"] for row in not_run}
     run = run_stage("bundle", "--data", small_data, "--out", artifacts, "--dist", artifacts)
