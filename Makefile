@@ -3,9 +3,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: FORCE data export bundle native run bench robustness photos report readme deploy bench-pi pi-test accuracy instructions test lint types pytest fuzz mutants lock clean distclean help
-ifeq ($(filter grouped-target,$(.FEATURES)),)
-$(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION))
-endif
+$(if $(filter grouped-target,$(.FEATURES)),,$(error GNU make 4.3 or newer is needed; this is $(MAKE_VERSION)))
 
 # Settings. What OUT was made with stays its setting until another is named.
 OUT    ?= artifacts
@@ -20,17 +18,12 @@ endif
 BUDGET ?= pipeline/parity/budget.toml
 PORT   ?= 22
 DIR    ?= lenet5-edge
-WHEELS ?=
 # DATA alone may hold spaces: the others are targets and prerequisites, and make splits those.
-ifneq ($(words $(RECIPE) $(BUDGET) $(OUT) $(DIST)),4)
-$(error RECIPE, BUDGET, OUT and DIST must not be empty or hold spaces)
-endif
+$(if $(filter-out 4,$(words $(RECIPE) $(BUDGET) $(OUT) $(DIST))),$(error RECIPE, BUDGET, OUT and DIST must not be empty or hold spaces))
 TYPED    := DATA FROM TO IMAGE PI PORT DIR INVENTORY SIGN RUNTIMES SERVICE
 SETTINGS := $(TYPED) OUT DIST RECIPE RECIPES BUDGET WHEELS FLAGS ARCH FULL FUZZ_SECONDS PYTHON PY
 UNKNOWN  := $(strip $(foreach name,$(filter-out $(SETTINGS),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name))))
-ifneq ($(UNKNOWN),)
-$(error $(UNKNOWN): no such setting; there are: $(SETTINGS))
-endif
+$(if $(UNKNOWN),$(error $(UNKNOWN): no such setting; there are: $(SETTINGS)))
 # What a user types reaches the shell by the environment, quoted once, and is not expanded by make.
 unexport OUT
 $(foreach name,$(TYPED),$(eval override export $(name) := $$(value $(name))))
@@ -65,12 +58,8 @@ endif
 endif
 
 # A file of the data that is newer than the model, came or went, or another budget: made again.
-ifneq ($(shell find -H '$(subst ','\'',$(value DATA))' -newer $(OUT)/train.json 2>/dev/null),)
-CHANGED_DATA := FORCE
-endif
-ifneq ($(file <$(OUT)/.parity-passed),$(BUDGET))
-CHANGED_BUDGET := FORCE
-endif
+CHANGED_DATA := $(if $(shell find -H '$(subst ','\'',$(value DATA))' -newer $(OUT)/train.json 2>/dev/null),FORCE)
+CHANGED_BUDGET := $(if $(filter $(BUDGET),$(file <$(OUT)/.parity-passed)),,FORCE)
 FORCE:
 $(OUT)/lenet5.keras $(OUT)/train.json &: $(RECIPE_FILE) $(CHANGED_DATA) pipeline/config.py pipeline/data.py $(wildcard pipeline/train/*.py) | .venv/.installed
 	$(STAGE) train --recipe $(RECIPE) $(WHERE)
