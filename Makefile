@@ -105,7 +105,7 @@ deploy: $(if $(INVENTORY),.venv-fleet/.installed) ## Install, verify and time th
 bench-pi: .venv/.installed ## Time the installed bundle on PI=user@host, into artifacts/bench-pi.json
 	@tools/bench-pi.sh "$$PI" "$$PORT" "$$DIR" "$(OUT)/bench-pi.json" $(FLAGS)
 	$(STAGE) bench --show $(OUT)/bench-pi.json $(WHERE)
-pi-test: .venv/.installed ## Install and prove the bundle on emulated Raspberry Pis (minutes); on all processors: FULL=1
+pi-test: .venv/.installed ## Install and prove the bundle on emulated Raspberry Pis (minutes); on all processors (hours): FULL=1
 	$(STAGE) pi-test $(BUNDLE) $(if $(FULL),--full) $(WHERE)
 
 ##@ Study
