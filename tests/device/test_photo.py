@@ -291,7 +291,7 @@ def test_strokes_without_full_ink_are_no_digit():
         Image.new("L", (4, 4)),
         [[0, 255]],
     ],
-    ids=str,
+    ids=["int32", "flat", "two channels", "Pillow", "list"],
 )
 def test_an_array_that_is_no_picture_is_refused(array):
     with pytest.raises(PhotoError, match="is needed"):
