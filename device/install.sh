@@ -203,11 +203,12 @@ write_receipt() { # VERSION_FOLDER
     board=$(tr -d '\0\n"\\' 2>/dev/null </proc/device-tree/model) || board=$(uname -n)
     python=$(python3 -V)
     choice='"artifact": "native/lenet5_int8.c", "runtime": "native"'
+    sha256=$(sha256sum <"$1/native/lenet5_int8.c" | cut -c 1-64)
     cat >"$1/device.json" <<EOF
 {"schema_version": 1, "board": "$board", "system": "$(uname -srm)", "python": "${python#Python }",
  "time": "$(date -u +%FT%TZ)", "bundle_sha256": "$(cat "$1/bundle.sha256")", "throttled": null,
- "rows": [{$choice, "runtime_version": null, "verified": true, "reason": "",
-           "latency_us": null, "invoke_us": null}],
+ "rows": [{$choice, "runtime_version": null, "sha256": "$sha256",
+           "verified": true, "reason": "", "latency_us": null, "invoke_us": null}],
  "choice": {$choice}}
 EOF
 }

@@ -91,9 +91,9 @@ def prove(subject: BenchSubject) -> dict[str, Any]:
         worker.stop()
     return {
         "artifact": subject.file,
-        "sha256": read_promises(HERE)[0][subject.file],
         "runtime": subject.runtime,
         "runtime_version": said["runtime_version"],
+        "sha256": read_promises(HERE)[0][subject.file],
         "verified": not said["reason"],
         "reason": said["reason"],
         "latency_us": None,

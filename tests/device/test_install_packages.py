@@ -15,7 +15,7 @@ from deploy_helpers import SITE_PACKAGES, installed, lock, make_fake_bundle, rep
 
 RECEIPT = ["schema_version", "board", "system", "python", "time", "bundle_sha256", "throttled"]
 RECEIPT += ["rows", "choice"]
-RECEIPT_ROW = ["artifact", "runtime", "runtime_version", "verified", "reason"]
+RECEIPT_ROW = ["artifact", "runtime", "runtime_version", "sha256", "verified", "reason"]
 RECEIPT_ROW += ["latency_us", "invoke_us"]
 
 # --- Packages -----------------------------------------------------------------------------------
