@@ -90,13 +90,7 @@ def test_bench_pi_keeps_what_the_device_answered(answer, remote_code, code, file
 
 def test_without_a_bundle_there_it_says_what_to_do(tmp_path):
     write_script(tmp_path / "ssh", "case \"$*\" in *'test -x'*) exit 1 ;; esac")
-    command = [
-        ROOT / "tools" / "bench-pi.sh",
-        "pi@host",
-        "22",
-        "d",
-        tmp_path / "results" / "r.json",
-    ]
-    run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
+    words = (ROOT / "tools" / "bench-pi.sh", "pi@host", "22", "d", tmp_path / "results" / "r.json")
+    run = run_program(*words, env=environment(tmp_path))
     refused(run, 1, "no bundle installed in d: make deploy PI=pi@host", by="bench-pi")
-    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "results").exists()

@@ -132,16 +132,14 @@ def test_bad_usage_is_one_line_and_exit_2(tool, arguments, message):
 
 def test_a_device_that_cannot_be_reached_is_one_line_and_exit_1(tmp_path):
     write_script(tmp_path / "ssh", "exit 255")
-    command = [ROOT / "tools" / "deploy.sh", "Makefile", "pi@host"]
-    settings = environment(tmp_path)
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=settings)
+    words = (ROOT / "tools" / "deploy.sh", "Makefile", "pi@host")
+    run = run_program(*words, cwd=ROOT, env=environment(tmp_path))
     refused(run, 1, "pi@host cannot be reached; nothing was changed", by="deploy")
 
 
 @pytest.mark.parametrize("name", ["RUNTIMES", "SERVICE"])
 def test_a_setting_that_would_be_a_command_on_the_device_is_exit_2(name, tmp_path):
-    command = [ROOT / "tools" / "deploy.sh", "Makefile", "pi@host"]
-    settings = environment(tmp_path, **{name: "1;a"})
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=settings)
+    words = (ROOT / "tools" / "deploy.sh", "Makefile", "pi@host")
+    run = run_program(*words, cwd=ROOT, env=environment(tmp_path, **{name: "1;a"}))
     assert run.returncode == 2
     assert f"{name}=1;a" in run.stderr

@@ -138,8 +138,7 @@ def test_ansible_gets_the_bundle_with_its_signature_and_its_end_is_told(tmp_path
     programs = tmp_path / ".venv-fleet" / "bin"
     write_script(programs / "ansible", "echo 'hosts (1)'")
     write_script(programs / "ansible-playbook", f'ls "${{4#*=}}"*; exit {ended}')
-    command = [tmp_path / "tools" / "fleet.sh", "b.tar.gz", "hosts"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    run = run_program(tmp_path / "tools" / "fleet.sh", "b.tar.gz", "hosts", cwd=tmp_path)
     assert run.returncode == code, run.stderr
     names = [Path(line).name for line in run.stdout.splitlines()]
     assert names == ["bundle.tar.gz", "bundle.tar.gz.sig"]
